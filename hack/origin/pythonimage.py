@@ -1,0 +1,83 @@
+"""A container image made from the Python installation that runs this: real files, without downloading anything.
+
+The archives are put together once, into a cache folder outside the tree, and found again as long as the same files are there.
+The same files always give the same bytes: sorted names, no owners, no times, nothing compressed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from hack.origin.image import Image
+
+LAYER_BYTES = 40 << 20
+"""A layer is closed by the file that takes it past this."""
+IMAGE_BYTES = 160 << 20
+"""The image is complete with the layer that takes it past this: four or five layers."""
+
+CONFIG = {"Entrypoint": ["/usr/bin/python3"], "Labels": {"org.opencontainers.image.title": "the Python that made this image"}}
+
+
+def python_image(cache: Path | None = None) -> Image:
+    """The image, from the cache where it is already there. Takes a few seconds the first time."""
+    folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darner" / "python-image"
+    files = list(real_files())
+    key = hashlib.sha256(repr([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]).encode()).hexdigest()
+    stamp = folder / "made-from"
+    if not stamp.is_file() or stamp.read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_layers(files, folder)
+        stamp.write_text(key)  # last, so that half a cache is never taken for a whole one
+    return Image.of(sorted(folder.glob("layer-*.tar")), CONFIG)
+
+
+def real_files() -> Iterator[Path]:
+    """The interpreter, its standard library and its packages; no compiled caches, which come and go."""
+    yield Path(sys.executable).resolve()
+    for root in dict.fromkeys((sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))):
+        for folder, folders, names in os.walk(root):
+            folders[:] = sorted(name for name in folders if name not in ("__pycache__", "site-packages", "dist-packages"))
+            for name in sorted(names):
+                path = Path(folder, name)
+                if path.is_file() and not path.is_symlink():
+                    yield path
+
+
+def write_layers(files: list[Path], folder: Path) -> None:
+    """Deals the files into `layer-1.tar`, `layer-2.tar`, ... until the image is large enough."""
+    remaining, total, number = iter(files), 0, 0
+    while total < IMAGE_BYTES:
+        number += 1
+        layer = folder / f"layer-{number}.tar"
+        with tarfile.open(layer, "w", format=tarfile.PAX_FORMAT) as archive:
+            for path in remaining:
+                with path.open("rb") as file:
+                    archive.addfile(plain(archive.gettarinfo(arcname=name_of(path), fileobj=file)), file)
+                if archive.offset >= LAYER_BYTES:
+                    break
+            else:
+                raise RuntimeError(f"this Python has only {total >> 20} MiB of files; the image takes {IMAGE_BYTES >> 20} MiB")
+        total += layer.stat().st_size
+
+
+def name_of(path: Path) -> str:
+    """Where the file lies in the image: below /usr, whatever place it has here."""
+    for prefix in (sys.prefix, sys.base_prefix):
+        if path.is_relative_to(prefix):
+            return str(Path("usr", path.relative_to(prefix)))
+    return str(path).lstrip("/")
+
+
+def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = info.mtime = 0
+    info.uname = info.gname = ""
+    info.mode &= 0o755
+    return info

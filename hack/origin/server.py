@@ -1,0 +1,223 @@
+"""The origin as a server: sockets and threads, the faults carried out, and the count of what was sent.
+
+Owns its listening socket and its connections; `stop` ends both at once, as a machine that loses its power would, and `start`
+comes back on the same port. What is answered is decided in `answers`; nothing here knows what a manifest is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from hack.origin.access import Access
+from hack.origin.answers import Answer, Repositories, document
+from hack.origin.faults import Fault, ResetError
+from hack.origin.image import Image
+
+CHUNK_BYTES = 256 << 10
+IDLE_SECONDS = 60
+TLS = ssl.SSLContext | None
+NO_FAULT = Fault()
+SENT = "/-/sent"
+"""Tells the blob bytes sent so far; neither logged nor broken, so that a look does not change what is seen."""
+
+
+@dataclass
+class Request:
+    """One request, from its arrival on: `status` is 0 until it is answered, `body_bytes` grows while the body is sent."""
+
+    method: str
+    path: str
+    headers: Message
+    """Looked up without regard to case, as in `request.headers.get("range")`."""
+    status: int = 0
+    body_bytes: int = 0
+
+
+@dataclass
+class _Switched:
+    fault: Fault
+    times: float
+
+
+class Origin:
+    """An origin registry on loopback. Use it as a context manager, or call `start` and `stop`."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, access: Access | None = None, tls: TLS = None) -> None:
+        self.repositories = Repositories(access or Access())
+        self.requests: list[Request] = []
+        self.blob_bytes_sent = 0
+        self._host, self._port, self._tls = host, port, tls
+        self._faults: list[_Switched] = []
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, the same before, during and after a stop once it has been started."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.address}"
+
+    def push(self, repository: str, tag: str, image: Image) -> Image:
+        """Holds the image from now on, and moves the tag to it."""
+        return self.repositories.push(repository, tag, image)
+
+    def fail(self, fault: Fault, times: float = float("inf")) -> None:
+        """The next `times` requests that the fault hits are answered by it. Of several faults the first that hits is taken."""
+        with self._lock:
+            self._faults.append(_Switched(fault, times))
+
+    def heal(self) -> None:
+        """No fault is switched on any more."""
+        with self._lock:
+            self._faults.clear()
+
+    def asked(self, path: str = "", method: str = "") -> list[Request]:
+        """The requests so far, those whose path contains `path` and whose method is `method`."""
+        return [seen for seen in list(self.requests) if path in seen.path and method in ("", seen.method)]
+
+    def start(self) -> None:
+        self._server = _Server((self._host, self._port), self, self._tls)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name=f"origin-{self._port}").start()
+
+    def stop(self) -> None:
+        """Refuses connections and cuts those that are open, in the middle of what they send. Nothing is left running."""
+        if self._server:
+            self._server.stop()
+            self._server = None
+
+    def __enter__(self) -> Origin:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def begin(self, request: Request) -> Fault:
+        with self._lock:
+            self.requests.append(request)
+            for switched in self._faults:
+                if switched.times > 0 and switched.fault.hits(request.method, request.path):
+                    switched.times -= 1
+                    return switched.fault
+        return NO_FAULT
+
+    def sent(self, request: Request, body_bytes: int, is_blob: bool) -> None:
+        with self._lock:
+            request.body_bytes += body_bytes
+            self.blob_bytes_sent += body_bytes if is_blob else 0
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    request_queue_size = 256
+
+    def __init__(self, address: tuple[str, int], origin: Origin, tls: TLS) -> None:
+        self.origin, self.tls = origin, tls
+        self.stopping = threading.Event()
+        self.connections: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.tls:
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self.connections.add(connection)
+        return connection, address
+
+    def close_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves is everyday business; anything else is a mistake of ours and must be seen."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.stopping.set()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_SECONDS
+    server: _Server
+
+    def do_GET(self) -> None:
+        origin = self.server.origin
+        request = Request(self.command, self.path, self.headers)
+        if self.path == SENT:
+            self._send(request, document({"blob_bytes": origin.blob_bytes_sent}), NO_FAULT)
+            return
+        fault = origin.begin(request)
+        self.server.stopping.wait(fault.delay_seconds)
+        if fault.status is None:
+            answer = origin.repositories.answer(self.path, self.headers, origin.url)
+        else:
+            answer = Answer(fault.status, fault.body)
+        self._send(request, answer, fault)
+
+    do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
+
+    def _send(self, request: Request, answer: Answer, fault: Fault) -> None:
+        request.status = answer.status
+        self._send_head(answer, fault.headers)
+        if self.command == "HEAD":
+            return
+        # A slow body comes in small pieces many times a second, as from a slow line, and not in bursts.
+        chunk_bytes = min(CHUNK_BYTES, max(1, (fault.bytes_per_second or CHUNK_BYTES * 20) // 20))
+        try:
+            for chunk in fault.through(body_of(answer, chunk_bytes), answer.start, self.server.stopping.wait):
+                self.wfile.write(chunk)
+                self.server.origin.sent(request, len(chunk), answer.is_blob)
+        except ResetError:
+            self._reset()
+
+    def _send_head(self, answer: Answer, replaced: Mapping[str, str | None]) -> None:
+        headers: dict[str, str | None] = {**answer.headers, **replaced}
+        self.send_response(answer.status)
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name, value)  # "Connection: close" among them is understood by http.server
+        self.end_headers()
+        if headers["Content-Length"] is None:
+            self.close_connection = True
+
+    def _reset(self) -> None:
+        """A TCP reset, as from a crashed host, instead of an orderly end."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        """Silent: the requests are in `Origin.requests`."""
+
+
+def body_of(answer: Answer, chunk_bytes: int) -> Iterator[bytes]:
+    with answer.content.open("rb") if isinstance(answer.content, Path) else BytesIO(answer.content) as file:
+        file.seek(answer.start)
+        left = answer.end - answer.start
+        while left > 0:
+            chunk = file.read(min(chunk_bytes, left))
+            left -= len(chunk)
+            yield chunk
