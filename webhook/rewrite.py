@@ -1,0 +1,275 @@
+"""Which image names of a pod are rewritten, to what, and in words why the others are not.
+
+Pure: a pod as the API server sends it goes in, an `Outcome` comes out, and the pod is never changed. It decides about names
+alone; how a decision becomes a patch is `webhook.review`'s, and what a name looks like is `agent.reference`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import translate
+from typing import Any
+
+from agent.reference import InvalidReference, Reference, is_local, to_local
+
+INJECT = "darner.dev/inject"
+ORIGINAL_IMAGES = "darner.dev/original-images"
+DECISION = "darner.dev/decision"
+MIRROR_POD = "kubernetes.io/config.mirror"
+OPERATING_SYSTEM = "kubernetes.io/os"
+
+CONTAINER_KINDS = ("initContainers", "containers", "ephemeralContainers")
+VOLUMES = "volumes"
+EVERY_KIND = (*CONTAINER_KINDS, VOLUMES)
+
+ANNOTATIONS_BYTES_MAX = 256 * 1024
+"""The API server's own limit on all annotations of an object, names and values (apimachinery, TotalAnnotationSizeLimitB)."""
+
+Pod = Mapping[str, Any]
+
+
+class Reason(StrEnum):
+    """Why an image or a whole pod was left alone, as metrics name it."""
+
+    EXCLUDED_NAMESPACE = "excluded-namespace"
+    OPTED_OUT = "opted-out"
+    MIRROR_POD = "mirror-pod"
+    WINDOWS = "windows"
+    DRY_RUN = "dry-run"
+    NOT_A_POD = "not-a-pod"
+    NO_IMAGE = "no-image"
+    NEVER_PULLED = "never-pulled"
+    ALREADY_LOCAL = "already-local"
+    EXCLUDED_IMAGE = "excluded-image"
+    NOT_A_NAME = "not-a-name"
+    TOO_LARGE = "too-large"
+
+
+SURPRISING = frozenset({Reason.NOT_A_POD, Reason.NOT_A_NAME, Reason.TOO_LARGE})
+"""Nobody asked for these; whoever made the pod gets a warning."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A registry, or a pattern of `registry/repository` in which `*` stands for anything, slashes too."""
+
+    text: str
+    expression: re.Pattern[str]
+
+    def matches(self, reference: Reference) -> bool:
+        subject = f"{reference.registry}/{reference.repository}" if "/" in self.text else reference.registry
+        return self.expression.fullmatch(subject) is not None
+
+
+def pattern(text: str) -> Pattern:
+    """`docker.io`, `*.example.com`, `quay.io/team/*`. Raises ValueError for what can match no name."""
+    if not re.fullmatch(r"[A-Za-z0-9.*?:_/-]+", text) or text.startswith("/"):
+        raise ValueError(f"{text!r} is not a pattern; write a registry such as *.example.com, or quay.io/team/*")
+    return Pattern(text, re.compile(translate(text.lower())))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the cluster's operator lets the webhook rewrite."""
+
+    excluded_namespaces: frozenset[str] = frozenset()
+    include: tuple[Pattern, ...] = ()
+    """Empty: every image."""
+    exclude: tuple[Pattern, ...] = ()
+
+    def admits(self, reference: Reference) -> bool:
+        included = not self.include or any(item.matches(reference) for item in self.include)
+        return included and not any(item.matches(reference) for item in self.exclude)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pod names an image: a container of some kind, or an image volume."""
+
+    kind: str
+    name: str
+    pointer: str
+    """Of the image, as RFC 6901 writes it."""
+    image: str
+    never_pulled: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def where(self) -> str:
+        """For messages and logs: names are not validated yet when a webhook sees them."""
+        return str(self) if len(self.name) <= 63 and self.name.isprintable() else ascii(str(self)[:80])
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    place: Place
+    local: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """An image that stays as it is, or with `where` of `pod` all of them."""
+
+    where: str
+    reason: Reason
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.words}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to do with a pod. Without rewrites nothing is to be done."""
+
+    rewrites: tuple[Rewrite, ...] = ()
+    left: tuple[Left, ...] = ()
+    annotations: Mapping[str, str | None] = field(default_factory=dict)
+    """Those that are to change; None: removed."""
+
+    @property
+    def decision(self) -> str:
+        """In words why what was not rewritten was not."""
+        return "; ".join(map(str, self.left))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(str(left) for left in self.left if left.reason in SURPRISING)
+
+
+def rewrite_pod(pod: Pod, namespace: str, policy: Policy) -> Outcome:
+    """What to do with a pod that is being created."""
+    whole = _whole_pod(pod, namespace, policy)
+    if whole:
+        return Outcome(left=(whole,))
+    return _decide(pod, tuple(places(pod, EVERY_KIND)), policy)
+
+
+def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: Policy) -> Outcome:
+    """What to do with the ephemeral containers that a pod is being given; nothing else of a pod may change after its creation."""
+    whole = _whole_pod(pod, namespace, policy)
+    if whole:
+        return Outcome(left=(whole,))
+    present = {place.name for place in places(before, ("ephemeralContainers",))}
+    return _decide(pod, tuple(place for place in places(pod, ("ephemeralContainers",)) if place.name not in present), policy)
+
+
+def places(pod: Pod, kinds: tuple[str, ...]) -> Iterator[Place]:
+    """Every place of these kinds in the pod, whether it names an image or not."""
+    spec = _mapping(pod, "spec")
+    for kind in kinds:
+        items = spec.get(kind)
+        for index, item in enumerate(items if isinstance(items, list) else ()):
+            if not isinstance(item, Mapping) or (kind == VOLUMES and not isinstance(item.get("image"), Mapping)):
+                continue
+            holder, key, policy_key = (
+                (item["image"], "reference", "pullPolicy") if kind == VOLUMES else (item, "image", "imagePullPolicy")
+            )
+            pointer = f"/spec/{kind}/{index}/image" + ("/reference" if kind == VOLUMES else "")
+            yield Place(kind, _text(item, "name"), pointer, _text(holder, key), holder.get(policy_key) == "Never")
+
+
+def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
+    """Why the whole pod is left alone, if it is."""
+    metadata, spec = _mapping(pod, "metadata"), _mapping(pod, "spec")
+    labels, annotations = _mapping(metadata, "labels"), _mapping(metadata, "annotations")
+    if namespace in policy.excluded_namespaces:
+        return Left("pod", Reason.EXCLUDED_NAMESPACE, f"namespace {namespace} is excluded")
+    if "disabled" in (labels.get(INJECT), annotations.get(INJECT)):
+        return Left("pod", Reason.OPTED_OUT, f"it says {INJECT}: disabled")
+    if MIRROR_POD in annotations:
+        # The kubelet runs it from a file of its own; the API server only shows a copy, and a changed copy is deleted.
+        return Left("pod", Reason.MIRROR_POD, "it mirrors a static pod, which its kubelet reads from a file")
+    if _text(_mapping(spec, "os"), "name") == "windows" or _text(_mapping(spec, "nodeSelector"), OPERATING_SYSTEM) == "windows":
+        return Left("pod", Reason.WINDOWS, "it is for a Windows node, and no agent runs there")
+    return None
+
+
+def _decide(pod: Pod, candidates: tuple[Place, ...], policy: Policy) -> Outcome:
+    originals = _original_images(pod)
+    rewrites: list[Rewrite] = []
+    left: list[Left] = []
+    for place in candidates:
+        if str(place) in originals:
+            continue
+        decided = _decide_place(place, policy)
+        if isinstance(decided, Left):
+            left.append(decided)
+        else:
+            rewrites.append(decided)
+    if not rewrites:
+        return Outcome(left=tuple(left))
+    originals |= {str(item.place): item.place.image for item in rewrites}
+    outcome = Outcome(tuple(rewrites), tuple(left))
+    annotations = {ORIGINAL_IMAGES: _original_images_text(originals), DECISION: outcome.decision or None}
+    if _annotation_bytes(pod, annotations) > ANNOTATIONS_BYTES_MAX:
+        return Outcome(
+            left=(Left("pod", Reason.TOO_LARGE, "its annotations would not hold the original images of all its containers"),)
+        )
+    return Outcome(outcome.rewrites, outcome.left, annotations)
+
+
+def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
+    if not place.image:
+        return Left(place.where, Reason.NO_IMAGE, "it names no image")
+    if place.never_pulled:
+        return Left(place.where, Reason.NEVER_PULLED, "its image is never pulled, so it has to be on the node under its own name")
+    if is_local(place.image):
+        return Left(place.where, Reason.ALREADY_LOCAL, "its image is already named at the node's agent")
+    try:
+        reference = Reference.parse(place.image)
+        if not policy.admits(reference):
+            return Left(
+                str(place), Reason.EXCLUDED_IMAGE, f"images such as {reference.registry}/{reference.repository} are excluded"
+            )
+        return Rewrite(place, reference.local)
+    except InvalidReference as refused:
+        return Left(place.where, Reason.NOT_A_NAME, f"its image is left as it is: {refused}")
+
+
+def _original_images(pod: Pod) -> dict[str, str]:
+    """What an earlier pass has noted, as far as it is true: the original of each place whose present image is its local name."""
+    try:
+        noted = json.loads(_text(_mapping(_mapping(pod, "metadata"), "annotations"), ORIGINAL_IMAGES))
+    except (ValueError, RecursionError):
+        return {}
+    true: dict[str, str] = {}
+    for place in places(pod, EVERY_KIND):
+        original = _text(_mapping(noted, place.kind), place.name)
+        try:
+            if original and is_local(place.image) and to_local(original) == place.image:
+                true[str(place)] = original
+        except InvalidReference:
+            continue
+    return true
+
+
+def _original_images_text(originals: Mapping[str, str]) -> str:
+    """`{"containers": {"app": "nginx:1.27"}, ...}`, the same text for the same images."""
+    nested: dict[str, dict[str, str]] = {}
+    for place, image in originals.items():
+        kind, _, name = place.partition("/")
+        nested.setdefault(kind, {})[name] = image
+    return json.dumps(nested, sort_keys=True, separators=(",", ":"))
+
+
+def _annotation_bytes(pod: Pod, changed: Mapping[str, str | None]) -> int:
+    annotations = {**_mapping(_mapping(pod, "metadata"), "annotations"), **changed}
+    return sum(len(f"{name}{value}".encode("utf-8", "surrogatepass")) for name, value in annotations.items() if value is not None)
+
+
+def _mapping(holder: Any, key: str) -> Mapping[str, Any]:
+    """The mapping under the key, empty for anything else: what is malformed is the API server's to refuse, not ours."""
+    value = holder.get(key) if isinstance(holder, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(holder: Mapping[str, Any], key: str) -> str:
+    value = holder.get(key)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,87 @@
+"""Settings of the webhook: one frozen object, one line per setting, read by the same functions as the agent's.
+
+What concerns several settings at once is checked here too, so that every other module gets values that fit together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agent.errors import UsageError
+from agent.settings import Address, address, duration, listed, load, one_of, setting, text
+from webhook.rewrite import Pattern, Policy, pattern
+
+PROGRAM = "darner webhook"
+
+
+class ObjectName(NamedTuple):
+    """A namespaced object of the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def object_name(value: str) -> ObjectName | None:
+    """`NAMESPACE/NAME`, or nothing."""
+    if not value:
+        return None
+    match = re.fullmatch(r"([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})", value)
+    if not match:
+        raise ValueError(f"{value!r} names no object; write NAMESPACE/NAME, such as darner-system/darner-webhook")
+    return ObjectName(match[1], match[2])
+
+
+@dataclass(frozen=True)
+class WebhookSettings:
+    """Rewrite the image names of pods at admission, so that they are pulled through the agent on their node."""
+
+    listen: Address = setting(address, "admission over HTTPS", "0.0.0.0:8443")
+    http_listen: Address = setting(address, "health and metrics", "0.0.0.0:8080")
+    certificate_dir: str = setting(text, "directory of the certificate; made, with the certificate, if missing", "")
+    certificate_secret: ObjectName | None = setting(object_name, "Secret of the certificate, instead; made if missing", "")
+    certificate_names: tuple[str, ...] = setting(
+        listed(text), "DNS names and IP addresses that the certificate is for", "localhost,127.0.0.1,::1"
+    )
+    certificate_life: float = setting(duration, "life of a serving certificate", "90d")
+    authority_life: float = setting(duration, "life of the authority that signs it", "3650d")
+    authority_overlap: float = setting(duration, "how long an old and a new authority are trusted side by side", "10m")
+    certificate_interval: float = setting(duration, "how often the certificate and the trust in it are looked at", "30s")
+    webhook_configuration: str = setting(text, "MutatingWebhookConfiguration whose caBundle is kept; none if empty", "")
+    swarm_secret: ObjectName | None = setting(object_name, "Secret of the swarm's key; made if missing", "")
+    namespace: str = setting(text, "namespace of this release; its pods are left alone", "")
+    excluded_namespaces: tuple[str, ...] = setting(
+        listed(text),
+        "more namespaces whose pods are left alone",
+        "kube-system,kube-public,kube-node-lease",
+    )
+    include_images: tuple[Pattern, ...] = setting(
+        listed(pattern), "only these are rewritten: registries, or patterns of REGISTRY/REPOSITORY; all if empty", ""
+    )
+    # Istio's gateways say `image: auto` and count on finding exactly that when its own webhook has its turn.
+    exclude_images: tuple[Pattern, ...] = setting(
+        listed(pattern), "these are left alone, written alike", "docker.io/library/auto"
+    )
+    log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(frozenset({self.namespace, *self.excluded_namespaces}) - {""}, self.include_images, self.exclude_images)
+
+
+def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -> WebhookSettings:
+    """Raises UsageError with one line that says what to write instead."""
+    settings = load(WebhookSettings, PROGRAM, argv, environment)
+    if bool(settings.certificate_dir) == bool(settings.certificate_secret):
+        raise UsageError(f"{PROGRAM}: write either --certificate-dir DIR or --certificate-secret NAMESPACE/NAME")
+    if not settings.certificate_names:
+        raise UsageError(f"{PROGRAM}: --certificate-names is empty; write the names by which the API server reaches the webhook")
+    for name in ("certificate_life", "authority_life", "certificate_interval"):
+        if getattr(settings, name) <= 0:
+            raise UsageError(f"{PROGRAM}: --{name.replace('_', '-')} must be more than 0s")
+    return settings
