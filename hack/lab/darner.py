@@ -1,0 +1,131 @@
+"""Darner's own processes on the hosts of a lab, started by their command lines, and what they tell about themselves.
+
+A `Swarm` is the least that all of it takes: a registry that holds an image, a supernode, and agents as they are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hack.lab.image import BuiltImage
+from hack.lab.network import Host, Lab
+from hack.lab.process import Process
+from hack.lab.registry import Registry
+
+TREE = Path(__file__).resolve().parent.parent.parent
+REGISTRY_PORT, PIECE_PORT, HTTP_PORT, CHANNEL_PORT = 65001, 65002, 65003, 65004
+
+
+class Node:
+    """An agent or a supernode. Its store outlives it: `start` after `kill` finds what was there."""
+
+    def __init__(self, host: Host, package: str, arguments: Sequence[str]) -> None:
+        self.host, self._package = host, package
+        self._arguments = [
+            *("--node-name", host.name),
+            *("--store", str(host.lab.directory / f"{host.name}-store")),
+            *("--piece-listen", f"{host.address}:{host.port(PIECE_PORT)}"),
+            *("--piece-address", f"{host.address}:{host.port(PIECE_PORT)}"),
+            *("--http-listen", f"{host.address}:{host.port(HTTP_PORT)}"),
+            *("--swarm-key-file", str(_swarm_key(host.lab))),
+            *arguments,
+        ]
+        self.start()
+
+    def start(self) -> None:
+        argv = [sys.executable, "-m", self._package, *self._arguments]
+        self.process: Process = self.host.start(self._package, argv, {"PYTHONPATH": str(TREE)})
+        self.process.wait_until(self.process.printed)  # it prints one line when it is ready
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a GET at its HTTP port."""
+        with contextlib.closing(self.connection(self.host.port(HTTP_PORT))) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def connection(self, port: int) -> http.client.HTTPConnection:
+        """A client on the node's own host, connected to a port of it."""
+        address = "127.0.0.1" if port == self.host.port(REGISTRY_PORT) else self.host.address
+        connection = http.client.HTTPConnection(address, port)
+        connection.sock = self.host.connect(port, address)
+        return connection
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum over the series of that name that have these labels; 0 if there is none yet."""
+        text = self.get("/metrics")[1].decode()
+        total = 0.0
+        for series, value in re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE):
+            have = dict(re.findall(r'(\w+)="([^"]*)"', series))
+            total += float(value) if labels.items() <= have.items() else 0
+        return total
+
+
+class Supernode(Node):
+    def __init__(self, host: Host, insecure_registries: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+        self.channel = f"{host.address}:{host.port(CHANNEL_PORT)}"
+        listen = ("--channel-listen", self.channel, "--insecure-registries", ",".join(insecure_registries))
+        super().__init__(host, "supernode", [*listen, *arguments])
+
+    def state(self) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(self.get("/api/v1/state")[1])
+        return answer
+
+    def connected_nodes(self) -> int:
+        return int(self.metric("darner_connected_nodes"))
+
+
+class Agent(Node):
+    """It serves its node's runtime on 127.0.0.1:65001 of its own host."""
+
+    def __init__(
+        self,
+        host: Host,
+        supernodes: Sequence[Supernode] = (),
+        insecure_registries: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> None:
+        channels = ",".join(supernode.channel for supernode in supernodes)
+        listen = ("--registry-listen", f"127.0.0.1:{host.port(REGISTRY_PORT)}", "--supernodes", channels)
+        super().__init__(host, "agent", [*listen, "--insecure-registries", ",".join(insecure_registries), *arguments])
+
+    def received_bytes(self) -> dict[str, int]:
+        """Where the bytes that this node pulled came from: store, peer, supernode, origin."""
+        sources = ("store", "peer", "supernode", "origin")
+        return {source: int(self.metric("darner_received_bytes_total", source=source)) for source in sources}
+
+
+class Swarm:
+    """A registry with an image in it, a supernode, and any number of nodes with an agent, each on its own host."""
+
+    repository = "lab/python"
+
+    def __init__(self, lab: Lab, image: BuiltImage) -> None:
+        self._lab, self.image = lab, image
+        self.registry = Registry(lab.host("origin"))
+        self.registry.push(image, self.repository, "1")
+        self.image_name = f"{self.registry.local_prefix}/{self.repository}:1"
+        """The rewritten name, by tag."""
+        self.supernode = Supernode(lab.host("supernode"), [self.registry.name])
+
+    def agent(self, name: str) -> Agent:
+        return Agent(self._lab.host(name), [self.supernode], [self.registry.name])
+
+
+def _swarm_key(lab: Lab) -> Path:
+    """One key for all nodes of a lab."""
+    file = lab.directory / "swarm-key"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_bytes(secrets.token_bytes(32))
+    return file

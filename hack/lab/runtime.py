@@ -1,0 +1,143 @@
+"""A node's container runtime: a containerd of its own, which pulls as the kubelet asks it to (CRI) and runs commands with runc.
+
+Two programs: Debian's containerd 1.6, and containerd 2 from hack/containerd. Each runs in its own mount and process namespace
+with its own /run, so that its mounts, shims and containers are gone when it is killed, whatever they were doing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hack.lab.network import Host
+from hack.lab.process import LabError
+
+FETCH_BUFFER_BYTES = 8 << 20
+_BUILD = Path(__file__).resolve().parent.parent / "containerd/build.sh"
+_BUILD_SECONDS_MAX = 900
+_PULL_SECONDS_MAX = 120
+_containers = itertools.count()
+
+# Where the capability SYS_RESOURCE is missing nobody may lower an oom_score_adj, and runc would die of it.
+_CONFIG = {
+    "1.6": """\
+version = 2
+root = '{directory}/root'
+state = '/run/containerd'
+[plugins.'io.containerd.internal.v1.opt']
+path = '{directory}/opt'
+[plugins.'io.containerd.grpc.v1.cri']
+restrict_oom_score_adj = true
+[plugins.'io.containerd.grpc.v1.cri'.cni]
+bin_dir = '{directory}/cni'
+conf_dir = '{directory}/cni'
+""",
+    "2": """\
+version = 3
+root = '{directory}/root'
+state = '/run/containerd'
+[plugins.'io.containerd.internal.v1.opt']
+path = '{directory}/opt'
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ['{directory}/cni']
+conf_dir = '{directory}/cni'
+""",
+}
+# Images for the kubelet are fetched by the transfer service, or by the CRI plugin's own client; each reads its own section only.
+_PARALLEL = {
+    "transfer service": """\
+[plugins.'io.containerd.transfer.v1.local']
+max_concurrent_downloads = 8
+concurrent_layer_fetch_buffer = {buffer}
+""",
+    "own client": """\
+[plugins.'io.containerd.cri.v1.images']
+use_local_image_pull = true
+max_concurrent_downloads = 8
+concurrent_layer_fetch_buffer = {buffer}
+""",
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Which containerd, and how it fetches layers."""
+
+    version: str
+    """`1.6` is Debian's package, `2` is what hack/containerd builds."""
+    parallel: str = ""
+    """Who fetches layers that are larger than `FETCH_BUFFER_BYTES` in parallel ranges of that size: `transfer service` (the
+    default of containerd 2.2) or `own client` of the CRI plugin. Empty: one GET for each layer."""
+
+    def __str__(self) -> str:
+        return "-".join(["containerd", self.version, *(["parallel", *self.parallel.split()] if self.parallel else [])])
+
+    @property
+    def programs(self) -> Path:
+        return built_programs() if self.version == "2" else Path("/usr/bin")
+
+    def config(self, directory: Path) -> str:
+        parallel = _PARALLEL[self.parallel] if self.parallel else ""
+        return (_CONFIG[self.version] + parallel).format(directory=directory, buffer=FETCH_BUFFER_BYTES)
+
+
+class Containerd:
+    """The containerd of one host."""
+
+    def __init__(self, host: Host, runtime: Runtime) -> None:
+        self._host, self._runtime = host, runtime
+        self._directory = host.lab.directory / f"{host.name}-{runtime}"
+        self._directory.mkdir()
+        config = self._directory / "config.toml"
+        config.write_text(runtime.config(self._directory))
+        self._path = f"{runtime.programs}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        script = 'mount -t tmpfs none /run && exec "$0" --config "$1" --log-level debug'
+        isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
+        self.process = host.start(str(runtime), [*isolated, runtime.programs / "containerd", config], {"PATH": self._path})
+        self.process.wait_until(self._answers)
+
+    def pull(self, image: str) -> None:
+        """As the kubelet does: ask the runtime, which fetches and unpacks."""
+        endpoint = "unix:///run/containerd/containerd.sock"
+        endpoints = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint]
+        self._inside(
+            [built_programs() / "crictl", *endpoints, "--timeout", f"{_PULL_SECONDS_MAX}s", "pull", image], _PULL_SECONDS_MAX
+        )
+
+    def run(self, image: str, command: tuple[str, ...]) -> str:
+        """What a command prints that runs in the image, in a container made by runc."""
+        identifier = f"container-{next(_containers)}"
+        group = f"/{self._host.lab.name}/{identifier}"  # below a name that the lab removes when it closes
+        argv = ["run", "--rm", "--cgroup", group, image, identifier, *command]
+        return self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", *argv], 60)
+
+    def images(self) -> list[str]:
+        return self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", "images", "list", "--quiet"], 30).split()
+
+    def _inside(self, argv: list[object], timeout_seconds: float) -> str:
+        """Run in the namespaces of containerd, whose /run holds its sockets."""
+        child = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
+        environment = ["env", f"PATH={self._path}"]
+        return self._host.run(["nsenter", "--target", child, "--mount", "--pid", "--", *environment, *argv], timeout_seconds)
+
+    def _answers(self) -> bool:
+        try:
+            self._inside([self._runtime.programs / "ctr", "version"], 10)
+        except (LabError, IndexError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+
+@cache
+def built_programs() -> Path:
+    """The folder of containerd 2 and crictl; they are built if this machine has not got them yet."""
+    done = subprocess.run([_BUILD], text=True, capture_output=True, timeout=_BUILD_SECONDS_MAX, check=False)
+    if done.returncode:
+        raise LabError(f"containerd cannot be built\n{done.stderr}")
+    return Path(done.stdout.strip())
