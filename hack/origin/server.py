@@ -188,8 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         chunk_bytes = min(CHUNK_BYTES, max(1, (fault.bytes_per_second or CHUNK_BYTES * 20) // 20))
         try:
             for chunk in fault.through(body_of(answer, chunk_bytes), answer.start, self.server.stopping.wait):
-                self.wfile.write(chunk)
+                # Counted first, so that whoever has read a body to its end finds all of it counted.
                 self.server.origin.sent(request, len(chunk), answer.is_blob)
+                self.wfile.write(chunk)
         except ResetError:
             self._reset()
 
