@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import DarnerError
-from webhook.rewrite import Left, Outcome, Pod, Policy, Reason, rewrite_ephemeral_containers, rewrite_pod
+from webhook.policy import Policy
+from webhook.rewrite import Left, Outcome, Pod, Reason, mapping_at, rewrite_ephemeral_containers, rewrite_pod, text_at
 
 API_VERSION = "admission.k8s.io/v1"
 WARNINGS_MAX = 8
@@ -55,16 +56,16 @@ def read(body: bytes) -> Admission:
     request = document.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str) or not request["uid"]:
         raise BadReview("the AdmissionReview has no request with a uid")
-    pod, before, kind = (_mapping(request.get(key)) for key in ("object", "oldObject", "kind"))
+    pod = mapping_at(request, "object")
     return Admission(
         uid=request["uid"],
-        operation=_text(request.get("operation")),
-        kind=_text(kind.get("kind")) or _text(pod.get("kind")),
-        subresource=_text(request.get("subResource")),
-        namespace=_text(request.get("namespace")),
+        operation=text_at(request, "operation"),
+        kind=text_at(mapping_at(request, "kind"), "kind") or text_at(pod, "kind"),
+        subresource=text_at(request, "subResource"),
+        namespace=text_at(request, "namespace"),
         dry_run=request.get("dryRun") is True,
         pod=pod,
-        before=before,
+        before=mapping_at(request, "oldObject"),
     )
 
 
@@ -113,11 +114,10 @@ def patch(pod: Pod, outcome: Outcome) -> list[Operation]:
 
 
 def _annotation_operations(pod: Pod, changed: Mapping[str, str | None]) -> list[Operation]:
-    metadata = pod.get("metadata")
-    present = _mapping(_mapping(metadata).get("annotations"))
+    present = mapping_at(mapping_at(pod, "metadata"), "annotations")
     wanted = {name: value for name, value in changed.items() if value is not None}
     if wanted and not present:
-        if not isinstance(metadata, Mapping):
+        if not isinstance(pod.get("metadata"), Mapping):
             return [{"op": "add", "path": "/metadata", "value": {"annotations": wanted}}]
         return [{"op": "add", "path": "/metadata/annotations", "value": wanted}]
     operations: list[Operation] = []
@@ -145,11 +145,3 @@ def _unasked(words: str) -> Outcome:
 def _warnings(warnings: Sequence[str]) -> list[str]:
     shown = [f"darner: {warning}"[:WARNING_LENGTH_MAX] for warning in warnings[:WARNINGS_MAX]]
     return shown + ([f"darner: {len(warnings) - WARNINGS_MAX} more like these"] if len(warnings) > WARNINGS_MAX else [])
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -7,14 +7,13 @@ alone; how a decision becomes a patch is `webhook.review`'s, and what a name loo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from fnmatch import translate
 from typing import Any
 
 from agent.reference import InvalidReference, Reference, is_local, to_local
+from webhook.policy import Policy
 
 INJECT = "darner.dev/inject"
 ORIGINAL_IMAGES = "darner.dev/original-images"
@@ -51,39 +50,6 @@ class Reason(StrEnum):
 
 SURPRISING = frozenset({Reason.NOT_A_POD, Reason.NOT_A_NAME, Reason.TOO_LARGE})
 """Nobody asked for these; whoever made the pod gets a warning."""
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A registry, or a pattern of `registry/repository` in which `*` stands for anything, slashes too."""
-
-    text: str
-    expression: re.Pattern[str]
-
-    def matches(self, reference: Reference) -> bool:
-        subject = f"{reference.registry}/{reference.repository}" if "/" in self.text else reference.registry
-        return self.expression.fullmatch(subject) is not None
-
-
-def pattern(text: str) -> Pattern:
-    """`docker.io`, `*.example.com`, `quay.io/team/*`. Raises ValueError for what can match no name."""
-    if not re.fullmatch(r"[A-Za-z0-9.*?:_/-]+", text) or text.startswith("/"):
-        raise ValueError(f"{text!r} is not a pattern; write a registry such as *.example.com, or quay.io/team/*")
-    return Pattern(text, re.compile(translate(text.lower())))
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What the cluster's operator lets the webhook rewrite."""
-
-    excluded_namespaces: frozenset[str] = frozenset()
-    include: tuple[Pattern, ...] = ()
-    """Empty: every image."""
-    exclude: tuple[Pattern, ...] = ()
-
-    def admits(self, reference: Reference) -> bool:
-        included = not self.include or any(item.matches(reference) for item in self.include)
-        return included and not any(item.matches(reference) for item in self.exclude)
 
 
 @dataclass(frozen=True)
@@ -157,28 +123,32 @@ def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: 
     if whole:
         return Outcome(left=(whole,))
     present = {place.name for place in places(before, ("ephemeralContainers",))}
-    return _decide(pod, tuple(place for place in places(pod, ("ephemeralContainers",)) if place.name not in present), policy)
+    added = tuple(place for place in places(pod, ("ephemeralContainers",)) if place.name not in present)
+    outcome = _decide(pod, added, policy)
+    # What was decided when the pod was created stays. (API servers of today drop an update's annotations; its containers count.)
+    return replace(outcome, annotations={name: text for name, text in outcome.annotations.items() if name == ORIGINAL_IMAGES})
 
 
 def places(pod: Pod, kinds: tuple[str, ...]) -> Iterator[Place]:
     """Every place of these kinds in the pod, whether it names an image or not."""
-    spec = _mapping(pod, "spec")
+    spec = mapping_at(pod, "spec")
     for kind in kinds:
         items = spec.get(kind)
         for index, item in enumerate(items if isinstance(items, list) else ()):
             if not isinstance(item, Mapping) or (kind == VOLUMES and not isinstance(item.get("image"), Mapping)):
                 continue
-            holder, key, policy_key = (
-                (item["image"], "reference", "pullPolicy") if kind == VOLUMES else (item, "image", "imagePullPolicy")
-            )
-            pointer = f"/spec/{kind}/{index}/image" + ("/reference" if kind == VOLUMES else "")
-            yield Place(kind, _text(item, "name"), pointer, _text(holder, key), holder.get(policy_key) == "Never")
+            name, pointer = text_at(item, "name"), f"/spec/{kind}/{index}/image"
+            if kind == VOLUMES:
+                volume = item["image"]
+                yield Place(kind, name, f"{pointer}/reference", text_at(volume, "reference"), volume.get("pullPolicy") == "Never")
+            else:
+                yield Place(kind, name, pointer, text_at(item, "image"), item.get("imagePullPolicy") == "Never")
 
 
 def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
     """Why the whole pod is left alone, if it is."""
-    metadata, spec = _mapping(pod, "metadata"), _mapping(pod, "spec")
-    labels, annotations = _mapping(metadata, "labels"), _mapping(metadata, "annotations")
+    metadata, spec = mapping_at(pod, "metadata"), mapping_at(pod, "spec")
+    labels, annotations = mapping_at(metadata, "labels"), mapping_at(metadata, "annotations")
     if namespace in policy.excluded_namespaces:
         return Left("pod", Reason.EXCLUDED_NAMESPACE, f"namespace {namespace} is excluded")
     if "disabled" in (labels.get(INJECT), annotations.get(INJECT)):
@@ -186,7 +156,8 @@ def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
     if MIRROR_POD in annotations:
         # The kubelet runs it from a file of its own; the API server only shows a copy, and a changed copy is deleted.
         return Left("pod", Reason.MIRROR_POD, "it mirrors a static pod, which its kubelet reads from a file")
-    if _text(_mapping(spec, "os"), "name") == "windows" or _text(_mapping(spec, "nodeSelector"), OPERATING_SYSTEM) == "windows":
+    systems = (text_at(mapping_at(spec, "os"), "name"), text_at(mapping_at(spec, "nodeSelector"), OPERATING_SYSTEM))
+    if "windows" in systems:
         return Left("pod", Reason.WINDOWS, "it is for a Windows node, and no agent runs there")
     return None
 
@@ -209,10 +180,8 @@ def _decide(pod: Pod, candidates: tuple[Place, ...], policy: Policy) -> Outcome:
     outcome = Outcome(tuple(rewrites), tuple(left))
     annotations = {ORIGINAL_IMAGES: _original_images_text(originals), DECISION: outcome.decision or None}
     if _annotation_bytes(pod, annotations) > ANNOTATIONS_BYTES_MAX:
-        return Outcome(
-            left=(Left("pod", Reason.TOO_LARGE, "its annotations would not hold the original images of all its containers"),)
-        )
-    return Outcome(outcome.rewrites, outcome.left, annotations)
+        return Outcome(left=(Left("pod", Reason.TOO_LARGE, "its annotations have no room for the original images"),))
+    return replace(outcome, annotations=annotations)
 
 
 def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
@@ -225,9 +194,7 @@ def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
     try:
         reference = Reference.parse(place.image)
         if not policy.admits(reference):
-            return Left(
-                str(place), Reason.EXCLUDED_IMAGE, f"images such as {reference.registry}/{reference.repository} are excluded"
-            )
+            return Left(place.where, Reason.EXCLUDED_IMAGE, f"{reference.registry}/{reference.repository} is excluded")
         return Rewrite(place, reference.local)
     except InvalidReference as refused:
         return Left(place.where, Reason.NOT_A_NAME, f"its image is left as it is: {refused}")
@@ -236,12 +203,12 @@ def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
 def _original_images(pod: Pod) -> dict[str, str]:
     """What an earlier pass has noted, as far as it is true: the original of each place whose present image is its local name."""
     try:
-        noted = json.loads(_text(_mapping(_mapping(pod, "metadata"), "annotations"), ORIGINAL_IMAGES))
+        noted = json.loads(text_at(mapping_at(mapping_at(pod, "metadata"), "annotations"), ORIGINAL_IMAGES))
     except (ValueError, RecursionError):
         return {}
     true: dict[str, str] = {}
     for place in places(pod, EVERY_KIND):
-        original = _text(_mapping(noted, place.kind), place.name)
+        original = text_at(mapping_at(noted, place.kind), place.name)
         try:
             if original and is_local(place.image) and to_local(original) == place.image:
                 true[str(place)] = original
@@ -260,16 +227,16 @@ def _original_images_text(originals: Mapping[str, str]) -> str:
 
 
 def _annotation_bytes(pod: Pod, changed: Mapping[str, str | None]) -> int:
-    annotations = {**_mapping(_mapping(pod, "metadata"), "annotations"), **changed}
+    annotations = {**mapping_at(mapping_at(pod, "metadata"), "annotations"), **changed}
     return sum(len(f"{name}{value}".encode("utf-8", "surrogatepass")) for name, value in annotations.items() if value is not None)
 
 
-def _mapping(holder: Any, key: str) -> Mapping[str, Any]:
+def mapping_at(holder: Any, key: str) -> Mapping[str, Any]:
     """The mapping under the key, empty for anything else: what is malformed is the API server's to refuse, not ours."""
     value = holder.get(key) if isinstance(holder, Mapping) else None
     return value if isinstance(value, Mapping) else {}
 
 
-def _text(holder: Mapping[str, Any], key: str) -> str:
+def text_at(holder: Mapping[str, Any], key: str) -> str:
     value = holder.get(key)
     return value if isinstance(value, str) else ""

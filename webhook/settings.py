@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agent.errors import UsageError
 from agent.settings import Address, address, duration, listed, load, one_of, setting, text
-from webhook.rewrite import Pattern, Policy, pattern
+from webhook.policy import Pattern, Policy, pattern
 
 PROGRAM = "darner webhook"
 

@@ -1,0 +1,30 @@
+"""`darner webhook`: reads the settings, serves until SIGTERM, and says in one line why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from agent.errors import DarnerError
+from webhook.server import run
+from webhook.settings import load_webhook_settings
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        settings = load_webhook_settings(argv, os.environ)
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # What these say at every start and stop is said once by the ready line.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        asyncio.run(run(settings))
+    except DarnerError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

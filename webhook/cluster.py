@@ -1,0 +1,122 @@
+"""The cluster's API: Secrets as stores, and the caBundle of our own webhook configuration.
+
+The only module that imports the kubernetes client, and imported only when a setting names an object of the cluster. It
+translates the client's errors into ours, and does not decide what is in a Secret or whom to trust.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError
+
+from webhook.settings import ObjectName
+from webhook.stores import Files, Stored, StoreError
+
+TIMEOUT_SECONDS = (3.0, 5.0)
+"""To connect, and between two bytes of an answer."""
+RETRIES = 1
+LABELS = {"app.kubernetes.io/name": "darner", "app.kubernetes.io/managed-by": "darner-webhook"}
+
+
+class Cluster:
+    """The cluster that this process runs in or, outside of one, that of the current kubeconfig."""
+
+    def __init__(self) -> None:
+        configuration = client.Configuration()
+        try:
+            config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except config.ConfigException as error:
+            raise StoreError(f"there is no cluster to keep a Secret in: {error}") from None
+        configuration.retries = RETRIES
+        api = client.ApiClient(configuration)
+        self.core = client.CoreV1Api(api)
+        self._admission = client.AdmissionregistrationV1Api(api)
+
+    def secret(self, name: ObjectName) -> SecretStore:
+        return SecretStore(self.core, name)
+
+    def trust(self, configuration: str, authorities: bytes) -> None:
+        """Makes API servers trust these authorities, in PEM, for every webhook of the MutatingWebhookConfiguration."""
+        wanted = base64.b64encode(authorities).decode()
+        with _translated(f"the MutatingWebhookConfiguration {configuration}"):
+            found = self._admission.read_mutating_webhook_configuration(configuration, _request_timeout=TIMEOUT_SECONDS)
+            operations: list[dict[str, Any]] = []
+            for index, webhook in enumerate(found.webhooks or ()):
+                if webhook.client_config.ca_bundle != wanted:
+                    operations += [
+                        {"op": "test", "path": f"/webhooks/{index}/name", "value": webhook.name},
+                        {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": wanted},
+                    ]
+            if operations:
+                self._admission.patch_mutating_webhook_configuration(configuration, operations, _request_timeout=TIMEOUT_SECONDS)
+
+
+class SecretStore:
+    """A Secret. Its resourceVersion decides which of several writers was first."""
+
+    def __init__(self, core: client.CoreV1Api, name: ObjectName) -> None:
+        self._core = core
+        self._name = name
+
+    def __str__(self) -> str:
+        return f"the Secret {self._name}"
+
+    def read(self) -> Stored | None:
+        with _translated(str(self)):
+            secret = self._found()
+        return Stored(_files(secret), _version(secret)) if secret else None
+
+    def write(self, files: Files, version: str | None) -> bool:
+        data: dict[str, bytes | str] = {name: base64.b64encode(content).decode() for name, content in files.items()}
+        with _translated(str(self)):
+            try:
+                if version is None:
+                    metadata = client.V1ObjectMeta(name=self._name.name, namespace=self._name.namespace, labels=LABELS)
+                    secret = client.V1Secret(metadata=metadata, type="Opaque", data=data)
+                    self._core.create_namespaced_secret(self._name.namespace, secret, _request_timeout=TIMEOUT_SECONDS)
+                    return True
+                # The rest of the object is kept as it is: its type cannot change, and its labels are whoever's put them there.
+                found = self._found()
+                if found is None or _version(found) != version:
+                    return False
+                found.data = data
+                self._core.replace_namespaced_secret(
+                    self._name.name, self._name.namespace, found, _request_timeout=TIMEOUT_SECONDS
+                )
+            except client.ApiException as error:
+                # Another writer was first, or it was deleted meanwhile and the next attempt makes it.
+                if error.status == 409 or (error.status == 404 and version is not None):
+                    return False
+                raise
+        return True
+
+    def _found(self) -> client.V1Secret | None:
+        try:
+            return self._core.read_namespaced_secret(self._name.name, self._name.namespace, _request_timeout=TIMEOUT_SECONDS)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+
+def _files(secret: client.V1Secret) -> Files:
+    return {name: base64.b64decode(text) for name, text in (secret.data or {}).items()}
+
+
+def _version(secret: client.V1Secret) -> str:
+    return (secret.metadata and secret.metadata.resource_version) or ""
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except client.ApiException as error:
+        raise StoreError(f"the API server answered {error.status} {error.reason} about {what}") from None
+    except (HTTPError, OSError) as error:
+        raise StoreError(f"the API server did not answer about {what}: {error}") from None

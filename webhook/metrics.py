@@ -1,0 +1,21 @@
+"""What the webhook counts. Labels have few values, all named in the code: never a namespace, a pod or a registry."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from webhook.rewrite import Reason
+
+ADMISSIONS = Counter("darner_admissions", "Questions of the API server, by what became of them", ["outcome"])
+ADMISSION_SECONDS = Histogram(
+    "darner_admission_seconds", "From a question's first byte to its answer", buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 3)
+)
+REWRITTEN_IMAGES = Counter("darner_rewritten_images", "Image names that were rewritten")
+LEFT_ALONE = Counter("darner_left_alone", "Images, or whole pods, that were not rewritten, by reason", ["reason"])
+CERTIFICATE_EXPIRY = Gauge("darner_certificate_expiry_timestamp_seconds", "When the serving certificate ends")
+CERTIFICATE_FAILURES = Counter("darner_certificate_failures", "Times that the certificate, or the trust in it, could not be kept")
+
+for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
+    ADMISSIONS.labels(outcome)
+for reason in Reason:
+    LEFT_ALONE.labels(reason)

@@ -1,0 +1,158 @@
+"""The webhook's process: two listeners, the keeper of the certificate, and the signal that ends them.
+
+It binds both ports before anything else, so that a port that is taken is told at once, and it owns no decision about pods or
+certificates. Requests that are under way when SIGTERM comes are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from agent.errors import DarnerError, UsageError
+from agent.settings import Address
+from webhook.app import admission_app, health_app
+from webhook.certificates import Lifetimes
+from webhook.keeper import Keeper, Publish
+from webhook.settings import PROGRAM, WebhookSettings
+from webhook.stores import DirectoryStore, Files, Store, settle
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX = 512
+"""Per listener. API servers keep a few connections each and send many requests over one."""
+IDLE_SECONDS_MAX = 120
+DRAIN_SECONDS_MAX = 10
+START_SECONDS_MAX = 60.0
+RETRY_SECONDS = 2.0
+SWARM_KEY_FILE = "key"
+SWARM_KEY_BYTES = 32
+
+
+class _Listener(uvicorn.Server):
+    """An ASGI server on a socket that is bound already. Signals are the process's, which has two of these."""
+
+    def __init__(self, app: FastAPI, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ssl_context_factory=(lambda _config, _default: context) if context else None,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                limit_concurrency=CONNECTIONS_MAX,
+                timeout_keep_alive=IDLE_SECONDS_MAX,
+                timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
+            )
+        )
+        self.sock = sock
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(settings: WebhookSettings) -> None:
+    """Serves until SIGTERM. Raises DarnerError if it cannot begin."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    admission_socket, health_socket = _bound(settings.listen), _bound(settings.http_listen)
+    store, publish, make_swarm_key = await asyncio.to_thread(_resources, settings)
+    lifetimes = Lifetimes(settings.certificate_life, settings.authority_life, settings.authority_overlap)
+    keeper = Keeper(store, settings.certificate_names, lifetimes, publish)
+
+    async def prepare() -> None:
+        await asyncio.to_thread(make_swarm_key)
+        await keeper.step()
+
+    await _patiently(prepare, lambda: stopped.is_set() or keeper.serving)
+    if stopped.is_set():
+        return
+    admission = _Listener(admission_app(settings.policy), admission_socket, keeper.context)
+    health = _Listener(health_app(keeper.unready), health_socket)
+    await _serve((admission, health), keeper.run(settings.certificate_interval), stopped)
+
+
+async def _serve(listeners: tuple[_Listener, _Listener], keeping: Awaitable[None], stopped: asyncio.Event) -> None:
+    serving = [asyncio.ensure_future(listener.serve(sockets=[listener.sock])) for listener in listeners]
+    kept, stopping = asyncio.ensure_future(keeping), asyncio.ensure_future(stopped.wait())
+    while not all(listener.started for listener in listeners) and not any(task.done() for task in serving):
+        await asyncio.sleep(0.01)
+    names = tuple(Address(*listener.sock.getsockname()[:2]) for listener in listeners)
+    sys.stdout.write(f"{PROGRAM} ready: admission at https://{names[0]}/mutate, health and metrics at http://{names[1]}\n")
+    sys.stdout.flush()
+    await asyncio.wait((*serving, kept, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for listener in listeners:
+        listener.should_exit = True
+    await asyncio.gather(*serving)
+    stopping.cancel()
+    if kept.done():
+        kept.result()
+    kept.cancel()
+
+
+async def _patiently(attempt: Callable[[], Awaitable[None]], done: Callable[[], bool]) -> None:
+    """Attempts until it succeeds or is done; after START_SECONDS_MAX its error is everybody's."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_SECONDS_MAX
+    while True:
+        try:
+            return await attempt()
+        except DarnerError as error:
+            if done():
+                return None
+            if isinstance(error, UsageError) or loop.time() >= deadline:
+                raise
+            log.warning("cannot begin yet: %s", error)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _resources(settings: WebhookSettings) -> tuple[Store, Publish | None, Callable[[], object]]:
+    """Where the certificate is kept, who is told whom to trust, and what makes the swarm's key."""
+    if not (settings.certificate_secret or settings.webhook_configuration or settings.swarm_secret):
+        return DirectoryStore(settings.certificate_dir), None, lambda: None
+    from webhook.cluster import Cluster  # its client takes a second to import and needs a cluster
+
+    cluster = Cluster()
+    store = (
+        cluster.secret(settings.certificate_secret) if settings.certificate_secret else DirectoryStore(settings.certificate_dir)
+    )
+    swarm = cluster.secret(settings.swarm_secret) if settings.swarm_secret else None
+    configuration = settings.webhook_configuration
+    publish = (lambda authorities: cluster.trust(configuration, authorities)) if configuration else None
+    return store, publish, lambda: settle(swarm, with_swarm_key) if swarm else None
+
+
+def with_swarm_key(stored: Files | None) -> Files:
+    """The Secret with a key in it: the one that is there, or a new one, in hexadecimal, so that no byte of it is odd."""
+    files = dict(stored or {})
+    if not files.get(SWARM_KEY_FILE):
+        files[SWARM_KEY_FILE] = secrets.token_hex(SWARM_KEY_BYTES).encode()
+    return files
+
+
+def _bound(address: Address) -> socket.socket:
+    """A socket that is bound to the address. Raises UsageError in one line, such as for a port that is taken."""
+    try:
+        family, kind, protocol, _, found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(found)
+    except OSError as error:
+        raise UsageError(f"{PROGRAM}: cannot listen on {address}: {error.strerror or error}") from None
+    return bound
