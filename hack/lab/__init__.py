@@ -7,6 +7,6 @@ run left behind is swept up by the next one.
 """
 
 from hack.lab.network import Host, Lab
-from hack.lab.process import LabError, Process
+from hack.lab.process import LabError, Process, wait_until
 
-__all__ = ["Host", "Lab", "LabError", "Process"]
+__all__ = ["Host", "Lab", "LabError", "Process", "wait_until"]

@@ -67,11 +67,15 @@ class Host:
 
     def run(self, argv: Sequence[object], timeout_seconds: float = 60) -> str:
         """What a program prints that ends by itself; an error with its last words if it fails."""
-        done = subprocess.run(
-            self.command(argv), text=True, timeout=timeout_seconds, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        command = " ".join(map(str, argv))
+        try:
+            done = subprocess.run(
+                self.command(argv), text=True, timeout=timeout_seconds, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
+        except subprocess.TimeoutExpired as expired:
+            raise LabError(f"{self.name}: {command} goes on after {timeout_seconds:g} s\n{expired.output!r}") from None
         if done.returncode:
-            raise LabError(f"{self.name}: {' '.join(map(str, argv))} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+            raise LabError(f"{self.name}: {command} ended with {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
     @contextlib.contextmanager

@@ -54,13 +54,15 @@ class Process:
             return out.read().decode(errors="replace")
 
     def wait_until(self, ready: Callable[[], object], timeout_seconds: float = 30) -> None:
-        deadline = time.monotonic() + timeout_seconds
-        while not ready():
-            if not self.running:
-                raise LabError(f"{self.name} ended with {self._popen.returncode} before it was ready\n{self.last_words()}")
-            if time.monotonic() > deadline:
-                raise LabError(f"{self.name} is not ready after {timeout_seconds:g} s\n{self.last_words()}")
-            time.sleep(_POLL_SECONDS)
+        def ready_or_ended() -> object:
+            return ready() or not self.running
+
+        try:
+            wait_until(ready_or_ended, timeout_seconds)
+        except LabError as error:
+            raise LabError(f"{self.name} is not ready: {error}\n{self.last_words()}") from None
+        if not self.running:
+            raise LabError(f"{self.name} ended with {self._popen.returncode}\n{self.last_words()}")
 
     def stop(self, timeout_seconds: float = 15) -> int:
         """Ask it to end (SIGTERM); its exit status."""
@@ -88,6 +90,15 @@ class Process:
     def last_words(self) -> str:
         words = [f"--- {file.name}\n{_tail(file)}" for file in (self.out, self.err) if file.stat().st_size]
         return "\n".join(words) or f"--- {self.name} said nothing"
+
+
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 30) -> None:
+    """Look again and again, for things of which nobody tells when they happen."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"still not so after {timeout_seconds:g} s")
+        time.sleep(_POLL_SECONDS)
 
 
 def _tail(file: Path) -> str:

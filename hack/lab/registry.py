@@ -32,7 +32,7 @@ class Registry:
     port = 5000
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self.host = host
         self.name = f"{host.address}:{self.port}"
         self.local_prefix = f"127.0.0.1:65001/{host.address}_{self.port}"
         """How a rewritten image name begins that means this registry."""
@@ -50,7 +50,7 @@ class Registry:
         self.start()
 
     def start(self) -> None:
-        self.process = self._host.start("registry", ["docker-registry", "serve", self._config])
+        self.process = self.host.start("registry", ["docker-registry", "serve", self._config])
         self.process.wait_until(self._answers)
 
     def stop(self) -> None:
@@ -58,7 +58,7 @@ class Registry:
 
     def push(self, image: BuiltImage, repository: str, tag: str) -> None:
         source, target = f"oci:{image.layout}:built", f"docker://{self.name}/{repository}:{tag}"
-        self._host.run(["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", source, target])
+        self.host.run(["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", source, target])
 
     def answers(self) -> list[Answer]:
         """Everything that it answered since it was started last."""
@@ -76,7 +76,7 @@ class Registry:
 
     def _answers(self) -> bool:
         try:
-            self._host.connect(self.port, self._host.address).close()
+            self.host.connect(self.port, self.host.address).close()
         except OSError:
             return False
         return True

@@ -1,0 +1,45 @@
+"""A lab for each test that asks for one, and the last words of its processes with a test that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from hack.lab import Lab, LabError
+from hack.lab.image import BuiltImage, build_image
+from hack.lab.runtime import built_programs
+
+_PROGRAMS = ("containerd", "ctr", "docker-registry", "ip", "nsenter", "runc", "setpriv", "skopeo", "tc", "unshare")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build containerd 2 before the first test, whose time limit is not made for that."""
+    if os.geteuid() == 0 and any(item.get_closest_marker("needs_root") for item in session.items):
+        with contextlib.suppress(LabError):  # the tests that use it say why there is none
+            built_programs()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_root"):
+        if os.geteuid() != 0:
+            pytest.fail("network namespaces and containers take root; -m 'not needs_root' leaves this test out", pytrace=False)
+        missing = [name for name in _PROGRAMS if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+        if missing:
+            pytest.fail(f"not installed: {', '.join(missing)}; hack/setup.sh installs what the tests need", pytrace=False)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+        print(lab.last_words())  # noqa: T201 (pytest shows it with a test that fails)
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[BuiltImage]:
+    with Lab() as lab:
+        yield build_image(lab.directory / "image")
