@@ -22,6 +22,7 @@ REPOSITORY, TAG = "demo/python", "latest"
 NODES = [Node(number) for number in (1, 2, 3, 4)]
 VICTIM = NODES[1]
 LATECOMER = Node(5)
+STORE_SECONDS = 10
 ORIGIN_SHARE_MAX = 1.02
 """More than this of the image means that the origin was asked twice for something."""
 
@@ -80,7 +81,8 @@ def tell(cluster: Cluster, screen: Screen, image: Image, flip_a_byte: bool) -> s
         raise DemoError(f"{admitted} is not at {LOCAL_REGISTRY}")
 
     screen.say(f"pulling {image.size / MIB:.0f} MiB in {len(image.layers)} layers on {len(NODES)} nodes at once")
-    pulled = pull_on(NODES, local, image, screen)
+    pulled = pull_on(cluster, NODES, local, image, screen)
+    wait_until_held(cluster, NODES, image)
     rows = [Row(node.name, one.seconds, received_bytes(node)) for node, one in zip(NODES, pulled, strict=True)]
     sent = blob_bytes_sent(registry)
 
@@ -88,18 +90,18 @@ def tell(cluster: Cluster, screen: Screen, image: Image, flip_a_byte: bool) -> s
     cluster.kill("origin")
     cluster.kill(VICTIM.name)
     cluster.start_node(LATECOMER, registry)
-    pulled += pull_on([LATECOMER], local, image, screen)
+    pulled += pull_on(cluster, [LATECOMER], local, image, screen)
     rows.append(Row(LATECOMER.name, pulled[-1].seconds, received_bytes(LATECOMER)))
 
+    wait_until_held(cluster, everyone := [*NODES, LATECOMER], image)
     screen.table(rows)
-    holders = sum(holds(cluster.store_of(node.name), image) for node in [*NODES, LATECOMER])
     share = sent / image.size
     if share > ORIGIN_SHARE_MAX:
         raise DemoError(f"the origin sent {share:.2f}x of the image; it should be asked once for each blob")
-    return f"origin sent {share:.2f}x of the image; {holders} nodes hold it; every digest verified"
+    return f"origin sent {share:.2f}x of the image; {len(everyone)} nodes hold it; every digest verified"
 
 
-def pull_on(nodes: list[Node], local: Reference, image: Image, screen: Screen) -> list[Pulled]:
+def pull_on(cluster: Cluster, nodes: list[Node], local: Reference, image: Image, screen: Screen) -> list[Pulled]:
     """Pulls on all these nodes at once. Raises DemoError for the first that does not end with the right image."""
     with screen.bars([node.name for node in nodes], image.size) as advance:
 
@@ -118,11 +120,21 @@ def pull_on(nodes: list[Node], local: Reference, image: Image, screen: Screen) -
                 pulled = done.result()
                 screen.say(f"  {node.name} has it, every digest verified, after {pulled.seconds:.1f} s")
         except PullError as error:
-            raise DemoError(f"{node.name} at {node.host}: {error}") from None
+            complaint = cluster.complaint_of(node.name)
+            raise DemoError(f"{node.name}: {error}" + (f"; its agent says: {complaint}" if complaint else "")) from None
         finally:
             # The others end by themselves when the agents that they pull from do.
             pool.shutdown(wait=False, cancel_futures=True)
     return [done.result() for done in pulls]
+
+
+def wait_until_held(cluster: Cluster, nodes: list[Node], image: Image) -> None:
+    """A pull ends with its last byte; the blob's file is flushed and renamed a moment later."""
+    deadline = time.monotonic() + STORE_SECONDS
+    while lacking := [node.name for node in nodes if not holds(cluster.store_of(node.name), image)]:
+        if time.monotonic() > deadline:
+            raise DemoError(f"{', '.join(lacking)} pulled the image and does not hold it after {STORE_SECONDS} s")
+        time.sleep(0.05)
 
 
 def holds(store: Path, image: Image) -> bool:

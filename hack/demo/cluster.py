@@ -94,6 +94,10 @@ class Cluster:
         """Without a warning, as if its machine lost its power."""
         self._processes[name].kill()
 
+    def complaint_of(self, name: str) -> str:
+        """What a process last complained of in its log."""
+        return last_complaint(self._processes[name].err.read_text(errors="replace"))
+
     def store_of(self, name: str) -> Path:
         return self.folder / f"store-{name}"
 
@@ -129,6 +133,11 @@ def end(process: Process) -> None:
         process.stop()
     except LabError:
         process.kill()
+
+
+def last_complaint(log: str) -> str:
+    """The last warning or error in a log of Darner's, without its time and origin; empty if there is none."""
+    return next(iter(re.findall(r"^\S+ \S+ (?:WARNING|ERROR) [\w.]+: (.*)$", log, re.MULTILINE)[::-1]), "")
 
 
 def last_line(log: Path) -> str:

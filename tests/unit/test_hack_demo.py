@@ -15,7 +15,7 @@ from agent.reference import Reference
 from hack.demo import cluster as demo_cluster
 from hack.demo.__main__ import holds
 from hack.demo.admission import AdmissionError, patched, pod_of
-from hack.demo.cluster import Cluster, DemoError, Node, blob_bytes_sent, bytes_by_source, check_addresses
+from hack.demo.cluster import Cluster, DemoError, Node, blob_bytes_sent, bytes_by_source, check_addresses, last_complaint
 from hack.demo.puller import PullError, pull
 from hack.demo.screen import Row, Screen
 from hack.lab.process import Process
@@ -122,6 +122,16 @@ def test_a_cluster_leaves_no_process_and_no_file_behind_whatever_happens() -> No
 def test_a_process_that_does_not_start_is_quoted() -> None:
     with Cluster() as cluster, pytest.raises(DemoError, match="broken did not start: no such luck"):
         cluster.start("broken", ["-c", "raise SystemExit('no such luck')"])
+
+
+def test_a_node_that_fails_is_quoted_with_its_last_complaint() -> None:
+    log = (
+        "2026-11-24 14:51:39,637 WARNING agent.origin: one\n"
+        "2026-11-24 14:51:40,100 ERROR agent.listener: it is: cut off\n"
+        "2026-11-24 14:51:40,243 INFO uvicorn.error: Shutting down\n"
+    )
+    assert last_complaint(log) == "it is: cut off"
+    assert last_complaint("") == ""
 
 
 def test_the_origin_of_the_demo_tells_what_it_sent_until_it_is_killed() -> None:
