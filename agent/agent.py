@@ -1,0 +1,102 @@
+"""The agent, put together: what it serves, what it keeps, and in which order it starts and stops."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from agent import metrics, wire
+from agent.channel import Swarm, raw_digest
+from agent.control import ControlServer, application
+from agent.download import Downloads
+from agent.errors import UsageError
+from agent.listener import Listener
+from agent.manifests import Manifests
+from agent.origin import Origin
+from agent.permission import Permission
+from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
+from agent.settings import AgentSettings
+from agent.store import Store
+from agent.swarmkey import SwarmKey
+from agent.upload import CONNECTIONS_MAX as UPLOADS_MAX
+from agent.upload import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
+from agent.upload import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
+
+HOUSEKEEPING_SECONDS = 600.0
+DRAIN_SECONDS = 10.0
+"""How long pulls under way may go on after SIGTERM."""
+
+
+class Agent:
+    def __init__(self, settings: AgentSettings) -> None:
+        if settings.registry_listen.host not in ("localhost", "::1") and not settings.registry_listen.host.startswith("127."):
+            raise UsageError(
+                f"--registry-listen {settings.registry_listen}: only loopback is spoken to in plain HTTP by runtimes"
+            )
+        self._settings = settings
+        swarm_key = SwarmKey(settings.swarm_key_file)
+        root = Path(settings.store)
+        self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files)
+        self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
+        self._swarm = Swarm(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
+        self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key)
+        self._store.on_change = self._swarm.tell
+        registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)
+        self._registry = Listener(
+            settings.registry_listen,
+            registry.handle,
+            name="registry endpoint",
+            connections_max=CONNECTIONS_MAX,
+            per_address_max=CONNECTIONS_MAX,
+            idle_seconds=IDLE_SECONDS,
+        )
+        self._pieces = Listener(
+            settings.piece_listen,
+            PieceServer(self._store, swarm_key).handle,
+            name="piece server",
+            connections_max=UPLOADS_MAX,
+            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
+            idle_seconds=UPLOAD_IDLE_SECONDS,
+        )
+        self._control = ControlServer(application(lambda: ""), settings.http_listen)
+        self._stopping = threading.Event()
+
+    def start(self) -> str:
+        self._swarm.start()
+        self._pieces.start()
+        self._registry.start()
+        self._control.start()
+        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        supernodes = len(self._settings.supernodes)
+        return (
+            f"agent {self._settings.node_name} is ready: registry on {self._registry.address}, pieces on {self._pieces.address}, "
+            f"{supernodes} supernode{'' if supernodes == 1 else 's'}"
+        )
+
+    def stop(self) -> None:
+        """New pulls are refused at once, those under way get some time, and what they left is on disk."""
+        self._stopping.set()
+        self._registry.stop(DRAIN_SECONDS)
+        self._downloads.stop()
+        self._swarm.stop()
+        self._pieces.stop()
+        self._control.stop()
+        self._origin.close()
+        self._store.close()
+
+    def _hello(self) -> wire.Hello:
+        holdings = [wire.Holding(raw_digest(digest), size) for digest, size in self._store.holdings().items()]
+        where = self._settings.piece_address
+        name, zone = self._settings.node_name, self._settings.zone
+        return wire.Hello(wire.VERSION, name, zone, where.host, where.port, 0, holdings[-wire.HOLDINGS_MAX :])
+
+    def _keep_house(self) -> None:
+        next_at = time.monotonic() + HOUSEKEEPING_SECONDS
+        while not self._stopping.wait(5.0):
+            metrics.STORE_BYTES.set(self._store.used)
+            if time.monotonic() >= next_at:
+                self._store.evict_old()
+                self._manifests.evict_old(self._settings.store_age)
+                next_at = time.monotonic() + HOUSEKEEPING_SECONDS

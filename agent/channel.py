@@ -1,0 +1,293 @@
+"""Channels: one persistent TCP connection to each supernode, and which supernode a digest belongs to.
+
+The agent's end of `agent.wire`. A channel comes back by itself after it was lost and says anew what this node holds; whoever had
+asked something over it is told. It carries no blob bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from agent import metrics, pieces, wire
+from agent.errors import DarnerError, OriginError
+from agent.manifest import MANIFEST_BYTES_MAX, Manifest
+from agent.settings import Address
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS_MAX = 3.0
+SEND_SECONDS_MAX = 5.0
+RETRY_SECONDS_MIN = 0.2
+RETRY_SECONDS_MAX = 5.0
+HEARTBEATS_PER_LEASE = 3
+RECEIVE_BYTES = 256 << 10
+RESOLVE_SECONDS_MAX = 14.0
+"""The supernode itself needs up to 13 s to learn that a registry does not answer; the agent's own try follows within the 25 s."""
+
+TaskListener = Callable[[wire.FromSupernode | None], None]
+"""Told of every message of one swarm; None when the channel is lost."""
+
+
+class ChannelError(DarnerError):
+    """The supernode is gone, or does not answer."""
+
+    status = 504
+
+
+class Channel:
+    """The connection to one supernode."""
+
+    def __init__(self, where: Address, hello: Callable[[], wire.Hello], on_up: Callable[[Channel], None]) -> None:
+        self.where = where
+        self.peers: dict[int, Address] = {}
+        self._hello = hello
+        self._on_up = on_up
+        self._sock: socket.socket | None = None
+        self._sent_at = 0.0
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._opening: dict[int, TaskListener] = {}
+        self._tasks: dict[int, TaskListener] = {}
+        self._resolving: dict[int, Future[wire.Resolved | wire.Unresolved]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._live, name=f"channel {where}", daemon=True)
+
+    @property
+    def up(self) -> bool:
+        return self._sock is not None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._drop(self._sock)
+
+    # What the rest of the agent asks.
+
+    def resolve(self, registry: str, repository: str, reference: str) -> Manifest:
+        """The manifest that a name means now, for whoever has no credential. Raises OriginError and ChannelError."""
+        number = next(self._numbers)
+        answer: Future[wire.Resolved | wire.Unresolved] = Future()
+        with self._lock:
+            self._resolving[number] = answer
+        try:
+            self.send(wire.Resolve(number, registry, repository, reference))
+            message = answer.result(RESOLVE_SECONDS_MAX)
+        except TimeoutError:
+            raise ChannelError(f"the supernode {self.where} does not answer") from None
+        finally:
+            with self._lock:
+                self._resolving.pop(number, None)
+        if isinstance(message, wire.Unresolved):
+            raise OriginError(message.status, message.reason, message.code)
+        if len(message.body) > MANIFEST_BYTES_MAX:
+            raise ChannelError(f"the supernode {self.where} sent a manifest over {MANIFEST_BYTES_MAX} bytes")
+        manifest = Manifest.of(message.media_type, message.body)
+        if reference.startswith("sha256:") and manifest.digest != reference:
+            raise ChannelError(f"the supernode {self.where} sent something else than {reference}")
+        return manifest.as_stale() if message.stale else manifest
+
+    def open(
+        self, digest: str, registry: str, repository: str, have: int, readers: tuple[int, ...], listener: TaskListener
+    ) -> None:
+        """Join a swarm; `listener` hears the answer and all that follows. Raises ChannelError."""
+        number = next(self._numbers)
+        with self._lock:
+            self._opening[number] = listener
+        self.send(wire.Open(number, raw_digest(digest), registry, repository, pieces.to_bytes(have), list(readers)))
+
+    def leave(self, listener: TaskListener) -> None:
+        """Stop listening, and tell the supernode if the swarm was joined."""
+        with self._lock:
+            for number in [key for key, known in self._opening.items() if known == listener]:
+                del self._opening[number]
+            tasks = [key for key, known in self._tasks.items() if known == listener]
+            for task in tasks:
+                del self._tasks[task]
+        for task in tasks:
+            try:
+                self.send(wire.Close(task))
+            except ChannelError:
+                return
+
+    def send(self, message: wire.Message) -> None:
+        sock = self._sock
+        if sock is None:
+            raise ChannelError(f"the supernode {self.where} is not connected")
+        try:
+            with self._sending:
+                sock.sendall(wire.frame(message))
+                self._sent_at = time.monotonic()
+        except OSError as error:
+            self._drop(sock)
+            raise ChannelError(f"the supernode {self.where} is gone: {error}") from None
+
+    # The connection's life.
+
+    def _live(self) -> None:
+        retry_seconds = RETRY_SECONDS_MIN
+        while not self._stopping.is_set():
+            try:
+                with socket.create_connection(self.where, CONNECT_SECONDS_MAX) as sock:
+                    began = time.monotonic()
+                    self._converse(sock)
+            except (OSError, wire.WireError) as error:
+                log.log(logging.INFO if self.up else logging.DEBUG, "no channel to the supernode %s: %s", self.where, error)
+                if self.up and time.monotonic() - began > RETRY_SECONDS_MAX:
+                    retry_seconds = RETRY_SECONDS_MIN
+            self._down()
+            self._stopping.wait(retry_seconds * random.uniform(0.5, 1.0))
+            retry_seconds = min(retry_seconds * 2, RETRY_SECONDS_MAX)
+
+    def _converse(self, sock: socket.socket) -> None:
+        """From Hello to the end of the connection. Raises OSError and WireError."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(SEND_SECONDS_MAX)
+        sock.sendall(wire.frame(self._hello()))
+        frames = wire.Frames()
+        silence_seconds = SEND_SECONDS_MAX
+        heard_at = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                data = sock.recv(RECEIVE_BYTES)
+                if not data:
+                    raise OSError("it closed the connection")
+                heard_at = time.monotonic()
+            except TimeoutError:
+                if not self.up or time.monotonic() - heard_at > HEARTBEATS_PER_LEASE * silence_seconds:
+                    raise OSError("it says nothing") from None
+                data = b""
+            if self.up and time.monotonic() - self._sent_at >= silence_seconds:
+                self.send(wire.Heartbeat())
+            for body in frames.feed(data):
+                message = wire.supernode_message(body)
+                if isinstance(message, wire.Welcome):
+                    silence_seconds = min(SEND_SECONDS_MAX, message.lease_seconds / HEARTBEATS_PER_LEASE)
+                    sock.settimeout(silence_seconds)
+                    self._welcome(sock, message)
+                else:
+                    self._receive(message)
+
+    def _welcome(self, sock: socket.socket, message: wire.Welcome) -> None:
+        self.peers = {wire.SEED: Address(message.host, message.port)}
+        self._sock = sock
+        metrics.SUPERNODES_CONNECTED.inc()
+        log.info("channel to the supernode %s (%s) is open", message.node, self.where)
+        self._on_up(self)
+
+    def _receive(self, message: wire.FromSupernode) -> None:  # noqa: C901 (a table of messages)
+        match message:
+            case wire.Refused(reason):
+                raise wire.WireError(f"it refuses this agent: {reason}")
+            case wire.Peer(number, host, port):
+                self.peers[number] = Address(host, port)
+            case wire.Resolved() | wire.Unresolved():
+                with self._lock:
+                    answer = self._resolving.pop(message.request, None)
+                if answer:
+                    answer.set_result(message)
+            case wire.Task():
+                with self._lock:
+                    listener = self._opening.pop(message.request, None)
+                    if listener:
+                        self._tasks[message.task] = listener
+                if listener:
+                    listener(message)
+                else:  # whoever asked has left meanwhile
+                    self.send(wire.Close(message.task))
+            case wire.TaskFailed():
+                with self._lock:
+                    listener = self._opening.pop(message.request, None) or self._tasks.pop(message.task, None)
+                if listener:
+                    listener(message)
+            case wire.Grant() | wire.Seeding():
+                listener = self._tasks.get(message.task)
+                if listener:
+                    listener(message)
+
+    def _drop(self, sock: socket.socket | None) -> None:
+        """Make the receiving thread see the end of the connection."""
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return
+
+    def _down(self) -> None:
+        if self._sock is None:
+            return
+        self._sock = None
+        metrics.SUPERNODES_CONNECTED.dec()
+        with self._lock:
+            listeners = {id(listener): listener for listener in [*self._opening.values(), *self._tasks.values()]}
+            waiting = list(self._resolving.values())
+            self._opening.clear()
+            self._tasks.clear()
+            self._resolving.clear()
+        for listener in listeners.values():
+            listener(None)
+        for answer in waiting:
+            answer.set_exception(ChannelError(f"the supernode {self.where} is gone"))
+
+
+def raw_digest(digest: str) -> bytes:
+    """A sha256 digest as it travels in messages: its 32 bytes."""
+    return bytes.fromhex(digest.removeprefix("sha256:"))
+
+
+class Swarm:
+    """All channels. A key (a digest, an image's name) belongs to the first connected supernode in its rendezvous order.
+
+    Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998.
+    """
+
+    def __init__(
+        self, supernodes: tuple[Address, ...], hello: Callable[[], wire.Hello], on_up: Callable[[Channel], None]
+    ) -> None:
+        self.channels = [Channel(where, hello, on_up) for where in supernodes]
+
+    def start(self) -> None:
+        for channel in self.channels:
+            channel.start()
+
+    def stop(self) -> None:
+        for channel in self.channels:
+            channel.stop()
+
+    def owners(self, key: str) -> list[Channel]:
+        """The connected supernodes, the key's owner first."""
+        connected = [channel for channel in self.channels if channel.up]
+        return sorted(connected, key=lambda channel: hashlib.sha256(f"{key} {channel.where}".encode()).digest())
+
+    def resolve(self, registry: str, repository: str, reference: str) -> Manifest | None:
+        """What a supernode says of a name; None when none could say. Raises OriginError for the origin's own refusal."""
+        for channel in self.owners(f"{registry}/{repository}:{reference}")[:2]:
+            try:
+                return channel.resolve(registry, repository, reference)
+            except ChannelError as error:
+                log.warning("%s", error)
+            except OriginError as error:
+                if error.answered:
+                    raise
+                return None
+        return None
+
+    def tell(self, digest: str, size: int, held: bool) -> None:
+        """This node has a whole blob now, or has it no longer."""
+        message = wire.Holds(wire.Holding(raw_digest(digest), size), held)
+        for channel in self.channels:
+            if channel.up:
+                try:
+                    channel.send(message)
+                except ChannelError as error:
+                    log.debug("%s", error)

@@ -1,0 +1,24 @@
+"""The `darner` command: one program, a process per subcommand.
+
+Processes are found by the entry point group `darner.processes`, so that the agent's package knows none of the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points, version
+
+USAGE_STATUS = 2
+
+
+def main() -> int:
+    processes = {entry.name: entry for entry in entry_points(group="darner.processes")}
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in processes:
+        status: int = processes[arguments[0]].load()(arguments[1:])
+        return status
+    if arguments == ["--version"]:
+        print(f"darner {version('darner')}")  # noqa: T201
+        return 0
+    print(f"usage: darner {{{','.join(sorted(processes))}}} [--help]", file=sys.stderr)  # noqa: T201
+    return 0 if arguments in (["-h"], ["--help"]) else USAGE_STATUS

@@ -1,0 +1,173 @@
+"""Which manifest a name means now: asked at the origin once per interval, remembered, and served stale while it is down.
+
+    DIR/manifests/HEX     media type and body of each manifest, named by its digest
+    DIR/tags/HEX          the last answer to (registry, repository, tag or digest, credential), named by their hash
+
+An answer is a verdict too: it says that this credential may read this name. Digests never change, so for them it is only the
+verdict that grows old. The supernode and a lone agent use this alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from agent import metrics
+from agent.credentials import Credential, key_of
+from agent.errors import OriginError
+from agent.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+VERDICT_SECONDS = 300.0
+"""How long the origin's permission for a digest is believed."""
+WAIT_SECONDS_MAX = 20.0
+"""How long one asks while another already asks the same."""
+
+
+class Origin(Protocol):
+    """What this module needs of agent.origin.Origin."""
+
+    def digest_of(self, registry: str, repository: str, reference: str, credential: Credential | None) -> str | None: ...
+
+    def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest: ...
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    digest: str
+    asked_at: float
+    """Unix seconds: it has to mean something after a restart."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    media_type: str
+    body: bytes
+
+
+class Manifests:
+    """Intervals in seconds."""
+
+    def __init__(
+        self,
+        directory: Path,
+        origin: Origin,
+        *,
+        interval: float,
+        stale_if_error: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._manifests = directory / "manifests"
+        self._tags = directory / "tags"
+        for path in (self._manifests, self._tags):
+            path.mkdir(parents=True, exist_ok=True)
+        self._origin = origin
+        self._interval = interval
+        self._stale_if_error = stale_if_error
+        self._now = now
+        self._lock = threading.Lock()
+        self._asking: dict[str, Future[Manifest]] = {}
+
+    def resolve(self, registry: str, repository: str, reference: str, credential: Credential | None = None) -> Manifest:
+        """The manifest that a tag or a digest names, for whoever has this credential. Raises OriginError and DigestError."""
+        name = _name(registry, repository, reference, credential)
+        with self._lock:
+            asked = self._asking.get(name)
+            answer = self._asking.setdefault(name, Future())
+        if asked:  # whoever asks the same shares the answer, and the failure too
+            try:
+                return asked.result(WAIT_SECONDS_MAX)
+            except TimeoutError:
+                raise OriginError(504, f"the registry {registry} did not answer in time") from None
+        try:
+            answer.set_result(self._resolve(name, registry, repository, reference, credential))
+        except BaseException as error:
+            answer.set_exception(error)
+        finally:
+            with self._lock:
+                del self._asking[name]
+        return answer.result()
+
+    def _resolve(self, name: str, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
+        last = self._last_answer(name)
+        known = self.kept(last.digest) if last else None
+        fresh_seconds = VERDICT_SECONDS if reference.startswith("sha256:") else self._interval
+        if last and known and 0 <= self._now() - last.asked_at < fresh_seconds:
+            return known
+        try:
+            manifest = self._ask(registry, repository, reference, credential)
+        except OriginError as error:
+            if error.answered:
+                self._forget(name)
+                raise
+            if last and known and abs(self._now() - last.asked_at) < self._stale_if_error:
+                log.warning("%s/%s:%s is served as it was %d s ago: %s", registry, repository, reference,
+                            self._now() - last.asked_at, error)  # fmt: skip
+                metrics.STALE_ANSWERS.inc()
+                return known.as_stale()
+            raise
+        self.remember(registry, repository, reference, credential, manifest)
+        return manifest
+
+    def _ask(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
+        """A HEAD is enough when the manifest that the origin names is here already."""
+        digest = self._origin.digest_of(registry, repository, reference, credential)
+        known = self.kept(digest) if digest and (not reference.startswith("sha256:") or digest == reference) else None
+        return known or self._origin.manifest(registry, repository, reference, credential)
+
+    def remember(self, registry: str, repository: str, reference: str, credential: Credential | None, manifest: Manifest) -> None:
+        """Keep an answer that the origin gave just now, to this process or to the supernode."""
+        kept = msgspec.msgpack.encode(_Kept(manifest.media_type, manifest.body))
+        answer = msgspec.msgpack.encode(_Answer(manifest.digest, self._now()))
+        try:
+            path = self._manifests / manifest.digest.removeprefix("sha256:")
+            if not path.exists():
+                _write(path, kept)
+            _write(self._tags / _name(registry, repository, reference, credential), answer)
+        except OSError as error:  # the answer is right all the same
+            log.warning("a manifest is not kept: %s", error)
+
+    def kept(self, digest: str) -> Manifest | None:
+        """A manifest that is here, if it still has the digest that it is named by."""
+        try:
+            raw = (self._manifests / digest.removeprefix("sha256:").replace("/", "")).read_bytes()
+            record = msgspec.msgpack.decode(raw, type=_Kept)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        manifest = Manifest.of(record.media_type, record.body)
+        return manifest if manifest.digest == digest else None
+
+    def _last_answer(self, name: str) -> _Answer | None:
+        try:
+            return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_Answer)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def _forget(self, name: str) -> None:
+        (self._tags / name).unlink(missing_ok=True)
+
+    def evict_old(self, age: float) -> None:
+        """Drop what was not asked for in `age` seconds."""
+        for directory in (self._tags, self._manifests):
+            for path in directory.iterdir():
+                if path.stat().st_mtime < self._now() - age:
+                    path.unlink(missing_ok=True)
+
+
+def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:
+    return hashlib.sha256("\n".join((registry, repository, reference, key_of(credential))).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put a file in its place whole: after a crash it is the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,0 +1,150 @@
+"""Settings of a Darner process: one frozen dataclass per process, one line per setting.
+
+Every setting is a flag (`--piece-listen`), an environment variable (`DARNER_PIECE_LISTEN`) and, where it makes sense, a chart
+value. A flag wins over the environment, the environment over the default. The supernode and the webhook declare their
+settings with the same functions. Nothing here reads a file or opens a socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from agent.errors import UsageError
+
+Settings = TypeVar("Settings")
+
+_SIZE_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Address(NamedTuple):
+    """Where a socket listens or connects to: a host name or an IP address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def text(value: str) -> str:
+    return value
+
+
+def size(value: str) -> int:
+    """Bytes: `512Mi`, `50Gi`, `1048576`."""
+    match = re.fullmatch(r"(\d{1,15})(Ki|Mi|Gi|Ti|)", value)
+    if not match:
+        raise ValueError(f"{value!r} is not a size; write bytes or a number with Ki, Mi, Gi or Ti, such as 50Gi")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def duration(value: str) -> float:
+    """Seconds: `30s`, `5m`, `24h`, `250ms`."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)", value)
+    if not match:
+        raise ValueError(f"{value!r} is not a duration; write a number with ms, s, m, h or d, such as 30s")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def address(value: str) -> Address:
+    """`HOST:PORT`, with brackets around an IPv6 address: `[::1]:65001`."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})", value)
+    if not match or int(match[3]) > 65535:
+        raise ValueError(f"{value!r} is not an address; write HOST:PORT, such as 10.0.0.7:65002")
+    return Address(match[1] or match[2], int(match[3]))
+
+
+def whole(value: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", value):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def listed(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """A comma-separated list of what `parse` reads; empty items are dropped."""
+
+    def parse_list(value: str) -> tuple[Any, ...]:
+        return tuple(parse(item.strip()) for item in value.split(",") if item.strip())
+
+    return parse_list
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def parse_choice(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return parse_choice
+
+
+def setting(parse: Callable[[str], Any], help: str, default: str | None = None) -> Any:  # noqa: A002 (argparse's own word)
+    """One setting: how its text is read, what it means, and its default as an operator would write it (None: required)."""
+    metadata = {"parse": parse, "help": help, "default": default}
+    return field(metadata=metadata) if default is None else field(default=parse(default), metadata=metadata)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises instead of ending the process with a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def load(cls: type[Settings], program: str, argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings object of one process. Raises UsageError with one line that names the setting and what it should be."""
+    parser = _Parser(prog=program, allow_abbrev=False, description=(cls.__doc__ or "").strip())
+    for item in fields(cls):  # type: ignore[arg-type]
+        default = item.metadata["default"]
+        shown = "required" if default is None else f"default: {default or 'none'}"
+        parser.add_argument(flag(item.name), default=None, metavar="VALUE", help=f"{item.metadata['help']} ({shown})")
+    given = vars(parser.parse_args(list(argv)))
+    values: dict[str, Any] = {}
+    for item in fields(cls):  # type: ignore[arg-type]
+        raw = given[item.name] if given[item.name] is not None else environment.get(variable(item.name))
+        if raw is None and item.default is MISSING:
+            raise UsageError(f"{program}: {flag(item.name)} (or {variable(item.name)}) is missing: {item.metadata['help']}")
+        if raw is not None:
+            try:
+                values[item.name] = item.metadata["parse"](raw)
+            except ValueError as error:
+                raise UsageError(f"{program}: {flag(item.name)}: {error}") from None
+    return cls(**values)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return "DARNER_" + name.upper()
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Serve this node's image pulls from the network of nodes."""
+
+    node_name: str = setting(text, "name of this node, unique in the cluster")
+    store: str = setting(text, "directory of this node's blobs; made if missing")
+    piece_address: Address = setting(address, "the address at which other nodes reach --piece-listen")
+    zone: str = setting(text, "zone of this node; sources in the same zone are preferred", "")
+    registry_listen: Address = setting(address, "where the container runtime pulls from; loopback only", "127.0.0.1:65001")
+    piece_listen: Address = setting(address, "where other nodes fetch pieces", "0.0.0.0:65002")
+    http_listen: Address = setting(address, "health and metrics", "0.0.0.0:65003")
+    supernodes: tuple[Address, ...] = setting(listed(address), "channels of the supernodes; without any, work alone", "")
+    insecure_registries: tuple[str, ...] = setting(
+        listed(text), "registries, as HOST:PORT, that may be spoken to in plain HTTP and may have a private address", ""
+    )
+    ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
+    swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
+    store_quota: int = setting(size, "bytes that the store may hold", "50Gi")
+    store_free: int = setting(size, "bytes of free disk below which nothing more is stored", "1Gi")
+    store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
+    tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
+    stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
+    log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")

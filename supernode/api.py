@@ -1,0 +1,59 @@
+"""The supernode's HTTP API: what is going on, for people and programs. Health and metrics are the same as the agent's.
+
+GET /api/v1/state      connected nodes, swarms and quarantines, as JSON
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+
+from supernode.tracker import Tracker
+
+SHOWN_MAX = 1000
+"""Of each list; what is over it is counted only."""
+
+
+def add_routes(app: FastAPI, ask: Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]) -> None:
+    """`ask` runs a question in the tracker's own loop and gives its answer."""
+
+    @app.get("/api/v1/state")
+    def state() -> dict[str, Any]:
+        return ask(describe)
+
+
+def describe(tracker: Tracker) -> dict[str, Any]:
+    return {
+        "nodes": [
+            {
+                "name": link.name,
+                "zone": link.zone,
+                "address": str(link.where),
+                "blobs": len(link.holdings),
+            }
+            for link in list(tracker.links.values())[:SHOWN_MAX]
+        ],
+        "nodesTotal": len(tracker.links),
+        "swarms": [_describe_swarm(tracker, number) for number in list(tracker.swarms)[:SHOWN_MAX]],
+        "swarmsTotal": len(tracker.swarms),
+        "quarantines": [{"name": item.name, "reason": item.reason} for item in tracker.health.quarantines[:SHOWN_MAX]],
+    }
+
+
+def _describe_swarm(tracker: Tracker, number: int) -> dict[str, Any]:
+    swarm = tracker.swarms[number]
+    view = tracker.scheduler.task(number)
+    return {
+        "digest": swarm.name,
+        "size": swarm.blob.size if swarm.blob else None,
+        "whole": swarm.whole,
+        "failed": swarm.failed.reason if swarm.failed else None,
+        "pieces": view.pieces if view else None,
+        "seeded": view.seeded if view else None,
+        "takers": view.takers if view else 0,
+        "holders": view.holders if view else 0,
+        "parked": view.parked if view else 0,
+        "inFlight": view.in_flight if view else 0,
+    }

@@ -1,0 +1,141 @@
+"""The supernode, put together: a node's store, origin client and piece server, with the tracker on top."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from agent import metrics
+from agent.control import ControlServer, application
+from agent.errors import DarnerError
+from agent.fetch import PieceFetcher
+from agent.listener import Listener, bind
+from agent.manifests import Manifests
+from agent.origin import Origin
+from agent.store import Store
+from agent.swarmkey import SwarmKey
+from agent.upload import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
+from supernode.api import add_routes
+from supernode.health import HealthSettings
+from supernode.scheduler import Limits
+from supernode.seed import Seeder
+from supernode.settings import SupernodeSettings
+from supernode.tracker import Tracker
+
+HOUSEKEEPING_SECONDS = 600.0
+ASK_SECONDS_MAX = 5.0
+BACKLOG = 4096
+
+
+class Supernode:
+    def __init__(self, settings: SupernodeSettings) -> None:
+        self._settings = settings
+        swarm_key = SwarmKey(settings.swarm_key_file)
+        root = Path(settings.store)
+        self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files)
+        self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
+        self._fetcher = PieceFetcher(swarm_key)
+        self._pieces = Listener(
+            settings.piece_listen,
+            PieceServer(self._store, swarm_key).handle,
+            name="piece server",
+            connections_max=CONNECTIONS_MAX,
+            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
+            idle_seconds=IDLE_SECONDS,
+        )
+        self._channel = bind(settings.channel_listen, "channel")
+        app = application(lambda: "" if self._loop_thread.is_alive() else "the tracker does not run")
+        add_routes(app, self._ask)
+        self._control = ControlServer(app, settings.http_listen)
+        self._tracker: Tracker | None = None
+        self._loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self._track, name="tracker", daemon=True)
+        self._begun = threading.Event()
+        self._stopping = threading.Event()
+
+    def start(self) -> str:
+        self._pieces.start()
+        self._loop_thread.start()
+        self._begun.wait()
+        self._control.start()
+        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        host, port = self._channel.getsockname()[:2]
+        return f"supernode {self._settings.node_name} is ready: channel on {host}:{port}, pieces on {self._pieces.address}"
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop_thread.join(ASK_SECONDS_MAX)
+        self._pieces.stop()
+        self._control.stop()
+        self._fetcher.close()
+        self._origin.close()
+        self._store.close()
+
+    def _track(self) -> None:
+        """The tracker's thread: its loop owns all that is scheduled."""
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(self._serve_channels())
+        self._begun.set()
+        try:
+            self._loop.run_forever()
+        finally:
+            server.close()
+            if self._tracker:
+                self._tracker.stop()
+            pending = asyncio.all_tasks(self._loop)
+            for task in pending:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            self._loop.close()
+
+    async def _serve_channels(self) -> asyncio.Server:
+        settings = self._settings
+        health = HealthSettings(
+            failures_max=settings.quarantine_failures,
+            quarantine_seconds=settings.quarantine_time,
+            lease_seconds=settings.peer_lease,
+        )
+        self._tracker = Tracker(
+            settings.node_name,
+            settings.piece_address,
+            Seeder(self._store, self._origin, self._fetcher),
+            self._manifests,
+            health,
+            Limits(upload_slots_max=settings.upload_slots),
+            random.Random(),
+        )
+        return await asyncio.start_server(self._tracker.connected, sock=self._channel, backlog=BACKLOG)
+
+    def _ask(self, question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:
+        """Put a question to the tracker from another thread."""
+        answer: Future[dict[str, Any]] = Future()
+
+        def put() -> None:
+            try:
+                assert self._tracker is not None  # noqa: S101 (the loop runs only when it is there)
+                answer.set_result(question(self._tracker))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._loop.call_soon_threadsafe(put)
+        try:
+            return answer.result(ASK_SECONDS_MAX)
+        except TimeoutError:
+            raise DarnerError("the tracker does not answer") from None
+
+    def _keep_house(self) -> None:
+        next_at = time.monotonic() + HOUSEKEEPING_SECONDS
+        while not self._stopping.wait(5.0):
+            metrics.STORE_BYTES.set(self._store.used)
+            if time.monotonic() >= next_at:
+                self._store.evict_old()
+                self._manifests.evict_old(self._settings.store_age)
+                next_at = time.monotonic() + HOUSEKEEPING_SECONDS
