@@ -109,7 +109,7 @@ def patch(pod: Pod, outcome: Outcome) -> list[Operation]:
     """JSON Patch operations; each replacement tests first that it replaces what the decision was about."""
     operations: list[Operation] = []
     for item in outcome.rewrites:
-        operations += _replacement(item.place.pointer, item.place.image, item.local)
+        operations += _replacement(item.place.pointer, item.original, item.local)
     return operations + _annotation_operations(pod, outcome.annotations)
 
 

@@ -60,7 +60,8 @@ class Place:
     name: str
     pointer: str
     """Of the image, as RFC 6901 writes it."""
-    image: str
+    image: str | None
+    """None: the place names none, perhaps yet."""
     never_pulled: bool
 
     def __str__(self) -> str:
@@ -75,6 +76,7 @@ class Place:
 @dataclass(frozen=True)
 class Rewrite:
     place: Place
+    original: str
     local: str
 
 
@@ -137,12 +139,14 @@ def places(pod: Pod, kinds: tuple[str, ...]) -> Iterator[Place]:
         for index, item in enumerate(items if isinstance(items, list) else ()):
             if not isinstance(item, Mapping) or (kind == VOLUMES and not isinstance(item.get("image"), Mapping)):
                 continue
-            name, pointer = text_at(item, "name"), f"/spec/{kind}/{index}/image"
-            if kind == VOLUMES:
-                volume = item["image"]
-                yield Place(kind, name, f"{pointer}/reference", text_at(volume, "reference"), volume.get("pullPolicy") == "Never")
-            else:
-                yield Place(kind, name, pointer, text_at(item, "image"), item.get("imagePullPolicy") == "Never")
+            holder, key, policy = (
+                (item["image"], "reference", "pullPolicy") if kind == VOLUMES else (item, "image", "imagePullPolicy")
+            )
+            pointer = f"/spec/{kind}/{index}/image" + ("/reference" if kind == VOLUMES else "")
+            image = holder.get(key)
+            yield Place(
+                kind, text_at(item, "name"), pointer, image if isinstance(image, str) else None, holder.get(policy) == "Never"
+            )
 
 
 def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
@@ -176,7 +180,7 @@ def _decide(pod: Pod, candidates: tuple[Place, ...], policy: Policy) -> Outcome:
             rewrites.append(decided)
     if not rewrites:
         return Outcome(left=tuple(left))
-    originals |= {str(item.place): item.place.image for item in rewrites}
+    originals |= {str(item.place): item.original for item in rewrites}
     outcome = Outcome(tuple(rewrites), tuple(left))
     annotations = {ORIGINAL_IMAGES: _original_images_text(originals), DECISION: outcome.decision or None}
     if _annotation_bytes(pod, annotations) > ANNOTATIONS_BYTES_MAX:
@@ -185,7 +189,7 @@ def _decide(pod: Pod, candidates: tuple[Place, ...], policy: Policy) -> Outcome:
 
 
 def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
-    if not place.image:
+    if place.image is None:
         return Left(place.where, Reason.NO_IMAGE, "it names no image")
     if place.never_pulled:
         return Left(place.where, Reason.NEVER_PULLED, "its image is never pulled, so it has to be on the node under its own name")
@@ -195,7 +199,7 @@ def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
         reference = Reference.parse(place.image)
         if not policy.admits(reference):
             return Left(place.where, Reason.EXCLUDED_IMAGE, f"{reference.registry}/{reference.repository} is excluded")
-        return Rewrite(place, reference.local)
+        return Rewrite(place, place.image, reference.local)
     except InvalidReference as refused:
         return Left(place.where, Reason.NOT_A_NAME, f"its image is left as it is: {refused}")
 
@@ -210,7 +214,7 @@ def _original_images(pod: Pod) -> dict[str, str]:
     for place in places(pod, EVERY_KIND):
         original = text_at(mapping_at(noted, place.kind), place.name)
         try:
-            if original and is_local(place.image) and to_local(original) == place.image:
+            if original and place.image and is_local(place.image) and to_local(original) == place.image:
                 true[str(place)] = original
         except InvalidReference:
             continue

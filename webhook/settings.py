@@ -37,6 +37,13 @@ def object_name(value: str) -> ObjectName | None:
     return ObjectName(match[1], match[2])
 
 
+def server_name(value: str) -> str:
+    """A DNS name or an IP address."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", value):
+        raise ValueError(f"{value!r} is no name of a server; write a DNS name or an IP address")
+    return value
+
+
 @dataclass(frozen=True)
 class WebhookSettings:
     """Rewrite the image names of pods at admission, so that they are pulled through the agent on their node."""
@@ -46,7 +53,7 @@ class WebhookSettings:
     certificate_dir: str = setting(text, "directory of the certificate; made, with the certificate, if missing", "")
     certificate_secret: ObjectName | None = setting(object_name, "Secret of the certificate, instead; made if missing", "")
     certificate_names: tuple[str, ...] = setting(
-        listed(text), "DNS names and IP addresses that the certificate is for", "localhost,127.0.0.1,::1"
+        listed(server_name), "DNS names and IP addresses that the certificate is for", "localhost,127.0.0.1,::1"
     )
     certificate_life: float = setting(duration, "life of a serving certificate", "90d")
     authority_life: float = setting(duration, "life of the authority that signs it", "3650d")
