@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from agent.errors import DarnerError
 from webhook.server import run
-from webhook.settings import load_webhook_settings
+from webhook.settings import PROGRAM, load_webhook_settings
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,7 +21,8 @@ def main(argv: Sequence[str]) -> int:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         asyncio.run(run(settings))
     except DarnerError as error:
-        sys.stderr.write(f"{error}\n")
+        said = str(error)
+        sys.stderr.write(f"{said if said.startswith(PROGRAM) else f'{PROGRAM}: {said}'}\n")
         return 1
     return 0
 

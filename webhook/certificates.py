@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.errors import DarnerError
+from agent.errors import UsageError
 
 AUTHORITIES_FILE, AUTHORITY_KEY_FILE, SERVING_FILE, SERVING_KEY_FILE = "ca.crt", "ca.key", "tls.crt", "tls.key"
 """As a Secret of type kubernetes.io/tls names them, and the authority beside them."""
@@ -35,7 +35,7 @@ AUTHORITIES_MAX = 4
 Files = Mapping[str, bytes]
 
 
-class CertificateError(DarnerError):
+class CertificateError(UsageError):
     """The operator's fault: a certificate that was given to us and cannot be served."""
 
 

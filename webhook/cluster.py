@@ -15,7 +15,7 @@ from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
 from webhook.settings import ObjectName
-from webhook.stores import Files, Stored, StoreError
+from webhook.stores import Files, Stored, StoreError, Unreachable
 
 TIMEOUT_SECONDS = (3.0, 5.0)
 """To connect, and between two bytes of an answer."""
@@ -117,6 +117,6 @@ def _translated(what: str) -> Iterator[None]:
     try:
         yield
     except client.ApiException as error:
-        raise StoreError(f"the API server answered {error.status} {error.reason} about {what}") from None
+        raise Unreachable(f"the API server answered {error.status} {error.reason} about {what}") from None
     except (HTTPError, OSError) as error:
-        raise StoreError(f"the API server did not answer about {what}: {error}") from None
+        raise Unreachable(f"the API server did not answer about {what}: {error}") from None

@@ -19,20 +19,21 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from agent.errors import DarnerError, UsageError
+from agent.errors import UsageError
 from agent.settings import Address
 from webhook.app import admission_app, health_app
 from webhook.certificates import Lifetimes
 from webhook.keeper import Keeper, Publish
 from webhook.settings import PROGRAM, WebhookSettings
-from webhook.stores import DirectoryStore, Files, Store, settle
+from webhook.stores import DirectoryStore, Files, Store, Unreachable, settle
 
 log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 512
 """Per listener. API servers keep a few connections each and send many requests over one."""
 IDLE_SECONDS_MAX = 120
-DRAIN_SECONDS_MAX = 10
+DRAIN_SECONDS_MAX = 3
+"""For questions under way when the process ends. An API server waits for none longer than that."""
 START_SECONDS_MAX = 60.0
 RETRY_SECONDS = 2.0
 SWARM_KEY_FILE = "key"
@@ -105,16 +106,16 @@ async def _serve(listeners: tuple[_Listener, _Listener], keeping: Awaitable[None
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]], done: Callable[[], bool]) -> None:
-    """Attempts until it succeeds or is done; after START_SECONDS_MAX its error is everybody's."""
+    """Attempts until it succeeds or is done. What a moment does not mend, or START_SECONDS_MAX have not, is raised."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + START_SECONDS_MAX
     while True:
         try:
             return await attempt()
-        except DarnerError as error:
+        except Unreachable as error:
             if done():
                 return None
-            if isinstance(error, UsageError) or loop.time() >= deadline:
+            if loop.time() >= deadline:
                 raise
             log.warning("cannot begin yet: %s", error)
         await asyncio.sleep(RETRY_SECONDS)

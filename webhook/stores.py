@@ -27,6 +27,10 @@ class StoreError(DarnerError):
     """The store's fault: a directory or a cluster that cannot be read or written now."""
 
 
+class Unreachable(StoreError):  # noqa: N818 (it says what the matter is)
+    """The cluster's, or the network's: what may be otherwise in a moment."""
+
+
 class Stored(NamedTuple):
     files: Files
     version: str
@@ -48,7 +52,7 @@ def settle(store: Store, wanted: Callable[[Files | None], Files]) -> Files:
         files = wanted(stored.files if stored else None)
         if (stored and files == stored.files) or store.write(files, stored.version if stored else None):
             return files
-    raise StoreError(f"{store} was changed by others {ATTEMPTS_MAX} times in a row")
+    raise Unreachable(f"{store} was changed by others {ATTEMPTS_MAX} times in a row")
 
 
 class DirectoryStore:
