@@ -35,6 +35,7 @@ install_packages() {
 }
 
 if ((${#missing[@]})); then
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
     if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
         echo "installing ${missing[*]}"
         install_packages "${missing[@]}"

@@ -1,6 +1,7 @@
 """A container image made from the Python installation that runs this: real files, without downloading anything.
 
 The archives are put together once, into a cache folder outside the tree, and found again as long as the same files are there.
+What is in the cache is never changed, because somebody may be serving it.
 The same files always give the same bytes: sorted names, no owners, no times, nothing compressed.
 """
 
@@ -12,6 +13,8 @@ import shutil
 import sys
 import sysconfig
 import tarfile
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,21 +25,38 @@ LAYER_BYTES = 40 << 20
 IMAGE_BYTES = 160 << 20
 """The image is complete with the layer that takes it past this: four or five layers."""
 
+STALE_SECONDS = 24 * 3600
+"""An image of a Python that has changed since is deleted from the cache when it is older."""
+
 CONFIG = {"Entrypoint": ["/usr/bin/python3"], "Labels": {"org.opencontainers.image.title": "the Python that made this image"}}
 
 
 def python_image(cache: Path | None = None) -> Image:
     """The image, from the cache where it is already there. Takes a few seconds the first time."""
-    folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darner" / "python-image"
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darner"
     files = list(real_files())
     key = hashlib.sha256(repr([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]).encode()).hexdigest()
-    stamp = folder / "made-from"
-    if not stamp.is_file() or stamp.read_text() != key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_layers(files, folder)
-        stamp.write_text(key)  # last, so that half a cache is never taken for a whole one
+    folder = cache / f"python-image-{key[:16]}"
+    if not folder.is_dir():
+        make(files, folder)
     return Image.of(sorted(folder.glob("layer-*.tar")), CONFIG)
+
+
+def make(files: list[Path], folder: Path) -> None:
+    """Puts the image into its folder, whole or not at all: others may be reading, or doing the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in folder.parent.glob("python-image-*"):
+        if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(stale, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        write_layers(files, unfinished)
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def real_files() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -29,13 +30,38 @@ def test_it_has_at_least_three_layers_and_150_mib_of_real_files(cache: Path) -> 
     assert not any("__pycache__" in name or name.startswith("/") for name in names)
 
 
-def test_it_is_found_in_the_cache_and_made_again_alike_when_half_of_it_is_gone(cache: Path) -> None:
+def test_it_is_found_in_the_cache_and_made_again_alike(cache: Path) -> None:
     first = pythonimage.python_image(cache)
-    made = (cache / "made-from").stat().st_mtime_ns
+    (folder,) = cache.iterdir()
+    made = folder.stat().st_mtime_ns
     assert pythonimage.python_image(cache).digest == first.digest
-    assert (cache / "made-from").stat().st_mtime_ns == made
-    (cache / "made-from").unlink()
+    assert folder.stat().st_mtime_ns == made
+    folder.rename(cache / "elsewhere")
     assert pythonimage.python_image(cache).digest == first.digest
+
+
+def test_what_somebody_may_be_serving_is_not_touched_when_the_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pythonimage, "IMAGE_BYTES", 1)
+    (file := tmp_path / "file").write_text("content")
+    monkeypatch.setattr(pythonimage, "real_files", lambda: iter([file, file]))
+    monkeypatch.setattr(pythonimage, "LAYER_BYTES", 1)
+    first = pythonimage.python_image(tmp_path / "cache")
+    file.write_text("other content")
+    second = pythonimage.python_image(tmp_path / "cache")
+    assert first.digest != second.digest
+    assert [sha256(content) for content in first.blobs.values()] == list(first.blobs)
+
+
+def test_an_image_of_a_python_that_is_gone_is_deleted_after_a_day(tmp_path: Path) -> None:
+    old, young = tmp_path / "python-image-old", tmp_path / "python-image-young"
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    with pytest.raises(RuntimeError):
+        pythonimage.make([], tmp_path / "python-image-new")
+    assert list(tmp_path.iterdir()) == [young]
 
 
 def test_owners_and_times_of_this_machine_are_not_in_it(tmp_path: Path) -> None:
