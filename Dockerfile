@@ -1,0 +1,36 @@
+# The one image of the three processes: `darner agent`, `darner supernode`, `darner webhook`.
+#
+# BASE has Python 3.11 or later with its venv module. It needs no compiler: every dependency is installed as a wheel, by hash.
+ARG BASE=docker.io/library/python:3.13-slim
+
+FROM ${BASE} AS build
+# pip's own settings, for builders that have wheels in a directory or trust an authority of their own; see docs/install.md.
+ARG PIP_CERT
+ARG PIP_FIND_LINKS
+ARG PIP_INDEX_URL
+ARG PIP_NO_INDEX
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all:
+WORKDIR /build
+# pip and setuptools stay in an environment of their own, which goes no further.
+RUN python3 -m venv tools && python3 -m venv --without-pip /opt/darner
+COPY requirements.txt requirements-dev.txt ./
+RUN tools/bin/pip --python /opt/darner/bin/python install --require-hashes --requirement requirements.txt
+RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.txt > setuptools.txt \
+    && tools/bin/pip install --require-hashes --requirement setuptools.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY agent agent
+COPY supernode supernode
+COPY webhook webhook
+RUN tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+    && tools/bin/pip --python /opt/darner/bin/python install --no-deps --no-index wheels/darner-*.whl
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="Darner" \
+      org.opencontainers.image.description="Container images from node to node: agent, supernode and webhook" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/darner /opt/darner
+# What a process logs is there at once, also when it is killed in the next moment.
+ENV PATH=/opt/darner/bin:$PATH PYTHONUNBUFFERED=1
+# By number, so that runAsNonRoot can be checked. Agents are run as root by the chart, which says why.
+USER 65532:65532
+ENTRYPOINT ["darner"]

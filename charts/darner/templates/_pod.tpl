@@ -1,0 +1,169 @@
+{{- /* What the pods of the three components have in common. Each takes (dict "root" $ "component" "agent"). */ -}}
+
+{{- define "darner.podMetadata" -}}
+labels:
+  {{- include "darner.selector" . | nindent 2 }}
+  app.kubernetes.io/part-of: darner
+  # Darner's own images come from where they come from: nothing of it waits for itself, not even where every namespace is opted in.
+  {{ .root.Values.webhook.label | quote }}: disabled
+  {{- with .root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- with (index .root.Values .component).podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with (index .root.Values .component).podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "darner.podSpec" -}}
+{{- $values := index .root.Values .component -}}
+serviceAccountName: {{ include "darner.serviceAccount" . | quote }}
+# Services of this namespace would otherwise appear as variables that look like settings, such as DARNER_WEBHOOK_PORT.
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with $values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* One pod of a component for each node, as far as the nodes suffice, unless the values say otherwise. */ -}}
+{{- define "darner.spread" -}}
+topologySpreadConstraints:
+{{- with (index .root.Values .component).topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "darner.selector" . | nindent 8 }}
+{{- end }}
+{{- end -}}
+
+{{- define "darner.container" -}}
+{{- $values := index .root.Values .component -}}
+{{- $image := .root.Values.image -}}
+name: {{ .component }}
+{{- if $image.digest }}
+image: "{{ $image.repository }}@{{ $image.digest }}"
+{{- else }}
+image: "{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}"
+{{- end }}
+imagePullPolicy: {{ $image.pullPolicy }}
+args: [{{ .component }}]
+{{- with $values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Settings of the agents and the supernodes alike: both are nodes, with a store and an origin client. */ -}}
+{{- define "darner.nodeSettings" -}}
+{{- $store := (index .root.Values .component).store -}}
+{{- $authorities := .root.Values.registries.certificateAuthorities -}}
+{{- $files := list -}}
+{{- if $authorities.configMap -}}
+{{- range $authorities.keys -}}
+{{- $files = append $files (printf "/etc/darner/authorities/%s" .) -}}
+{{- end -}}
+{{- end -}}
+- name: DARNER_SWARM_KEY_FILE
+  value: /etc/darner/swarm/key
+- name: DARNER_INSECURE_REGISTRIES
+  value: {{ join "," .root.Values.registries.insecure | quote }}
+- name: DARNER_CA_FILES
+  value: {{ join "," $files | quote }}
+- name: DARNER_STORE_QUOTA
+  value: {{ $store.quota | quote }}
+- name: DARNER_STORE_FREE
+  value: {{ $store.free | quote }}
+- name: DARNER_STORE_AGE
+  value: {{ $store.age | quote }}
+- name: DARNER_TAG_INTERVAL
+  value: {{ .root.Values.tags.interval | quote }}
+- name: DARNER_STALE_IF_ERROR
+  value: {{ .root.Values.tags.staleIfError | quote }}
+- name: DARNER_LOG_LEVEL
+  value: {{ .root.Values.logLevel }}
+{{- end -}}
+
+{{- define "darner.nodeMounts" -}}
+- name: store
+  mountPath: /var/lib/darner
+- name: swarm
+  mountPath: /etc/darner/swarm
+  readOnly: true
+{{- if .root.Values.registries.certificateAuthorities.configMap }}
+- name: authorities
+  mountPath: /etc/darner/authorities
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "darner.nodeVolumes" -}}
+# Not optional: until the webhook has made the key, the pod waits. A node without it would serve pieces to whoever asks.
+- name: swarm
+  secret:
+    secretName: {{ include "darner.swarmSecret" .root | quote }}
+    defaultMode: 0440
+    items:
+      - key: key
+        path: key
+{{- with .root.Values.registries.certificateAuthorities.configMap }}
+- name: authorities
+  configMap:
+    name: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* Health of a process with HTTP on a port called `http`: alive, ready, and up to a minute for a first look at a large store. */ -}}
+{{- define "darner.probes" -}}
+startupProbe:
+  httpGet:
+    path: /healthz
+    port: http
+  periodSeconds: 1
+  timeoutSeconds: 5
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: http
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: http
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 2
+{{- end -}}

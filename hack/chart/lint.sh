@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Lints the chart with Helm, strictly, and validates what it renders against Kubernetes' schema: with default values, with every
+# option, and with every option but the parts switched off. PYTHON needs PyYAML and jsonschema.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+helm=$(hack/chart/tool.sh helm)
+openapi=$(hack/chart/tool.sh openapi)
+options=charts/darner/ci/every-option-values.yaml
+
+try() { # VALUES...: flags for Helm
+    echo "helm lint --strict charts/darner $*"
+    "$helm" lint --strict --quiet charts/darner "$@"
+    "$helm" template darner charts/darner --namespace darner-system "$@" | "${PYTHON:-python}" hack/chart/strict.py "$openapi"
+}
+
+try
+try --values "$options" --set webhook.enabled=true --set supernode.enabled=true
+try --values "$options"

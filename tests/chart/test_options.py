@@ -1,0 +1,146 @@
+"""Every value of the chart, with another than its default: rendered by Helm, valid, and not without effect.
+
+ci/every-option-values.yaml has the other values. A value that depends on another gets it from NEEDS.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import pytest
+import yaml
+
+from hack.chart.helm import CHART, Helm, Object, Values, one, pod_template
+from hack.chart.strict import manifests
+
+Render = Callable[..., list[Object]]
+Path = tuple[str, ...]
+
+DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+OTHERS: Values = yaml.safe_load((CHART / "ci" / "every-option-values.yaml").read_text())
+
+WHOLE = {"podSecurityContext", "securityContext", "resources"}
+"""Maps that are one value, passed on to Kubernetes as they are."""
+
+OWN_CERTIFICATE = {"webhook": {"certificate": {"existingSecret": "mine"}}}
+NEEDS: dict[Path, Values] = {
+    ("registries", "certificateAuthorities", "keys"): {"registries": {"certificateAuthorities": {"configMap": "authorities"}}},
+    ("webhook", "certificate", "caBundle"): OWN_CERTIFICATE,
+    ("webhook", "enabled"): {"swarm": {"existingSecret": "swarm-key"}},
+    ("agent", "updateStrategy", "maxUnavailable"): {"agent": {"updateStrategy": {"type": "RollingUpdate"}}},
+} | {
+    ("supernode", "persistence", name): {"supernode": {"persistence": {"enabled": True}}}
+    for name in ("size", "storageClassName", "accessModes", "whenDeleted", "whenScaled")
+}
+
+
+def leaves(values: Values, path: Path = ()) -> list[Path]:
+    found: list[Path] = []
+    for name, value in values.items():
+        below = isinstance(value, dict) and value and name not in WHOLE
+        found += leaves(value, (*path, name)) if below else [(*path, name)]
+    return found
+
+
+def at(values: Values, path: Path) -> Any:
+    return reduce(lambda inner, name: inner[name], path, values)
+
+
+def nested(path: Path, value: Any) -> Values:
+    return reduce(lambda inner, name: {name: inner}, reversed(path), value)  # type: ignore[no-any-return]
+
+
+def merged(base: Values, over: Values) -> Values:
+    """As Helm merges values: maps by key, anything else as a whole."""
+    result = copy.deepcopy(base)
+    for name, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(name), dict)
+        result[name] = merged(result[name], value) if both else value
+    return result
+
+
+PATHS = leaves(DEFAULTS)
+
+
+def test_the_file_of_options_has_another_value_for_each() -> None:
+    for path in PATHS:
+        assert at(OTHERS, path) != at(DEFAULTS, path), ".".join(path)
+    rest = copy.deepcopy(OTHERS)
+    for path in PATHS:
+        del at(rest, path[:-1])[path[-1]]
+    assert all(at(rest, path) == {} for path in leaves(rest)), "there are options that values.yaml does not have"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=".".join)
+def test_each_option_alone_renders_valid_objects_and_changes_some(render: Render, path: Path) -> None:
+    base = NEEDS.get(path, {})
+    assert render(merged(base, nested(path, at(OTHERS, path)))) != render(base)
+
+
+@pytest.mark.parametrize("supernode", [True, False])
+@pytest.mark.parametrize("webhook", [True, False])
+def test_all_options_together_render_valid_objects(render: Render, webhook: bool, supernode: bool) -> None:
+    objects = render(merged(OTHERS, {"webhook": {"enabled": webhook}, "supernode": {"enabled": supernode}}))
+    workloads = {item["kind"] for item in objects} & {"DaemonSet", "StatefulSet", "Deployment"}
+    assert workloads == {"DaemonSet"} | ({"StatefulSet"} if supernode else set()) | ({"Deployment"} if webhook else set())
+
+
+def test_an_agent_without_supernodes_is_told_of_none(render: Render) -> None:
+    objects = render({"supernode": {"enabled": False}})
+    (container,) = pod_template(objects, "agent")["spec"]["containers"]
+    assert {"name": "DARNER_SUPERNODES", "value": ""} in container["env"]
+    assert not [item for item in objects if item["metadata"]["labels"]["app.kubernetes.io/component"] == "supernode"]
+
+
+def test_without_a_webhook_the_key_of_the_swarm_has_to_be_given(helm: Helm) -> None:
+    refused = helm.template({"webhook": {"enabled": False}})
+    assert refused.returncode != 0
+    assert "swarm.existingSecret: write the name of a Secret" in refused.stderr
+
+
+def test_an_authority_without_its_certificate_is_refused(helm: Helm) -> None:
+    refused = helm.template({"webhook": {"certificate": {"caBundle": "PEM"}}})
+    assert refused.returncode != 0
+    assert "webhook.certificate.caBundle: leave it empty" in refused.stderr
+
+
+def test_a_digest_is_used_instead_of_the_tag_and_the_tag_instead_of_the_version(render: Render) -> None:
+    def image(**values: str) -> str:
+        objects = render({"image": {"repository": "r.example.com/darner", **values}})
+        images = {pod_template(objects, name)["spec"]["containers"][0]["image"] for name in ("agent", "supernode", "webhook")}
+        return images.pop() if len(images) == 1 else ""
+
+    digest = "sha256:" + "0" * 64
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert image() == f"r.example.com/darner:{version}"
+    assert image(tag="7") == "r.example.com/darner:7"
+    assert image(tag="7", digest=digest) == f"r.example.com/darner@{digest}"
+
+
+def test_opt_out_takes_every_namespace_that_does_not_say_no(render: Render) -> None:
+    (webhook,) = one(render({"webhook": {"namespaces": {"mode": "opt-out"}}}), "MutatingWebhookConfiguration", "webhook")[
+        "webhooks"
+    ]
+    first, excluded = webhook["namespaceSelector"]["matchExpressions"]
+    assert first == {"key": "darner.dev/inject", "operator": "NotIn", "values": ["disabled"]}
+    assert {"darner-system", "kube-system"} <= set(excluded["values"])
+
+
+def test_two_renders_print_the_same_bytes(helm: Helm) -> None:
+    for values in ({}, merged(OTHERS, {"webhook": {"enabled": True}, "supernode": {"enabled": True}})):
+        first, second = helm.template(values), helm.template(values)
+        assert first.returncode == 0
+        assert first.stdout == second.stdout
+        assert manifests(first.stdout)
+
+
+def test_older_versions_of_kubernetes_are_refused(helm: Helm) -> None:
+    def rendered(version: str) -> str:
+        return helm("template", "darner", str(CHART), "--kube-version", version).stderr
+
+    assert "requires kubeVersion: >=1.30" in rendered("1.29.14")
+    assert rendered("1.30.0") == ""
+    assert rendered("v1.31.2-eks-0123456") == ""

@@ -1,0 +1,102 @@
+"""How little each part may do: its rights in the cluster, and on the node that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hack.chart.helm import Object, one, pod_template
+
+Render = Callable[..., list[Object]]
+COMPONENTS = ("agent", "supernode", "webhook")
+
+
+def every(objects: list[Object], kind: str) -> list[Object]:
+    return [item for item in objects if item["kind"] == kind]
+
+
+def test_the_webhook_may_keep_its_own_secrets_and_its_own_configuration_and_nothing_else(default: list[Object]) -> None:
+    (role,) = every(default, "Role")
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["darner-webhook-certificate", "darner-swarm"],
+            "verbs": ["get", "update"],
+        },
+    ]
+    (cluster_role,) = every(default, "ClusterRole")
+    assert cluster_role["rules"] == [
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "resourceNames": [one(default, "MutatingWebhookConfiguration", "webhook")["metadata"]["name"]],
+            "verbs": ["get", "patch"],
+        }
+    ]
+
+
+def test_only_the_webhook_has_rights_and_a_token(default: list[Object]) -> None:
+    accounts = {name: pod_template(default, name)["spec"]["serviceAccountName"] for name in COMPONENTS}
+    assert len(set(accounts.values())) == 3
+    assert {item["metadata"]["name"] for item in every(default, "ServiceAccount")} == set(accounts.values())
+    assert not [item for item in every(default, "ServiceAccount") if item["automountServiceAccountToken"] is not False]
+    bindings = every(default, "RoleBinding") + every(default, "ClusterRoleBinding")
+    assert [item["subjects"] for item in bindings] == [
+        [{"kind": "ServiceAccount", "name": accounts["webhook"], "namespace": "darner-system"}]
+    ] * 2
+    for binding in bindings:
+        kind = binding["kind"].removesuffix("Binding")
+        assert binding["roleRef"]["kind"] == kind
+        assert binding["roleRef"]["name"] in {item["metadata"]["name"] for item in every(default, kind)}
+    tokens = {name: pod_template(default, name)["spec"]["automountServiceAccountToken"] for name in COMPONENTS}
+    assert tokens == {"agent": False, "supernode": False, "webhook": True}
+
+
+def test_a_webhook_that_keeps_no_secret_has_no_right_to_any(render: Render) -> None:
+    objects = render({"swarm": {"existingSecret": "key"}, "webhook": {"certificate": {"existingSecret": "certificate"}}})
+    assert not every(objects, "Role")
+    assert not every(objects, "ClusterRole")
+    only_the_key = render({"webhook": {"certificate": {"existingSecret": "certificate"}}})
+    (role,) = every(only_the_key, "Role")
+    assert role["rules"][1]["resourceNames"] == ["darner-swarm"]
+
+
+@pytest.mark.parametrize("component", ["supernode", "webhook"])
+def test_supernode_and_webhook_meet_the_restricted_pod_security_standard(default: list[Object], component: str) -> None:
+    assert restricted_violations(pod_template(default, component)["spec"]) == set()
+
+
+def test_an_agent_departs_from_the_restricted_standard_where_its_work_demands_it_and_nowhere_else(default: list[Object]) -> None:
+    pod = pod_template(default, "agent")["spec"]
+    assert restricted_violations(pod) == {"hostNetwork", "hostPorts", "volume type hostPath", "runAsNonRoot", "runAsUser"}
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def restricted_violations(pod: dict[str, Any]) -> set[str]:
+    """What the Pod Security Standard "restricted" (and with it "baseline") has against a pod, by the names of its controls."""
+    found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    found |= {f"volume type {kind}" for volume in pod.get("volumes", []) for kind in set(volume) - allowed - {"name"}}
+    for item in pod["containers"]:
+        context = pod.get("securityContext", {}) | item.get("securityContext", {})
+        if pod.get("hostNetwork") and item.get("ports"):
+            found.add("hostPorts")  # the API server gives every port of a pod on the host's network to the host
+        if context.get("privileged"):
+            found.add("privileged")
+        if context.get("allowPrivilegeEscalation") is not False:
+            found.add("allowPrivilegeEscalation")
+        if context.get("runAsNonRoot") is not True:
+            found.add("runAsNonRoot")
+        if context.get("runAsUser") == 0:
+            found.add("runAsUser")
+        if context.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+            found.add("seccompProfile")
+        capabilities = context.get("capabilities", {})
+        if "ALL" not in capabilities.get("drop", []) or set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
+            found.add("capabilities")
+        found |= {name for name in ("seLinuxOptions", "procMount", "sysctls", "hostProcess") if context.get(name)}
+    return found
