@@ -7,7 +7,7 @@ translates the client's errors into ours, and does not decide what is in a Secre
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,14 +24,20 @@ LABELS = {"app.kubernetes.io/name": "darner", "app.kubernetes.io/managed-by": "d
 
 
 class Cluster:
-    """The cluster that this process runs in or, outside of one, that of the current kubeconfig."""
+    """That of $KUBECONFIG or, without it, the one that this process runs in."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         configuration = client.Configuration()
         try:
-            config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            # Not load_config, which chooses by itself but prints to standard output, where others wait for our ready line.
+            if environment.get("KUBECONFIG"):
+                config.load_kube_config(  # type: ignore[no-untyped-call]
+                    environment["KUBECONFIG"], client_configuration=configuration, persist_config=False
+                )
+            else:
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
-            raise StoreError(f"there is no cluster to keep a Secret in: {error}") from None
+            raise StoreError(f"there is no cluster to keep a Secret in: {error}; run it in a pod, or set KUBECONFIG") from None
         configuration.retries = RETRIES
         api = client.ApiClient(configuration)
         self.core = client.CoreV1Api(api)

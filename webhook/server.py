@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -15,9 +16,9 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 
 from agent.errors import UsageError
 from agent.settings import Address
@@ -43,7 +44,7 @@ SWARM_KEY_BYTES = 32
 class _Listener(uvicorn.Server):
     """An ASGI server on a socket that is bound already. Signals are the process's, which has two of these."""
 
-    def __init__(self, app: FastAPI, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, app: Callable[..., Any], sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -127,7 +128,7 @@ def _resources(settings: WebhookSettings) -> tuple[Store, Publish | None, Callab
         return DirectoryStore(settings.certificate_dir), None, lambda: None
     from webhook.cluster import Cluster  # its client takes a second to import and needs a cluster
 
-    cluster = Cluster()
+    cluster = Cluster(os.environ)
     store = (
         cluster.secret(settings.certificate_secret) if settings.certificate_secret else DirectoryStore(settings.certificate_dir)
     )

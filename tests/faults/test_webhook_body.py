@@ -32,7 +32,7 @@ def webhook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWebhook
         pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', id="no request"),
         pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": []}', id="a list as request"),
         pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {"uid": 7}}', id="no uid"),
-        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1"}', id="an old version"),
+        pytest.param(json.dumps(review({}) | {"apiVersion": "admission.k8s.io/v1beta1"}).encode(), id="an old version"),
         pytest.param(b"[" * 1_000_000, id="a million brackets"),
         pytest.param(b"9" * 100_000, id="a huge number"),
         pytest.param(b" " * (BODY_BYTES_MAX + 1), id="a byte more than 3 MiB"),

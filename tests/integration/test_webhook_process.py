@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -145,7 +146,9 @@ def test_a_certificate_that_is_replaced_in_its_directory_is_served_without_a_res
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "webhook", *flags], capture_output=True, text=True, timeout=30, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DARNER_", "KUBE"))}
+    argv = [sys.executable, "-m", "webhook", *flags]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--http-listen"])
@@ -164,6 +167,12 @@ def test_a_setting_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> No
         ended = run(*flags)
         assert ended.returncode == 1
         assert re.fullmatch(r"darner webhook: .+\n", ended.stderr)
+
+
+def test_a_secret_without_a_cluster_is_told_in_one_line() -> None:
+    ended = run("--certificate-secret", "darner-system/darner-webhook", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+    assert ended.returncode == 1
+    assert re.fullmatch(r"darner webhook: there is no cluster .+ set KUBECONFIG\n", ended.stderr)
 
 
 def test_a_certificate_that_does_not_fit_its_key_is_told_in_one_line(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from agent.errors import UsageError
 from agent.reference import Reference
+from agent.settings import flag
 from webhook.policy import pattern
-from webhook.settings import ObjectName, load_webhook_settings
+from webhook.settings import ObjectName, WebhookSettings, load_webhook_settings
 
 
 def test_the_defaults_listen_where_the_chart_expects_it() -> None:
@@ -55,6 +59,13 @@ def test_what_does_not_fit_is_told_in_one_line(argv: list[str], said: str) -> No
     assert said in str(refused.value)
     assert str(refused.value).startswith("darner webhook: ")
     assert "\n" not in str(refused.value)
+
+
+def test_the_page_about_the_webhook_names_every_setting_with_its_default() -> None:
+    page = Path("docs/webhook.md").read_text()
+    for item in fields(WebhookSettings):
+        default = f"`{item.metadata['default']}`" if item.metadata["default"] else "none"
+        assert f"| `{flag(item.name)}` | {default} | {item.metadata['help']} |" in page
 
 
 def test_a_pattern_with_many_stars_is_matched_in_no_time() -> None:

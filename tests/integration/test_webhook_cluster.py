@@ -1,0 +1,242 @@
+"""The webhook and the API server, whose part a small server on loopback plays: Secrets with resource versions, and a caBundle.
+
+The real API server has its turn in the tests of the cluster; here it is late, refuses, and is asked by many at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import pytest
+import yaml
+
+from hack.lab.process import wait_until
+from tests.webhook_lab import RunningWebhook, container, pod, review
+from webhook.cluster import Cluster
+from webhook.server import with_swarm_key
+from webhook.settings import ObjectName
+from webhook.stores import Unreachable, settle
+
+SECRETS = "/api/v1/namespaces/darner-system/secrets"
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+
+
+class ApiServer(ThreadingHTTPServer):
+    """What the webhook asks of an API server, with its status codes."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.lock = threading.Lock()
+        self.version = 0
+        self.refusal = 0
+        self.requests: list[str] = []
+
+    def put(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        self.version += 1
+        document.setdefault("metadata", {})["resourceVersion"] = str(self.version)
+        self.objects[path] = document
+        return document
+
+    def secret(self, name: str) -> dict[str, bytes]:
+        return {key: base64.b64decode(text) for key, text in self.objects[f"{SECRETS}/{name}"]["data"].items()}
+
+    def kubeconfig(self, path: Path) -> Path:
+        cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.server_port}"}}
+        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+        users = [{"name": "u", "user": {"token": "t"}}]
+        document = {"apiVersion": "v1", "kind": "Config", "current-context": "c"}
+        path.write_text(yaml.safe_dump(document | {"clusters": [cluster], "contexts": [context], "users": users}))
+        return path
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: ApiServer
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status: int, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def fail(self, status: int) -> None:
+        self.answer(status, {"kind": "Status", "status": "Failure", "code": status})
+
+    def do_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        document = json.loads(body) if body else {}
+        api = self.server
+        with api.lock:
+            api.requests.append(f"{self.command} {self.path}")
+            found = api.objects.get(self.path)
+            if api.refusal:
+                self.fail(api.refusal)
+            elif self.command == "POST":
+                path = f"{self.path}/{document['metadata']['name']}"
+                if path in api.objects:
+                    self.fail(409)
+                else:
+                    self.answer(201, api.put(path, document))
+            elif found is None:
+                self.fail(404)
+            elif self.command == "GET":
+                self.answer(200, found)
+            elif self.command == "PUT" and document["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+                self.fail(409)
+            elif self.command == "PUT" and document["type"] != found["type"]:
+                self.fail(422)
+            elif self.command == "PUT":
+                self.answer(200, api.put(self.path, document))
+            elif self.command == "PATCH" and self.headers["Content-Type"] == "application/json-patch+json":
+                self.answer(200, api.put(self.path, jsonpatch.apply_patch(found, document)))
+            else:
+                self.fail(405)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_any  # noqa: N815 (the names that BaseHTTPRequestHandler looks for)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
+    return Cluster({"KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))})
+
+
+def configuration(*names: str) -> dict[str, Any]:
+    service = {"name": "darner-webhook", "namespace": "darner-system", "path": "/mutate"}
+    webhooks = [
+        {"name": name, "admissionReviewVersions": ["v1"], "sideEffects": "NoneOnDryRun", "clientConfig": {"service": service}}
+        for name in names
+    ]
+    return {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "darner"}, "webhooks": webhooks}
+
+
+def webhook(api: ApiServer, directory: Path, *flags: str) -> RunningWebhook:
+    directory.mkdir()
+    environment = {"KUBECONFIG": str(api.kubeconfig(directory / "kubeconfig"))}
+    secret = ("--certificate-secret", "darner-system/darner-webhook", "--certificate-interval", "200ms")
+    return RunningWebhook(directory, *secret, *flags, environment=environment)
+
+
+def test_a_secret_is_made_kept_and_replaced_as_every_store_does(api: ApiServer, cluster: Cluster) -> None:
+    store = cluster.secret(ObjectName("darner-system", "one"))
+    assert store.read() is None
+    assert store.write({"a": b"\x00\xff"}, None)
+    assert not store.write({"a": b"2"}, None)
+    before = store.read()
+    assert before.files == {"a": b"\x00\xff"}
+    assert store.write({"a": b"3"}, before.version)
+    assert not store.write({"a": b"4"}, before.version)
+    assert api.secret("one") == {"a": b"3"}
+    assert api.objects[f"{SECRETS}/one"]["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "darner-webhook"
+
+
+def test_a_secret_that_is_deleted_between_is_made_again(api: ApiServer, cluster: Cluster) -> None:
+    store = cluster.secret(ObjectName("darner-system", "one"))
+    assert store.write({"a": b"1"}, None)
+    version = store.read().version
+    del api.objects[f"{SECRETS}/one"]
+    assert not store.write({"a": b"2"}, version)
+    assert settle(store, lambda files: files or {"a": b"3"}) == {"a": b"3"}
+
+
+def test_a_secret_that_somebody_else_made_keeps_its_type_and_labels(api: ApiServer, cluster: Cluster) -> None:
+    metadata = {"name": "one", "namespace": "darner-system", "labels": {"team": "a"}}
+    api.put(f"{SECRETS}/one", {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata})
+    store = cluster.secret(ObjectName("darner-system", "one"))
+    assert settle(store, lambda files: files or {"tls.crt": b"1"}) == {"tls.crt": b"1"}
+    kept = api.objects[f"{SECRETS}/one"]
+    assert (kept["type"], kept["metadata"]["labels"]) == ("kubernetes.io/tls", {"team": "a"})
+
+
+def test_the_swarms_key_is_made_once_and_then_kept(api: ApiServer, cluster: Cluster) -> None:
+    keys = [settle(cluster.secret(ObjectName("darner-system", "swarm")), with_swarm_key)["key"] for _ in range(2)]
+    assert keys[0] == keys[1] == api.secret("swarm")["key"]
+    assert re.fullmatch(rb"[0-9a-f]{64}", keys[0])
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_refusal_is_told_with_the_object_that_it_is_about(api: ApiServer, cluster: Cluster, status: int) -> None:
+    api.refusal = status
+    store = cluster.secret(ObjectName("darner-system", "one"))
+    for attempt in (store.read, lambda: store.write({}, None), lambda: store.write({}, "1")):
+        with pytest.raises(Unreachable, match=f"answered {status} .* the Secret darner-system/one"):
+            attempt()
+    with pytest.raises(Unreachable, match="the MutatingWebhookConfiguration darner"):
+        cluster.trust("darner", b"pem")
+
+
+def test_trust_is_written_into_every_webhook_of_the_configuration_and_only_when_it_differs(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    path = f"{CONFIGURATIONS}/darner"
+    api.put(path, configuration("pods.darner.dev", "ephemeral.darner.dev"))
+    cluster.trust("darner", b"pem")
+    bundles = [item["clientConfig"]["caBundle"] for item in api.objects[path]["webhooks"]]
+    assert [base64.b64decode(bundle) for bundle in bundles] == [b"pem", b"pem"]
+    cluster.trust("darner", b"pem")
+    assert [request for request in api.requests if request.startswith("PATCH")] == [f"PATCH {path}"]
+
+
+def test_two_replicas_that_start_at_once_serve_one_authority_which_the_cluster_trusts(api: ApiServer, tmp_path: Path) -> None:
+    path = f"{CONFIGURATIONS}/darner"
+    api.put(path, configuration("pods.darner.dev"))
+    flags = ("--webhook-configuration", "darner", "--swarm-secret", "darner-system/swarm")
+    first, second = (webhook(api, tmp_path / name, *flags) for name in ("first", "second"))
+    with first, second:
+        for replica in (first, second):
+            wait_until(lambda replica=replica: replica.get("/readyz")[0] == 200)
+        authority = api.secret("darner-webhook")["ca.crt"]
+        assert base64.b64decode(api.objects[path]["webhooks"][0]["clientConfig"]["caBundle"]) == authority
+        assert authority.count(b"BEGIN CERTIFICATE") == 1
+        for replica in (first, second):
+            replica.certificates.mkdir()
+            (replica.certificates / "ca.crt").write_bytes(authority)
+            assert replica.ask(review(pod(container("a", "nginx"))))["patch"]
+        assert len(api.secret("swarm")["key"]) == 64
+
+
+def test_a_ca_bundle_that_somebody_resets_is_repaired(api: ApiServer, tmp_path: Path) -> None:
+    path = f"{CONFIGURATIONS}/darner"
+    api.put(path, configuration("pods.darner.dev"))
+    with webhook(api, tmp_path / "one", "--webhook-configuration", "darner"):
+        wait_until(lambda: "caBundle" in api.objects[path]["webhooks"][0]["clientConfig"])
+        with api.lock:
+            api.put(path, configuration("pods.darner.dev"))
+        wait_until(lambda: "caBundle" in api.objects[path]["webhooks"][0]["clientConfig"])
+
+
+def test_an_api_server_that_is_late_is_waited_for(api: ApiServer, tmp_path: Path) -> None:
+    api.refusal = 503
+    threading.Timer(3, setattr, (api, "refusal", 0)).start()
+    with webhook(api, tmp_path / "one", "--webhook-configuration", "darner") as late:
+        status, words = late.get("/readyz")
+        assert (status, words) == (503, "the cluster does not trust the certificate yet\n")
+        with api.lock:
+            api.put(f"{CONFIGURATIONS}/darner", configuration("pods.darner.dev"))
+        wait_until(lambda: late.get("/readyz")[0] == 200)
+        assert late.process.stop() == 0
