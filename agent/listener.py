@@ -104,10 +104,10 @@ class Exchange:
 
     def client_left(self) -> bool:
         """Whether the client closed its side. Looks without waiting and takes nothing from the stream."""
+        poll = select.poll()  # a socket with a timeout waits in `recv`, whatever flags it is given
+        poll.register(self._sock, select.POLLIN)
         try:
-            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
+            return bool(poll.poll(0)) and self._sock.recv(1, socket.MSG_PEEK) == b""
         except OSError:
             return True
 

@@ -221,7 +221,8 @@ class Planner:
     def _handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 (a table of transitions)
         match event:
             case SizeKnown(layout, held):
-                self.layout, self.held = layout, held
+                self.layout = layout
+                self.held |= held  # what was fetched meanwhile may be news to whoever says this
                 self._progress_at = now
             case TaskOpened():
                 return self._join(now)

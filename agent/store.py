@@ -112,25 +112,25 @@ class Store:
     def _ended(self, blob: Blob, error: DarnerError | None) -> None:
         """A blob that arrived is whole, or will not be. What was verified piece by piece is kept for the next try."""
         path = self._partial / blob.digest.removeprefix("sha256:")
-        with self._lock:
-            self._arriving.pop(blob.digest, None)
         if error is None:
-            try:
-                os.fdatasync(blob.fd)
-                os.rename(path, self._blobs / path.name)
-            except OSError as failure:
-                log.warning("a blob stays out of the store: %s", failure)
-                _unlink(path)
-            else:
-                with self._lock:
-                    self._sizes[blob.digest] = blob.size
-                    self._open[blob.digest] = blob
-                self.on_change(blob.digest, blob.size, True)
-        elif isinstance(error, DigestError):
+            self._keep(blob, path)
+        with self._lock:  # only now: until here the blob is found among the arriving ones
+            self._arriving.pop(blob.digest, None)
+        if error is None or isinstance(error, DigestError):
             _unlink(path)
-        else:
+            _unlink(path.with_suffix(".pieces"))
+
+    def _keep(self, blob: Blob, path: Path) -> None:
+        try:
+            os.fdatasync(blob.fd)
+            os.rename(path, self._blobs / path.name)
+        except OSError as failure:
+            log.warning("a blob stays out of the store: %s", failure)
             return
-        _unlink(path.with_suffix(".pieces"))
+        with self._lock:
+            self._sizes[blob.digest] = blob.size
+            self._open[blob.digest] = blob
+        self.on_change(blob.digest, blob.size, True)
 
     def _make_room(self, size: int) -> None:
         """Evict until `size` bytes more fit the quota and the disk. Raises StoreError when they cannot."""

@@ -120,8 +120,10 @@ class Tracker:
             log.warning("the channel of %s is refused: %s", link.name if link else writer.get_extra_info("peername"), error)
             if link is None:
                 writer.write(wire.frame(wire.Refused(str(error)[: wire.MESSAGE_TEXT_MAX])))
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (OSError, TimeoutError) as error:
             log.debug("a channel broke off: %s", error)
+        except asyncio.CancelledError:
+            log.debug("a channel is closed: the supernode is stopping")
         finally:
             if link:
                 self._left(link)
