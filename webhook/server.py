@@ -93,9 +93,11 @@ async def _serve(listeners: tuple[_Listener, _Listener], keeping: Awaitable[None
     kept, stopping = asyncio.ensure_future(keeping), asyncio.ensure_future(stopped.wait())
     while not all(listener.started for listener in listeners) and not any(task.done() for task in serving):
         await asyncio.sleep(0.01)
-    names = tuple(Address(*listener.sock.getsockname()[:2]) for listener in listeners)
-    sys.stdout.write(f"{PROGRAM} ready: admission at https://{names[0]}/mutate, health and metrics at http://{names[1]}\n")
-    sys.stdout.flush()
+    if all(listener.started for listener in listeners):
+        names = tuple(Address(*listener.sock.getsockname()[:2]) for listener in listeners)
+        sys.stdout.write(f"{PROGRAM} ready: admission at https://{names[0]}/mutate, health and metrics at http://{names[1]}\n")
+        sys.stdout.flush()
+    # Whichever ends first ends the process: on SIGTERM well, otherwise with the error of the part that failed.
     await asyncio.wait((*serving, kept, stopping), return_when=asyncio.FIRST_COMPLETED)
     for listener in listeners:
         listener.should_exit = True
