@@ -19,6 +19,7 @@ HELM_SECONDS_MAX = 60
 
 Object = dict[str, Any]
 Values = dict[str, Any]
+Environment = dict[str, str]
 
 
 def tool(name: str) -> Path:
@@ -71,3 +72,22 @@ def pod_template(objects: list[Object], component: str) -> Object:
     kind = {"agent": "DaemonSet", "supernode": "StatefulSet", "webhook": "Deployment"}[component]
     template: Object = one(objects, kind, component)["spec"]["template"]
     return template
+
+
+def environment(objects: list[Object], component: str, address: str) -> Environment:
+    """A component's variables as the kubelet of a node with this address would set them: fields looked up, $(NAME) replaced."""
+    downward = {
+        "spec.nodeName": "node-7",
+        "metadata.name": "darner-supernode-0",
+        "metadata.labels['topology.kubernetes.io/zone']": "",
+        "status.hostIP": address,
+        "status.podIP": address,
+    }
+    (container,) = pod_template(objects, component)["spec"]["containers"]
+    found: Environment = {}
+    for item in container["env"]:
+        value = item["value"] if "value" in item else downward[item["valueFrom"]["fieldRef"]["fieldPath"]]
+        for name, earlier in found.items():
+            value = value.replace(f"$({name})", earlier)
+        found[item["name"]] = value
+    return found

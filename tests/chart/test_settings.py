@@ -10,34 +10,14 @@ from typing import Any
 import pytest
 
 from agent.settings import Address, AgentSettings, load, variable
-from hack.chart.helm import ROOT, Object, pod_template
+from hack.chart.helm import ROOT, Environment, Object, environment, pod_template
 from supernode.settings import SupernodeSettings
 from webhook.settings import ObjectName, WebhookSettings, load_webhook_settings
 
 Render = Callable[..., list[Object]]
-Environment = dict[str, str]
 
 SETTINGS: dict[str, type[Any]] = {"agent": AgentSettings, "supernode": SupernodeSettings, "webhook": WebhookSettings}
 ADDRESS = "10.0.0.7"
-
-
-def environment(objects: list[Object], component: str, address: str = ADDRESS) -> Environment:
-    """As the kubelet would set it on a node with this address: fields looked up, $(NAME) replaced."""
-    downward = {
-        "spec.nodeName": "node-7",
-        "metadata.name": "darner-supernode-0",
-        "metadata.labels['topology.kubernetes.io/zone']": "",
-        "status.hostIP": address,
-        "status.podIP": address,
-    }
-    (container,) = pod_template(objects, component)["spec"]["containers"]
-    found: Environment = {}
-    for item in container["env"]:
-        value = item["value"] if "value" in item else downward[item["valueFrom"]["fieldRef"]["fieldPath"]]
-        for name, earlier in found.items():
-            value = value.replace(f"$({name})", earlier)
-        found[item["name"]] = value
-    return found
 
 
 def loaded(component: str, values: Environment) -> Any:
@@ -68,7 +48,7 @@ def test_every_variable_is_a_setting_and_every_setting_a_variable(
     known = {variable(field.name) for field in fields(SETTINGS[component])}
     written: set[str] = set()
     for objects in (default, with_options):
-        variables = {name for name in environment(objects, component) if name.startswith("DARNER_")}
+        variables = {name for name in environment(objects, component, ADDRESS) if name.startswith("DARNER_")}
         assert variables - known == set(), "the process knows no such setting"
         written |= variables
     assert known - written == set(), "the chart has no value for it"
@@ -77,7 +57,7 @@ def test_every_variable_is_a_setting_and_every_setting_a_variable(
 @pytest.mark.parametrize("component", SETTINGS)
 def test_the_processes_read_what_the_chart_writes(default: list[Object], with_options: list[Object], component: str) -> None:
     for objects in (default, with_options):
-        loaded(component, environment(objects, component))
+        loaded(component, environment(objects, component, ADDRESS))
 
 
 CHOSEN_BY_THE_CHART = {
@@ -90,7 +70,7 @@ CHOSEN_BY_THE_CHART = {
 
 @pytest.mark.parametrize("component", SETTINGS)
 def test_the_defaults_of_the_values_are_those_of_the_process(default: list[Object], component: str) -> None:
-    settings = loaded(component, environment(default, component))
+    settings = loaded(component, environment(default, component, ADDRESS))
     for field in fields(SETTINGS[component]):
         if field.name not in CHOSEN_BY_THE_CHART:
             assert field.default is not MISSING
@@ -119,21 +99,21 @@ def test_a_cluster_of_ipv6_only_is_listened_to_as_well(render: Render) -> None:
     supernode = loaded("supernode", environment(objects, "supernode", "fd00::7"))
     assert supernode.piece_address == Address("fd00::7", 65002)
     assert (supernode.piece_listen, supernode.channel_listen) == (Address("::", 65002), Address("::", 65004))
-    webhook = loaded("webhook", environment(objects, "webhook"))
+    webhook = loaded("webhook", environment(objects, "webhook", ADDRESS))
     assert (webhook.listen, webhook.http_listen) == (Address("::", 8443), Address("::", 8080))
 
 
 @pytest.mark.parametrize("replicas", [0, 1, 3])
 def test_the_agents_list_of_supernodes_follows_the_number_of_replicas(render: Render, replicas: int) -> None:
     objects = render({"supernode": {"replicas": replicas}, "clusterDomain": "example.org"}, release="r", namespace="ns")
-    assert loaded("agent", environment(objects, "agent")).supernodes == tuple(
+    assert loaded("agent", environment(objects, "agent", ADDRESS)).supernodes == tuple(
         Address(f"r-darner-supernode-{number}.r-darner-supernode.ns.svc.example.org", 65004) for number in range(replicas)
     )
 
 
 def test_registries_and_their_authorities_reach_agents_and_supernodes(with_options: list[Object]) -> None:
     for component in ("agent", "supernode"):
-        settings = loaded(component, environment(with_options, component))
+        settings = loaded(component, environment(with_options, component, ADDRESS))
         assert settings.insecure_registries == ("a:5000", "b:5000")
         assert settings.ca_files == ("/etc/darner/authorities/a.pem",)
         (container,) = pod_template(with_options, component)["spec"]["containers"]
@@ -142,18 +122,18 @@ def test_registries_and_their_authorities_reach_agents_and_supernodes(with_optio
 
 def test_the_webhook_leaves_its_own_namespace_and_kube_system_alone(render: Render) -> None:
     objects = render({"webhook": {"namespaces": {"exclude": ["monitoring"]}}}, namespace="elsewhere")
-    settings = loaded("webhook", environment(objects, "webhook"))
+    settings = loaded("webhook", environment(objects, "webhook", ADDRESS))
     assert settings.policy.excluded_namespaces == {"elsewhere", "kube-system", "monitoring"}
 
 
 def test_the_webhook_is_told_of_its_secrets_only_where_nobody_else_keeps_them(
     default: list[Object], with_options: list[Object]
 ) -> None:
-    settings = loaded("webhook", environment(default, "webhook"))
+    settings = loaded("webhook", environment(default, "webhook", ADDRESS))
     assert settings.certificate_secret == ObjectName("darner-system", "darner-webhook-certificate")
     assert settings.swarm_secret == ObjectName("darner-system", "darner-swarm")
     assert settings.webhook_configuration == "darner-webhook.darner-system"
     assert settings.certificate_names == ("darner-webhook.darner-system.svc",)
-    settings = loaded("webhook", environment(with_options, "webhook"))
+    settings = loaded("webhook", environment(with_options, "webhook", ADDRESS))
     assert (settings.certificate_secret, settings.swarm_secret, settings.webhook_configuration) == (None, None, "")
     assert settings.certificate_dir == "/etc/darner/certificate"

@@ -94,6 +94,10 @@ resources:
 {{- $files = append $files (printf "/etc/darner/authorities/%s" .) -}}
 {{- end -}}
 {{- end -}}
+# A directory of its own in the volume: the process makes it, so it is closed to everybody else. The volume's top is the kubelet's,
+# who lets others look in and, by fsGroup, a group write; a store refuses that.
+- name: DARNER_STORE
+  value: /var/lib/darner/store
 - name: DARNER_SWARM_KEY_FILE
   value: /etc/darner/swarm/key
 - name: DARNER_INSECURE_REGISTRIES
