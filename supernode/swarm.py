@@ -1,12 +1,12 @@
 """The state of swarms: nodes, what each of them has of a blob, what is on its way, and how many copies of a piece there are.
 
 Plain data with the few operations that keep it consistent; the scheduler decides, and is the only one that changes it. Sets of
-pieces are integers (see `agent.pieces`). Nothing here knows a clock, a socket or chance, and nothing here scans all nodes.
+pieces are integers (see `agent.pieces`). Nothing here knows a clock, a socket or chance, and nothing here looks at all nodes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from agent.pieces import members
@@ -44,7 +44,7 @@ class Bag(Generic[T]):
             self._places[last] = place
 
     def some(self, where: float, most: int) -> list[T]:
-        """At most `most` items, from the place `where` (0 to 1) onward, around the end: all of them when there are no more."""
+        """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
         items = self._items
         start = int(where * len(items))
         taken = items[start : start + most]
@@ -54,105 +54,100 @@ class Bag(Generic[T]):
 
 
 class Copies:
-    """How many nodes have a piece or are getting it. Holders of the whole blob from earlier are counted as one number."""
+    """How many nodes have each piece or are getting it. Those that hold the whole blob from earlier are one number."""
 
-    __slots__ = ("_everything", "_some", "counts", "wholes")
+    __slots__ = ("_everything", "_some", "_wholes", "counts", "present")
 
     def __init__(self, pieces: int) -> None:
         self.counts = [0] * pieces
-        self.wholes = 0
+        self.present = 0
+        """The pieces of which there is at least one copy, or one on its way."""
         self._some = 0
+        self._wholes = 0
         self._everything = (1 << pieces) - 1
 
-    @property
-    def present(self) -> int:
-        """The pieces of which there is at least one copy, or one on its way."""
-        return self._everything if self.wholes else self._some
-
     def add(self, piece: int) -> None:
-        self.counts[piece] += 1
-        self._some |= 1 << piece
+        counts = self.counts
+        counts[piece] += 1
+        if counts[piece] == 1:
+            bit = 1 << piece
+            self._some |= bit
+            self.present |= bit
 
     def remove(self, piece: int) -> None:
-        self.counts[piece] -= 1
-        if not self.counts[piece]:
+        counts = self.counts
+        counts[piece] -= 1
+        if not counts[piece]:
             self._some &= ~(1 << piece)
+            self.present = self._everything if self._wholes else self._some
+
+    def add_wholes(self, wholes: int) -> None:
+        self._wholes += wholes
+        self.present = self._everything if self._wholes else self._some
 
 
+@dataclass(slots=True, eq=False)
 class Node:
-    """A node, as a source of all its swarms: what it may send at once and what it is sending."""
+    """A node, as a source of all its swarms and as a taker in them."""
 
-    __slots__ = ("busy", "members", "number", "quarantined", "service_seconds", "slots", "willing", "zone")
+    number: int
+    zone: str
+    slots: int
+    """Pieces that it may be sending now; the scheduler moves it between the next two."""
+    slots_min: int
+    slots_max: int
+    busy: int = 0
+    """Pieces that it is sending."""
+    taking: int = 0
+    """Pieces that are on their way to it, in all swarms."""
+    service_seconds: float = 0.0
+    """How long its link is taken by one piece, smoothed; 0 while unknown."""
+    quarantined: bool = False
+    members: dict[int, Member] = field(default_factory=dict)
+    """By the number of the swarm."""
 
-    def __init__(self, number: int, zone: str, willing: int, slots: int) -> None:
-        self.number = number
-        self.zone = zone
-        self.willing = willing
-        """The most that it will send at once, by its own word or the default."""
-        self.slots = slots
-        self.busy = 0
-        self.service_seconds = 0.0
-        """How long its link is taken by one piece, smoothed; 0 while unknown."""
-        self.quarantined = False
-        self.members: dict[int, Member] = {}
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Flight:
     """A granted piece that was not reported yet."""
 
-    source: Node
+    source: Node | None
+    """Whose slot it takes; None when the source has failed and the alternative is tried, which takes no slot."""
     alternative: int
     since: float
 
 
+@dataclass(slots=True, eq=False)
 class Member:
     """A node in one swarm: what it has, and what it still wants while it is open."""
 
-    __slots__ = (
-        "flights",
-        "flying",
-        "have",
-        "held",
-        "node",
-        "offered",
-        "open",
-        "rotation",
-        "shunned",
-        "since",
-        "swarm",
-        "told",
-        "urgent",
-        "want",
-        "whole",
-    )
-
-    def __init__(self, node: Node, swarm: Swarm, rotation: int) -> None:
-        self.node = node
-        self.swarm = swarm
-        self.have = 0
-        self.held = 0
-        """How many pieces it has: the size of `have`."""
-        self.offered = 0
-        """What others may take from it: `have` without the pieces that somebody found missing."""
-        self.whole = False
-        """Counted in `Copies.wholes`, not piece by piece."""
-        self.open = False
-        self.want = 0
-        self.urgent = 0
-        """The pieces next to its readers."""
-        self.rotation = rotation
-        self.flying = 0
-        self.flights: dict[int, Flight] = {}
-        self.shunned: dict[int, float] = {}
-        """Sources that failed it, and until when they are not given to it again."""
-        self.since = 0.0
-        self.told = 0.0
-
-    @property
-    def missing(self) -> int:
-        """What can be granted to it: neither there nor on its way."""
-        return self.swarm.everything & ~(self.have | self.flying)
+    node: Node
+    swarm: Swarm
+    rotation: int
+    """The piece at which its download begins."""
+    lacking: int
+    """What may be granted to it: the pieces that are neither there nor on their way."""
+    have: int = 0
+    held: int = 0
+    """How many pieces it has: the size of `have`."""
+    offered: int = 0
+    """What others may take from it: `have` without the pieces that somebody found missing."""
+    whole: bool = False
+    """Counted among the holders of the whole blob, not piece by piece."""
+    open: bool = False
+    want: int = 0
+    """How many more grants it takes now."""
+    urgent: int = 0
+    """The pieces next to its readers."""
+    flights: dict[int, Flight] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
+    """Pieces whose flight was given up before it was reported."""
+    shunned: dict[int, float] = field(default_factory=dict)
+    """Sources that failed it, and until when they are not given to it again."""
+    since: float = 0.0
+    """When its want was parked, or it last got something."""
+    told: float = 0.0
+    """When it was last told to keep waiting."""
 
 
 class Zone:
@@ -168,33 +163,25 @@ class Zone:
 class Swarm:
     """All nodes that have or want one blob."""
 
-    __slots__ = (
-        "copies",
-        "count",
-        "everything",
-        "holders",
-        "members",
-        "number",
-        "parked",
-        "piece_seconds",
-        "seeded",
-        "takers",
-        "zones",
-    )
-
-    def __init__(self, number: int, count: int, seeded: int) -> None:
+    def __init__(self, number: int, count: int, seeded: int, now: float) -> None:
         self.number = number
         self.count = count
         self.everything = (1 << count) - 1
         self.seeded = seeded & self.everything
+        """What the supernode has, and so what everybody can check: nothing else is granted."""
         self.members: dict[int, Member] = {}
         self.takers: dict[int, Member] = {}
+        """Members that are open."""
         self.parked: Bag[Member] = Bag()
+        """Takers that would take more at once."""
         self.holders: Bag[Member] = Bag()
+        """Members that offer something."""
         self.copies = Copies(count)
         self.zones: dict[str, Zone] = {}
         self.piece_seconds = 0.0
         """How long a piece takes from grant to arrival, smoothed; 0 while unknown."""
+        self.moved = now
+        """When a piece last arrived anywhere."""
 
     @property
     def fresh(self) -> int:
@@ -208,9 +195,10 @@ class Swarm:
         return zone
 
     def gain(self, member: Member, pieces: int) -> None:
-        """`member` has these pieces now and offers them."""
+        """`member` has these pieces now, and offers them."""
         member.held += (pieces & ~member.have).bit_count()
         member.have |= pieces
+        member.lacking &= ~pieces
         new = pieces & ~member.offered
         if not member.node.quarantined and not member.whole:
             self._count(member.node.zone, new, 1)
@@ -218,54 +206,58 @@ class Swarm:
 
     def lose(self, member: Member, pieces: int) -> None:
         """Others are not sent to `member` for these pieces any more; it is still not granted them."""
-        gone = member.offered & pieces
-        self._uncount_whole(member)
-        if not member.node.quarantined:
-            self._count(member.node.zone, gone, -1)
-        self._offer(member, member.offered & ~gone)
+        if member.whole:
+            member.whole = False
+            if not member.node.quarantined:
+                self._count_whole(member.node.zone, -1)
+                self._count(member.node.zone, member.offered & ~pieces, 1)
+        elif not member.node.quarantined:
+            self._count(member.node.zone, member.offered & pieces, -1)
+        self._offer(member, member.offered & ~pieces)
 
     def hold_all(self, member: Member) -> None:
-        """`member` has had the whole blob since an earlier time."""
-        if member.whole:
-            return
+        """`member`, which takes nothing, has the whole blob."""
         self.lose(member, self.everything)
-        member.have = self.everything
-        member.held = self.count
-        member.whole = True
+        member.have, member.held, member.lacking, member.whole = self.everything, self.count, 0, True
         if not member.node.quarantined:
             self._count_whole(member.node.zone, 1)
         self._offer(member, self.everything)
 
-    def withdraw(self, member: Member) -> None:
-        """Do not count `member` as a source while it is quarantined. What is on its way to it stays counted."""
-        if member.whole:
-            self._count_whole(member.node.zone, -1)
-        else:
-            self._count(member.node.zone, member.offered, -1)
-        self.holders.discard(member)
-        self.zone(member.node.zone).holders.discard(member)
+    def quarantine(self, member: Member) -> None:
+        """Its node is quarantined now: what it has and gets is no copy for the others, until `release`."""
+        self._count_all(member, -1)
+        self._offer(member, member.offered)
 
-    def restore(self, member: Member) -> None:
-        if member.whole:
-            self._count_whole(member.node.zone, 1)
-        else:
-            self._count(member.node.zone, member.offered, 1)
+    def release(self, member: Member) -> None:
+        self._count_all(member, 1)
         self._offer(member, member.offered)
 
     def take_off(self, member: Member, piece: int, flight: Flight) -> None:
+        """A piece is granted."""
         member.flights[piece] = flight
-        member.flying |= 1 << piece
-        flight.source.busy += 1
-        self.copies.add(piece)
-        self.zone(member.node.zone).copies.add(piece)
+        member.lacking &= ~(1 << piece)
+        node = member.node
+        node.taking += 1
+        if flight.source:
+            flight.source.busy += 1
+        if not node.quarantined:
+            self.copies.add(piece)
+            self.zone(node.zone).copies.add(piece)
+
+    def divert(self, flight: Flight) -> None:
+        """The source has failed and the alternative is tried: the slot is free, the piece still on its way."""
+        if flight.source:
+            flight.source.busy -= 1
+            flight.source = None
 
     def touch_down(self, member: Member, piece: int, arrived: bool) -> Flight:
-        """End a flight and free its source's slot."""
+        """The piece is not on its way any more: it is there, or may be granted again."""
         flight = member.flights.pop(piece)
-        flight.source.busy -= 1
+        self.divert(flight)
+        node = member.node
+        node.taking -= 1
         bit = 1 << piece
-        member.flying &= ~bit
-        if arrived and not (member.have & bit or member.whole or member.node.quarantined):
+        if arrived and not (member.have & bit or member.whole or node.quarantined):
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.
             member.have |= bit
             member.held += 1
@@ -273,25 +265,32 @@ class Swarm:
             return flight
         if arrived:
             self.gain(member, bit)
-        self._count(member.node.zone, bit, -1)
+        else:
+            member.lacking |= bit & ~member.have
+        if not node.quarantined:
+            self._count(node.zone, bit, -1)
         return flight
 
     def _offer(self, member: Member, pieces: int) -> None:
+        """Set what others may take from `member`, and keep it among the holders while that is anything."""
         member.offered = pieces
-        zone = self.zone(member.node.zone)
-        if pieces and not member.node.quarantined:
-            self.holders.add(member)
-            zone.holders.add(member)
-        else:
-            self.holders.discard(member)
-            zone.holders.discard(member)
+        offers = pieces != 0 and not member.node.quarantined
+        if offers == (member in self.holders):
+            return
+        for holders in (self.holders, self.zone(member.node.zone).holders):
+            if offers:
+                holders.add(member)
+            else:
+                holders.discard(member)
 
-    def _uncount_whole(self, member: Member) -> None:
+    def _count_all(self, member: Member, by: int) -> None:
+        zone = member.node.zone
         if member.whole:
-            member.whole = False
-            if not member.node.quarantined:
-                self._count_whole(member.node.zone, -1)
-                self._count(member.node.zone, member.offered, 1)
+            self._count_whole(zone, by)
+        else:
+            self._count(zone, member.offered, by)
+        for piece in member.flights:
+            self._count(zone, 1 << piece, by)
 
     def _count(self, zone: str, pieces: int, by: int) -> None:
         here = self.zone(zone).copies
@@ -304,5 +303,5 @@ class Swarm:
                 here.remove(piece)
 
     def _count_whole(self, zone: str, by: int) -> None:
-        self.copies.wholes += by
-        self.zone(zone).copies.wholes += by
+        self.copies.add_wholes(by)
+        self.zone(zone).copies.add_wholes(by)

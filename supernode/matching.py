@@ -1,0 +1,149 @@
+"""Who should get which piece from whom, when there is something to give: pure choices over the state in `supernode.swarm`.
+
+Every choice looks at a bounded number of nodes from a random place on, so that it costs the same in a swarm of ten and of ten
+thousand. Nothing here changes the state; the scheduler does, and asks again.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+from typing import NamedTuple
+
+from agent.pieces import lowest
+from agent.wire import SEED
+from supernode.events import Limits
+from supernode.swarm import Bag, Member, Node, Swarm
+
+
+class Match(NamedTuple):
+    taker: Member
+    piece: int
+    source: Node
+
+
+class Matcher:
+    def __init__(self, rng: Random, limits: Limits, seed: Node) -> None:
+        self._random = rng.random
+        self._limits = limits
+        self._seed = seed
+
+    def for_taker(self, taker: Member, now: float, starving: bool = False) -> Match | None:
+        """What `taker` is given next, and by whom; None when it has to wait.
+
+        In this order: what the supernode alone has; what its own zone has; what its own zone neither has nor is getting, from
+        another; a repeat from the supernode. Whoever starves takes from another zone, and a repeat, whatever the rest does.
+        """
+        swarm, seed = taker.swarm, self._seed
+        wanted = taker.lacking & swarm.seeded
+        if not wanted:
+            return None
+        seed_free = seed.busy < seed.slots and not shuns(taker, SEED, now)
+        fresh = wanted & ~swarm.copies.present if seed_free else 0
+        if fresh:
+            return Match(taker, self._piece(taker, fresh), seed)
+        home = swarm.zone(taker.node.zone)
+        match = self._among(home.holders, taker, wanted, now)
+        if match is None and len(swarm.zones) > 1:
+            abroad = wanted if starving else wanted & ~home.copies.present
+            match = self._among(swarm.holders, taker, abroad, now) if abroad else None
+        if match is None and seed_free and (starving or self._may_repeat(taker)):
+            return Match(taker, self._piece(taker, wanted), seed)
+        return match
+
+    def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
+        """Whom `source`, which has a free slot, should send what: of some that wait, the one that most lacks something."""
+        seed = source is self._seed
+        offered = self._offered(source, swarm)
+        if not offered:
+            return None
+        zone = source.zone
+        zones = len(swarm.zones) > 1
+        best: Member | None = None
+        best_rank, best_useful = (True, inf, inf), 0
+        for taker in swarm.parked.some(self._random(), self._limits.probes_max):
+            useful = offered & taker.lacking
+            if not useful or (taker.shunned and shuns(taker, source.number, now)):
+                continue
+            node = taker.node
+            foreign = zones and node.zone != zone
+            if foreign and not seed:
+                useful &= ~swarm.zone(node.zone).copies.present
+                if not useful:
+                    continue
+            rank = (foreign or node.quarantined, node.taking, taker.held)
+            if rank < best_rank:
+                best, best_rank, best_useful = taker, rank, useful
+        if best is None:
+            return None
+        return Match(best, self._piece(best, best_useful), source)
+
+    def alternative(self, match: Match, now: float) -> int:
+        """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more."""
+        taker, piece, source = match
+        swarm = taker.swarm
+        for holder in swarm.holders.some(self._random(), self._limits.choices):
+            if holder.offered >> piece & 1 and holder.node is not source and holder is not taker:
+                number = holder.node.number
+                if not shuns(taker, number, now):
+                    return number
+        if source is not self._seed and swarm.seeded >> piece & 1 and not shuns(taker, SEED, now):
+            return SEED
+        return source.number
+
+    def _offered(self, source: Node, swarm: Swarm) -> int:
+        """What `source` would send: of the supernode only what nobody else has."""
+        if source is self._seed:
+            return swarm.fresh
+        member = source.members.get(swarm.number)
+        return 0 if member is None or source.quarantined else member.offered & swarm.seeded
+
+    def _may_repeat(self, taker: Member) -> bool:
+        """Whether the supernode's uplink is idle, and the taker has nobody else."""
+        swarm, seed = taker.swarm, self._seed
+        return not taker.flights and seed.busy * 2 <= seed.slots and swarm.seeded == swarm.everything and not swarm.fresh
+
+    def _among(self, holders: Bag[Member], taker: Member, wanted: int, now: float) -> Match | None:
+        """The best of a few random holders that would do: the one next to whose pieces somebody reads, then the least loaded."""
+        best: Node | None = None
+        best_load, best_useful, left = inf, 0, self._limits.choices
+        for holder in holders.some(self._random(), self._limits.probes_max):
+            node = holder.node
+            if node.busy >= node.slots:
+                continue
+            useful = holder.offered & wanted
+            if not useful or (taker.shunned and shuns(taker, node.number, now)):
+                continue
+            load = node.busy / node.slots
+            if useful & taker.urgent:
+                load -= 1.0
+            if load < best_load:
+                best, best_load, best_useful = node, load, useful
+            left -= 1
+            if not left:
+                break
+        return None if best is None else Match(taker, self._piece(taker, best_useful), best)
+
+    def _piece(self, taker: Member, candidates: int) -> int:
+        """The one that a reader comes to next; else the rarest of a few, the taker's own order deciding between equals."""
+        urgent = candidates & taker.urgent
+        if urgent:
+            return lowest(urgent)
+        counts, count = taker.swarm.copies.counts, taker.swarm.count
+        best = _from(candidates, taker.rotation)
+        for _ in range(self._limits.rarest_of - 1):
+            piece = _from(candidates, int(self._random() * count))
+            if counts[piece] < counts[best]:
+                best = piece
+        return best
+
+
+def shuns(taker: Member, source: int, now: float) -> bool:
+    """Whether `source` failed `taker` so lately, or so badly, that it is not given to it."""
+    return taker.shunned.get(source, -inf) > now
+
+
+def _from(pieces: int, start: int) -> int:
+    """The first piece of a set that is not empty, from `start` on and around the end."""
+    ahead = pieces >> start
+    return start + lowest(ahead) if ahead else lowest(pieces)
