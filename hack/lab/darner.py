@@ -110,16 +110,17 @@ class Swarm:
 
     repository = "lab/python"
 
-    def __init__(self, lab: Lab, image: BuiltImage) -> None:
-        self._lab, self.image = lab, image
+    def __init__(self, lab: Lab, image: BuiltImage, arguments: Sequence[str] = ()) -> None:
+        """`arguments` go to the supernode and to every agent."""
+        self._lab, self.image, self._arguments = lab, image, arguments
         self.registry = Registry(lab.host("origin"))
         self.registry.push(image, self.repository, "1")
         self.image_name = f"{self.registry.local_prefix}/{self.repository}:1"
         """The rewritten name, by tag."""
-        self.supernode = Supernode(lab.host("supernode"), [self.registry.name])
+        self.supernode = Supernode(lab.host("supernode"), [self.registry.name], arguments)
 
     def agent(self, name: str) -> Agent:
-        return Agent(self._lab.host(name), [self.supernode], [self.registry.name])
+        return Agent(self._lab.host(name), [self.supernode], [self.registry.name], self._arguments)
 
 
 def _swarm_key(lab: Lab) -> Path:

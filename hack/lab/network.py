@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 from hack.lab.process import LabError, Process, name_of_this_process, process_named
 
@@ -112,10 +113,12 @@ class Host:
         return int(line.partition(":")[2].split()[8])
 
 
-@dataclass
+@dataclass(eq=False)
 class Lab:
     """Hosts 10.77.0.1, 10.77.0.2, ... in the order in which they are asked for, and a directory for their files."""
 
+    opened: ClassVar[list[Lab]] = []
+    """Those of this process that are not closed yet."""
     name: str = field(init=False)
     directory: Path = field(init=False)
     processes: list[Process] = field(default_factory=list)
@@ -127,6 +130,7 @@ class Lab:
         self.switch = f"{self.name}-switch"
         self.directory = Path(tempfile.gettempdir(), self.name)
         self.directory.mkdir(mode=0o700)
+        Lab.opened.append(self)
 
     def loopback(self, name: str) -> Host:
         return Host(self, name, "127.0.0.1")
@@ -150,6 +154,7 @@ class Lab:
         return host
 
     def close(self) -> None:
+        Lab.opened.remove(self)
         for process in reversed(self.processes):
             process.kill()
         _remove(self.name)
@@ -163,7 +168,7 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error:
-            print(self.last_words())
+            print(self.last_words())  # before they are gone
         self.close()
 
     def ip(self, *argv: object) -> None:

@@ -134,7 +134,7 @@ def test_a_reader_of_a_slow_source_has_each_piece_when_it_comes(agent: Agent, or
     read_whole(agent, origin, "manifests/small")
     began = time.monotonic()
     assert read_whole(agent, origin, f"blobs/sha256:{hashlib.sha256(small).hexdigest()}") == small
-    assert time.monotonic() - began < 3 + 1
+    assert time.monotonic() - began < 2 * 3
 
 
 def test_a_range_on_a_manifest_is_answered_with_all_of_it(agent: Agent, origin: Origin) -> None:

@@ -1,11 +1,11 @@
-"""A lab for each test that asks for one, and the last words of its processes with a test that fails."""
+"""A lab for each test that asks for one, and the last words of all processes of labs with a test that fails."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -32,11 +32,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"not installed: {', '.join(missing)}; hack/setup.sh installs what the tests need", pytrace=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += [(f"last words in {lab.name}", lab.last_words()) for lab in Lab.opened if lab.processes]
+    return report
+
+
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab() as lab:
         yield lab
-        print(lab.last_words())  # noqa: T201 (pytest shows it with a test that fails)
 
 
 @pytest.fixture(scope="session")

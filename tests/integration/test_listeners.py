@@ -45,7 +45,6 @@ def agent(origin: Origin) -> Iterator[Agent]:
         assert ask(agent, REGISTRY_PORT, f"{repository}/manifests/1")[0] == 200
         assert ask(agent, REGISTRY_PORT, f"{repository}/blobs/{DIGEST}")[2] == LAYER
         yield agent
-        print(lab.last_words())  # noqa: T201 (pytest shows it with a test that fails)
 
 
 def ask(agent: Agent, port: int, path: str) -> tuple[int, http.client.HTTPMessage, bytes]:

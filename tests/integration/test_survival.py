@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -33,6 +34,16 @@ def test_by_tag_with_the_origin_stopped_a_node_that_never_had_the_image_pulls_it
     assert received["origin"] == 0
     assert received["peer"] > 0
     assert received["peer"] + received["supernode"] == swarm.image.size
+
+
+def test_a_tag_is_still_served_when_the_origin_has_been_away_for_longer_than_the_interval(lab: Lab, image: BuiltImage) -> None:
+    swarm = Swarm(lab, image, ["--tag-interval", "1s"])
+    holder, newcomer = swarm.agent("holder"), swarm.agent("newcomer")
+    Containerd(holder.host, Runtime("2")).pull(swarm.image_name)
+    swarm.registry.stop()
+    time.sleep(1)
+    Containerd(newcomer.host, Runtime("2")).pull(swarm.image_name)
+    assert newcomer.received_bytes()["origin"] == 0
 
 
 def test_with_the_supernode_killed_a_node_that_has_nothing_pulls_from_the_origin(swarm: Swarm) -> None:
