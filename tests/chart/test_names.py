@@ -76,7 +76,7 @@ def test_two_releases_share_no_object(render: Render, one: tuple[str, str], othe
         (container,) = pod_template(objects, "webhook")["spec"]["containers"]
         made = {item["value"] for item in container["env"] if item["name"].endswith("_SECRET")}
         assert len(made) == 2
-        return {identity(item) for item in objects} | {("Secret", *name.split("/")) for name in made}  # type: ignore[misc]
+        return {identity(item) for item in objects} | {("Secret", *name.split("/")) for name in made}
 
     assert not names(*one) & names(*other)
 

@@ -104,7 +104,8 @@ def test_an_agent_runs_on_every_node_before_all_else_and_on_its_network(default:
     assert pod["dnsPolicy"] == "ClusterFirstWithHostNet"
     assert pod["priorityClassName"] == "system-node-critical"
     assert pod["tolerations"] == [{"operator": "Exists"}]
-    assert {"nodeSelector", "affinity"}.isdisjoint(pod)
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert "affinity" not in pod
     (store,) = [item for item in pod["volumes"] if item["name"] == "store"]
     assert store["hostPath"] == {"path": "/var/lib/darner", "type": "DirectoryOrCreate"}
 

@@ -25,15 +25,16 @@ OTHERS: Values = yaml.safe_load((CHART / "ci" / "every-option-values.yaml").read
 WHOLE = {"podSecurityContext", "securityContext", "resources"}
 """Maps that are one value, passed on to Kubernetes as they are."""
 
-OWN_CERTIFICATE = {"webhook": {"certificate": {"existingSecret": "mine"}}}
+PERSISTENT: Values = {"supernode": {"persistence": {"enabled": True}}}
 NEEDS: dict[Path, Values] = {
     ("registries", "certificateAuthorities", "keys"): {"registries": {"certificateAuthorities": {"configMap": "authorities"}}},
-    ("webhook", "certificate", "caBundle"): OWN_CERTIFICATE,
+    ("webhook", "certificate", "caBundle"): {"webhook": {"certificate": {"existingSecret": "certificate"}}},
     ("webhook", "enabled"): {"swarm": {"existingSecret": "swarm-key"}},
-    ("agent", "updateStrategy", "maxUnavailable"): {"agent": {"updateStrategy": {"type": "RollingUpdate"}}},
-} | {
-    ("supernode", "persistence", name): {"supernode": {"persistence": {"enabled": True}}}
-    for name in ("size", "storageClassName", "accessModes", "whenDeleted", "whenScaled")
+    ("supernode", "persistence", "size"): PERSISTENT,
+    ("supernode", "persistence", "storageClassName"): PERSISTENT,
+    ("supernode", "persistence", "accessModes"): PERSISTENT,
+    ("supernode", "persistence", "whenDeleted"): PERSISTENT,
+    ("supernode", "persistence", "whenScaled"): PERSISTENT,
 }
 
 
@@ -50,7 +51,7 @@ def at(values: Values, path: Path) -> Any:
 
 
 def nested(path: Path, value: Any) -> Values:
-    return reduce(lambda inner, name: {name: inner}, reversed(path), value)  # type: ignore[no-any-return]
+    return reduce(lambda inner, name: {name: inner}, reversed(path), value)
 
 
 def merged(base: Values, over: Values) -> Values:

@@ -44,7 +44,8 @@ def test_a_valid_object_has_no_problems(schemas: Schemas) -> None:
 
 
 def container(manifest: Manifest) -> Manifest:
-    return manifest["spec"]["template"]["spec"]["containers"][0]
+    first: Manifest = manifest["spec"]["template"]["spec"]["containers"][0]
+    return first
 
 
 @pytest.mark.parametrize(

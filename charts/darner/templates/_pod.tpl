@@ -34,10 +34,9 @@ priorityClassName: {{ . | quote }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $values.nodeSelector }}
+# The image is one for Linux; what tolerates everything would be put on other nodes as well.
 nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- merge (dict) $values.nodeSelector (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
 {{- with $values.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
