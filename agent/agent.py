@@ -24,6 +24,8 @@ from agent.upload import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
 from agent.upload import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
 
 HOUSEKEEPING_SECONDS = 600.0
+FIRST_CHANNEL_SECONDS_MAX = 1.0
+"""How long the start waits for a supernode: the first pulls would go to the origin without one."""
 DRAIN_SECONDS = 10.0
 """How long pulls under way may go on after SIGTERM."""
 
@@ -65,6 +67,7 @@ class Agent:
 
     def start(self) -> str:
         self._swarm.start()
+        self._swarm.wait_for_one(FIRST_CHANNEL_SECONDS_MAX)
         self._pieces.start()
         self._registry.start()
         self._control.start()

@@ -260,6 +260,12 @@ class Swarm:
         for channel in self.channels:
             channel.start()
 
+    def wait_for_one(self, seconds: float) -> None:
+        """Until a supernode is connected, if there are any, and not longer than this."""
+        end = time.monotonic() + seconds
+        while self.channels and not any(channel.up for channel in self.channels) and time.monotonic() < end:
+            time.sleep(0.01)
+
     def stop(self) -> None:
         for channel in self.channels:
             channel.stop()

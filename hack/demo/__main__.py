@@ -22,6 +22,7 @@ REPOSITORY, TAG = "demo/python", "latest"
 NODES = [Node(number) for number in (1, 2, 3, 4)]
 VICTIM = NODES[1]
 LATECOMER = Node(5)
+ENDING = (signal.SIGINT, signal.SIGTERM)
 STORE_SECONDS = 10
 ORIGIN_SHARE_MAX = 1.02
 """More than this of the image means that the origin was asked twice for something."""
@@ -33,7 +34,8 @@ def main() -> int:
         "--flip-a-byte", action="store_true", help="the origin sends a wrong byte: the demo must fail and say why"
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in ENDING:
+        signal.signal(number, interrupted)
     try:
         print(run(Screen(), arguments.flip_a_byte))
     except KeyboardInterrupt:
@@ -46,6 +48,9 @@ def main() -> int:
 
 
 def interrupted(_number: int, _frame: FrameType | None) -> None:
+    """Once is enough: what ends the processes must not be interrupted itself."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
