@@ -16,6 +16,7 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.02
 _LAST_WORDS_LINES = 40
+_LINE_LENGTH_MAX = 400
 
 
 class LabError(Exception):
@@ -102,7 +103,8 @@ def wait_until(condition: Callable[[], object], timeout_seconds: float = 30) -> 
 
 
 def _tail(file: Path) -> str:
-    return "\n".join(file.read_text(errors="replace").splitlines()[-_LAST_WORDS_LINES:])
+    lines = file.read_text(errors="replace").splitlines()[-_LAST_WORDS_LINES:]
+    return "\n".join(line[:_LINE_LENGTH_MAX] for line in lines)
 
 
 def name_of_this_process() -> str:
