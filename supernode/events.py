@@ -45,7 +45,7 @@ class Limits:
     probes_max: int = 16
     """Sources, or takers, that are looked at for one decision."""
     choices: int = 3
-    """Of those looked at, how many that would do are compared."""
+    """Of the sources looked at, how many that would do are compared."""
     rarest_of: int = 4
     """Pieces compared for the rarest."""
     swarms_max: int = 8

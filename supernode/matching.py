@@ -15,6 +15,9 @@ from agent.wire import SEED
 from supernode.events import Limits
 from supernode.swarm import Bag, Member, Node, Swarm
 
+TAKING_ENOUGH = 1
+"""Pieces on their way to a node; with fewer or as many, its link has room for one more at full speed."""
+
 
 class Match(NamedTuple):
     taker: Member
@@ -52,7 +55,10 @@ class Matcher:
         return match
 
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
-        """Whom `source`, which has a free slot, should send what: of some that wait, the one that most lacks something."""
+        """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
+
+        Between equals the one that has least. Its own zone comes first, and another zone gets what it neither has nor is getting.
+        """
         seed = source is self._seed
         offered = self._offered(source, swarm)
         if not offered:
@@ -71,9 +77,11 @@ class Matcher:
                 useful &= ~swarm.zone(node.zone).copies.present
                 if not useful:
                     continue
-            rank = (foreign or node.quarantined, node.taking, taker.held)
+            rank = (foreign or (seed and node.quarantined), node.taking, taker.held)
             if rank < best_rank:
                 best, best_rank, best_useful = taker, rank, useful
+                if node.taking <= TAKING_ENOUGH and not foreign:
+                    break  # its link has room: looking further finds nobody better
         if best is None:
             return None
         return Match(best, self._piece(best, best_useful), source)
@@ -129,21 +137,20 @@ class Matcher:
         urgent = candidates & taker.urgent
         if urgent:
             return lowest(urgent)
-        counts, count = taker.swarm.copies.counts, taker.swarm.count
-        best = _from(candidates, taker.rotation)
-        for _ in range(self._limits.rarest_of - 1):
-            piece = _from(candidates, int(self._random() * count))
-            if counts[piece] < counts[best]:
-                best = piece
+        counts, count, random = taker.swarm.copies.counts, taker.swarm.count, self._random
+        best, fewest, start = 0, inf, taker.rotation
+        for _ in range(self._limits.rarest_of):
+            ahead = candidates >> start
+            if ahead:
+                piece = start + (ahead & -ahead).bit_length() - 1
+            else:  # around the end
+                piece = (candidates & -candidates).bit_length() - 1
+            if counts[piece] < fewest:
+                best, fewest = piece, counts[piece]
+            start = int(random() * count)
         return best
 
 
 def shuns(taker: Member, source: int, now: float) -> bool:
     """Whether `source` failed `taker` so lately, or so badly, that it is not given to it."""
     return taker.shunned.get(source, -inf) > now
-
-
-def _from(pieces: int, start: int) -> int:
-    """The first piece of a set that is not empty, from `start` on and around the end."""
-    ahead = pieces >> start
-    return start + lowest(ahead) if ahead else lowest(pieces)
