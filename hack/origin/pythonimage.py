@@ -33,7 +33,7 @@ CONFIG = {"Entrypoint": ["/usr/bin/python3"], "Labels": {"org.opencontainers.ima
 
 def python_image(cache: Path | None = None) -> Image:
     """The image, from the cache where it is already there. Takes a few seconds the first time."""
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darner"
+    cache = cache or Path(os.environ.get("DARNER_CACHE") or Path.home() / ".cache" / "darner")
     files = list(real_files())
     key = hashlib.sha256(repr([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]).encode()).hexdigest()
     folder = cache / f"python-image-{key[:16]}"
