@@ -1,4 +1,4 @@
-"""The cluster's API: Secrets as stores, and the caBundle of our own webhook configuration.
+"""The cluster's API: Secrets as stores, the caBundle of our own webhook configuration, and any object as plain JSON.
 
 The only module that imports the kubernetes client, and imported only when a setting names an object of the cluster. It
 translates the client's errors into ours, and does not decide what is in a Secret or whom to trust.
@@ -7,11 +7,14 @@ translates the client's errors into ours, and does not decide what is in a Secre
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from kubernetes import client, config
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import HTTPError
 
 from webhook.settings import ObjectName
@@ -20,7 +23,14 @@ from webhook.stores import Files, Stored, StoreError, Unreachable
 TIMEOUT_SECONDS = (3.0, 5.0)
 """To connect, and between two bytes of an answer."""
 RETRIES = 1
+CONNECTIONS_KEPT_MAX = 16
+ANSWER_BYTES_MAX = 32 << 20
 LABELS = {"app.kubernetes.io/name": "darner", "app.kubernetes.io/managed-by": "darner-webhook"}
+
+
+class Answer(NamedTuple):
+    status: int
+    document: dict[str, Any]
 
 
 class Cluster:
@@ -39,12 +49,77 @@ class Cluster:
         except config.ConfigException as error:
             raise StoreError(f"there is no cluster to keep a Secret in: {error}; run it in a pod, or set KUBECONFIG") from None
         configuration.retries = RETRIES
-        api = client.ApiClient(configuration)
+        configuration.connection_pool_maxsize = CONNECTIONS_KEPT_MAX
+        self._configuration = configuration
+        self._api = api = client.ApiClient(configuration)
         self.core = client.CoreV1Api(api)
         self._admission = client.AdmissionregistrationV1Api(api)
 
     def secret(self, name: ObjectName) -> SecretStore:
         return SecretStore(self.core, name)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | list[dict[str, Any]] | None = None,
+        query: Mapping[str, str] | None = None,
+        timeout: tuple[float, float] = TIMEOUT_SECONDS,
+        accept: str = "application/json",
+    ) -> Answer:
+        """One request. Every answer is the caller's to judge, a refusal too; raises Unreachable when there is none.
+
+        As plain JSON, because the client's typed models know no metadata without its object, and take a hundred times as long.
+        """
+        with _translated(path):
+            response = self._sent(method, path, body, query or {}, timeout, accept)
+            try:
+                content = response.read(ANSWER_BYTES_MAX + 1)
+                response.drain_conn()
+            finally:
+                response.release_conn()
+            if len(content) > ANSWER_BYTES_MAX:
+                raise Unreachable(f"the API server's answer about {path} has more than {ANSWER_BYTES_MAX >> 20} MiB")
+            return Answer(response.status, _document(content))
+
+    def watch(self, path: str, query: Mapping[str, str], timeout: tuple[float, float], accept: str) -> Iterator[dict[str, Any]]:
+        """The events of a watch until the API server ends it. Raises Unreachable when it breaks, or is silent for too long."""
+        with _translated(path):
+            response = self._sent("GET", path, None, query, timeout, accept)
+            try:
+                if response.status != 200:
+                    content = response.read(ANSWER_BYTES_MAX)
+                    yield {"type": "ERROR", "object": {**_document(content), "code": response.status}}
+                    return
+                rest = b""
+                for chunk in response.stream(1 << 16):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > ANSWER_BYTES_MAX:
+                        raise Unreachable(f"an event about {path} has more than {ANSWER_BYTES_MAX >> 20} MiB")
+                    yield from map(_document, lines)
+            finally:
+                response.close()
+
+    def _sent(
+        self, method: str, path: str, body: Any, query: Mapping[str, str], timeout: tuple[float, float], accept: str
+    ) -> BaseHTTPResponse:
+        headers = {"Accept": accept}
+        tokens: Mapping[str, Any] = self._configuration.auth_settings()
+        headers |= {token["key"]: token["value"] for token in tokens.values()}
+        if body is not None:
+            patch = "application/json-patch+json" if isinstance(body, list) else "application/merge-patch+json"
+            headers["Content-Type"] = patch if method == "PATCH" else "application/json"
+        url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        sent: BaseHTTPResponse = self._api.rest_client.pool_manager.request(
+            method,
+            url,
+            body=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+            timeout=Timeout(connect=timeout[0], read=timeout[1]),
+            preload_content=False,
+            redirect=False,
+        )
+        return sent
 
     def trust(self, configuration: str, authorities: bytes) -> None:
         """Makes API servers trust these authorities, in PEM, for every webhook of the MutatingWebhookConfiguration."""
@@ -116,6 +191,15 @@ def _files(secret: client.V1Secret) -> Files:
 
 def _version(secret: client.V1Secret) -> str:
     return (secret.metadata and secret.metadata.resource_version) or ""
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    # What is no JSON object came from a proxy or a load balancer; its status is what counts then.
+    return document if isinstance(document, dict) else {}
 
 
 @contextmanager
