@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator
 from agent import wire
 from agent.blob import Blob
 from agent.errors import SourceError
+from agent.pool import ConnectionPool, Place
 from agent.settings import Address
 from agent.swarmkey import SwarmKey
 from agent.tickets import issue
-from agent.transfer import Connection, ConnectionPool, StalledError, TransferError
+from agent.transfer import Limits, StalledError, TransferError
 
 BUFFER_BYTES = 256 << 10
 PIECE_STALL_SECONDS_MAX = 3.0
-"""A node that sends nothing for so long has failed; the piece goes to another one."""
-KEPT_CONNECTION_TRIES_MAX = 3
+"""A node that sends nothing for so long has failed; another one is asked for the piece."""
+PIECE_SECONDS_MAX = 10.0
+PIECE_BYTES_PER_SECOND_MIN = 1 << 20
+"""A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""
 
 ReadInto = Callable[[memoryview], int]
 """Puts some bytes into a buffer and says how many; 0 at the end."""
@@ -35,9 +38,10 @@ class PieceFetcher:
 
     def __init__(self, swarm_key: SwarmKey) -> None:
         self._swarm_key = swarm_key
-        self._pool = ConnectionPool(PIECE_STALL_SECONDS_MAX)
+        self._pool = ConnectionPool()
 
     def close(self) -> None:
+        """End what is under way."""
         self._pool.close()
 
     def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
@@ -46,44 +50,36 @@ class PieceFetcher:
         Raises SourceError with the verdict, and OSError when the disk fails.
         """
         try:
-            connection = self._ask(blob, piece, where)
-            try:
-                received = fill(blob, piece, connection.read_into)
-            except BaseException:
-                connection.close()
-                raise
+            received = self._receive(blob, piece, where)
         except StalledError as error:
             raise SourceError(wire.STALLED, str(error)) from None
         except TransferError as error:
             raise SourceError(wire.UNREACHABLE, str(error)) from None
-        self._pool.give_back(connection)
         if digest is not None and received != digest:
             raise SourceError(wire.CORRUPT, f"{where} sent bytes that are not piece {piece}")
         blob.add(piece, received, checked=digest is not None)
 
-    def _ask(self, blob: Blob, piece: int, where: Address) -> Connection:
-        """A connection on which the bytes of the piece come next."""
-        key = self._swarm_key()
+    def _receive(self, blob: Blob, piece: int, where: Address) -> bytes:
+        """Write what the node sends for the piece into its place, and return its SHA-256."""
         headers = {"Host": str(where)}
+        key = self._swarm_key()
         if key is not None:
             headers["Authorization"] = f"Ticket {issue(key, blob.digest, time.time())}"
         start, end = blob.layout.span(piece)
-        for last_try in (False,) * KEPT_CONNECTION_TRIES_MAX + (True,):
-            connection, used = self._pool.take(where)
-            try:
-                answer = connection.get(f"/pieces/{blob.digest}/{piece}", headers)
-            except TransferError as error:
-                connection.close()
-                if not used or last_try or isinstance(error, StalledError):
-                    raise
-                continue  # the node has closed a connection that was kept: nothing is wrong with it
-            if answer.status == 200 and answer.length == end - start:
-                return connection
-            connection.close()
-            if answer.status == 200:
+        limits = Limits(
+            head=PIECE_STALL_SECONDS_MAX,
+            stall=PIECE_STALL_SECONDS_MAX,
+            body=PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN,
+        )
+        connection, answer = self._pool.ask(Place((where,)), "GET", f"/pieces/{blob.digest}/{piece}", headers, limits)
+        try:
+            if answer.status != 200:
+                raise SourceError(wire.MISSING, f"{where} answered {answer.status} for piece {piece}")
+            if answer.length != end - start:
                 raise SourceError(wire.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
-            raise SourceError(wire.MISSING, f"{where} answered {answer.status} for piece {piece}")
-        raise AssertionError("the last try returns or raises")
+            return fill(blob, piece, connection.read_into)
+        finally:
+            self._pool.give_back(connection)
 
 
 def fill(blob: Blob, piece: int, read_into: ReadInto) -> bytes:

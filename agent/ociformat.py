@@ -36,6 +36,34 @@ def listing_of(body: bytes) -> Listing:
         return Listing()
 
 
+class _Shape(msgspec.Struct):
+    """The members by which a document is told from a login page."""
+
+    schema_version: int = msgspec.field(name="schemaVersion", default=0)
+    media_type: str = msgspec.field(name="mediaType", default="")
+    tags: list[str] | None = None
+    manifests: list[Descriptor] | None = None
+
+
+def is_manifest(body: bytes) -> bool:
+    """Whether this is a manifest, an index or an artifact of any type."""
+    shape = _shape_of(body)
+    return bool(shape and (shape.schema_version or shape.media_type))
+
+
+def is_listing(body: bytes) -> bool:
+    """Whether this is a tag list or a list of referrers (OCI distribution specification 1.1)."""
+    shape = _shape_of(body)
+    return bool(shape and (shape.tags is not None or shape.manifests is not None or b'"tags"' in body))
+
+
+def _shape_of(body: bytes) -> _Shape | None:
+    try:
+        return msgspec.json.decode(body, type=_Shape)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
 class _Token(msgspec.Struct):
     token: str = ""
     access_token: str = ""

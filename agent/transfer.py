@@ -1,17 +1,17 @@
-"""The client side of the data path: GET over a blocking socket, the body received straight into a buffer that is used again.
+"""The client side of HTTP: questions over blocking sockets, big bodies received straight into a buffer that is used again.
 
-h11 reads the heads of answers; bodies go past it by `recv_into`. Pieces from nodes and blobs from registries both come this
-way. Which host may be asked, and with which credentials, is decided before (`agent.origin`, `agent.destinations`).
+h11 reads heads and small bodies; the bytes of pieces and blobs go past it by `recv_into`. Nodes and registries are asked the same
+way. Connections are made and kept by `agent.pool`; which server may be asked, and with which credentials, is decided before
+(`agent.outward`). Why there is no HTTP library here is written in docs/decisions/0005.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
-from collections import defaultdict
 from dataclasses import dataclass
+from math import inf
 
 import h11
 
@@ -19,11 +19,7 @@ from agent.errors import DarnerError
 from agent.listener import HEAD_BYTES_MAX, joined
 from agent.settings import Address
 
-CONNECT_SECONDS_MAX = 5.0
-IDLE_CONNECTIONS_MAX = 2
-"""Kept open to each node; scheduled pieces come from many nodes, a few from each at a time."""
-IDLE_SECONDS_MAX = 20.0
-"""Less than the piece server's own limit, so that a connection is not used in the moment it is closed."""
+RECEIVE_BYTES = 64 << 10
 
 
 class TransferError(DarnerError):
@@ -35,57 +31,83 @@ class StalledError(TransferError):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How long a server is waited for, in seconds."""
+
+    head: float
+    """From before the connection is made to the end of the answer's head; a small body has to come within it as well."""
+    stall: float = 0.0
+    """For the next bytes of a big body."""
+    body: float = inf
+    """For all of a big body."""
+
+
+@dataclass(frozen=True)
 class Answer:
     status: int
     headers: dict[str, str]
     length: int | None
-    """Bytes of the body that follows; None when the server did not tell."""
+    """Bytes of the body; None when the server did not tell. The answer to a HEAD has a length, and no body."""
 
 
 class Connection:
     """One connection, one request at a time. Raises TransferError."""
 
-    def __init__(self, where: Address, *, tls: ssl.SSLContext | None = None, server_name: str = "", stall_seconds: float) -> None:
+    def __init__(self, where: Address, server_name: str, tls: ssl.SSLContext | None, seconds: float) -> None:
         self.where = where
-        self.used_at = time.monotonic()
-        self._left = 0
-        """Body bytes of the last answer that were not read yet."""
+        self.server_name = server_name
+        self.idle_since = 0.0
+        self._protocol = h11.Connection(h11.CLIENT)
+        self._head_until = self._body_until = 0.0
+        self._stall_seconds = 0.0
+        self._left: int | None = 0
+        """Bytes of the body that were not read yet; None when nobody knows."""
         self._buffered = memoryview(b"")
+        self._kept_alive = True
+        until = time.monotonic() + seconds
         try:
-            sock = socket.create_connection(where, timeout=CONNECT_SECONDS_MAX)
+            sock = socket.create_connection(where, timeout=seconds)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sock = tls.wrap_socket(sock, server_hostname=server_name) if tls else sock
-            self._sock.settimeout(stall_seconds)
+            if tls:
+                sock.settimeout(max(0.1, until - time.monotonic()))
+                sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
+            self._sock = sock
         except TimeoutError:
-            raise StalledError(f"{where} did not accept a connection within {CONNECT_SECONDS_MAX:.0f} s") from None
+            raise StalledError(f"{where} did not accept a connection within {seconds:.0f} s") from None
+        except ssl.SSLCertVerificationError as error:
+            raise TransferError(f"the certificate of {where} is not accepted: {error.verify_message}") from None
         except (OSError, ValueError) as error:
             raise TransferError(f"{where} cannot be connected to: {error}") from None
 
-    def get(self, target: str, headers: dict[str, str]) -> Answer:
-        """Ask for something. The body is then read by `read_into`, all of it or not at all."""
-        protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+    def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
+        """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
+        self._head_until = time.monotonic() + limits.head
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         lines = {"Accept-Encoding": "identity", **headers}
         try:
-            head = protocol.send(h11.Request(method="GET", target=target, headers=list(lines.items()))) or b""
-            self._sock.sendall(head + (protocol.send(h11.EndOfMessage()) or b""))
-            while not isinstance(event := protocol.next_event(), h11.Response):
-                if event is h11.NEED_DATA:
-                    protocol.receive_data(self._sock.recv(HEAD_BYTES_MAX))
-                elif not isinstance(event, h11.InformationalResponse):
-                    raise TransferError(f"{self.where} closed the connection instead of answering")
+            request = self._protocol.send(h11.Request(method=method, target=target, headers=list(lines.items()))) or b""
+            self._sock.settimeout(self._seconds(self._head_until))
+            self._sock.sendall(request + (self._protocol.send(h11.EndOfMessage()) or b""))
         except TimeoutError:
-            raise StalledError(f"{self.where} did not answer in time") from None
-        except (OSError, h11.ProtocolError) as error:
-            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+            raise StalledError(f"{self.where} does not take a request") from None
+        except (OSError, ValueError, h11.ProtocolError) as error:
+            raise TransferError(f"{self.where} cannot be asked: {error}") from None
+        while isinstance(event := self._next_event(), h11.InformationalResponse):
+            continue
+        if not isinstance(event, h11.Response):
+            raise TransferError(f"{self.where} closed the connection instead of answering")
         found = joined(event.headers)
-        self._buffered = memoryview(protocol.trailing_data[0])
-        length = found.get("content-length")
-        # h11 has checked that a length is a number; bodies in chunks are not read here.
-        self._left = int(length) if length is not None else 0
-        return Answer(event.status_code, found, int(length) if length is not None else None)
+        # h11 has checked that a length is a number. It counts for nothing where chunks are announced (RFC 9112 section 6.3).
+        length = int(found["content-length"]) if "content-length" in found and "transfer-encoding" not in found else None
+        self._left = 0 if method == "HEAD" else length
+        self._buffered = memoryview(self._protocol.trailing_data[0])
+        self._kept_alive = event.http_version == b"1.1" and "close" not in found.get("connection", "").lower()
+        self._stall_seconds = limits.stall
+        self._body_until = time.monotonic() + limits.body
+        return Answer(event.status_code, found, length)
 
     def read_into(self, buffer: memoryview) -> int:
-        """Some bytes of the body, at least one; 0 when all of it was read. Raises TransferError when it ends too early."""
+        """Some bytes of a body whose length is known, at least one; 0 when all of it was read."""
         if not self._left:
             return 0
         wanted = min(len(buffer), self._left)
@@ -95,9 +117,10 @@ class Connection:
             self._buffered = self._buffered[count:]
         else:
             try:
+                self._sock.settimeout(min(self._stall_seconds, self._seconds(self._body_until)))
                 count = self._sock.recv_into(buffer, wanted)
             except TimeoutError:
-                raise StalledError(f"{self.where} sent nothing for {self._sock.gettimeout():.0f} s") from None
+                raise StalledError(f"{self.where} sends too slowly, or nothing any more") from None
             except OSError as error:
                 raise TransferError(f"{self.where} broke off: {error}") from None
             if not count:
@@ -105,52 +128,49 @@ class Connection:
         self._left -= count
         return count
 
+    def read_all(self, bytes_max: int) -> bytes:
+        """A small body, however it is framed."""
+        body = bytearray()
+        while isinstance(event := self._next_event(), h11.Data):
+            body += event.data
+            if len(body) > bytes_max:
+                raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
+        self._left, self._buffered = 0, memoryview(self._protocol.trailing_data[0])
+        self._kept_alive = self._protocol.their_state is h11.DONE
+        return bytes(body)
+
     @property
     def reusable(self) -> bool:
-        return not self._left and not self._buffered
+        """Whether the answer was read to its end, and another may follow."""
+        return self._left == 0 and self._kept_alive and not self._buffered
+
+    def abort(self) -> None:
+        """Make another thread, which waits for this connection, see its end."""
+        try:
+            # Not SSLSocket's own, after which that thread would take encrypted bytes for the body.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        except OSError:
+            return
 
     def close(self) -> None:
         self._sock.close()
 
+    def _next_event(self) -> object:
+        """What h11 makes of what comes: an event, or that there is none any more."""
+        try:
+            while (event := self._protocol.next_event()) is h11.NEED_DATA:
+                self._sock.settimeout(self._seconds(self._head_until))
+                self._protocol.receive_data(self._sock.recv(RECEIVE_BYTES))
+        except TimeoutError:
+            raise StalledError(f"{self.where} did not answer in time") from None
+        except (OSError, h11.ProtocolError) as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        return event
 
-class ConnectionPool:
-    """Idle plain connections to nodes, a few for each, for a short while."""
-
-    def __init__(self, stall_seconds: float) -> None:
-        self._stall_seconds = stall_seconds
-        self._idle: defaultdict[Address, list[Connection]] = defaultdict(list)
-        self._lock = threading.Lock()
-
-    def take(self, where: Address) -> tuple[Connection, bool]:
-        """A connection, and whether it was used before: then its first request may find it closed."""
-        with self._lock:
-            while idle := self._idle.get(where):
-                connection = idle.pop()
-                if time.monotonic() - connection.used_at < IDLE_SECONDS_MAX:
-                    return connection, True
-                connection.close()
-        return Connection(where, stall_seconds=self._stall_seconds), False
-
-    def give_back(self, connection: Connection) -> None:
-        connection.used_at = time.monotonic()
-        with self._lock:
-            self._drop_old(connection.used_at)
-            idle = self._idle[connection.where]
-            if connection.reusable and len(idle) < IDLE_CONNECTIONS_MAX:
-                idle.append(connection)
-                return
-        connection.close()
-
-    def _drop_old(self, now: float) -> None:
-        for where, idle in list(self._idle.items()):
-            while idle and now - idle[0].used_at > IDLE_SECONDS_MAX:
-                idle.pop(0).close()
-            if not idle:
-                del self._idle[where]
-
-    def close(self) -> None:
-        with self._lock:
-            for idle in self._idle.values():
-                for connection in idle:
-                    connection.close()
-            self._idle.clear()
+    @staticmethod
+    def _seconds(until: float) -> float:
+        """Seconds left. Raises TimeoutError when there are none, however many bytes are there to be read."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
