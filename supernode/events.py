@@ -29,13 +29,14 @@ class Limits:
     """Grants to one node in one swarm that were not reported yet."""
     reader_span: int = 2
     """Pieces, from where a reader is, that go before all others."""
-    grant_seconds_min: float = 2.0
     grant_seconds_max: float = 30.0
-    """After this a grant is lost: its slot is free, and its piece can be granted again."""
-    grant_patience: float = 8.0
-    """A grant is also lost when it takes this many times as long as the swarm's pieces do, but not before `grant_seconds_min`."""
+    """After this a grant that was not reported is lost, and its piece can be granted to the node again."""
+    slot_patience: float = 8.0
+    """When a grant takes this many times as long as the swarm's pieces do, its source's slot is given to others."""
+    slot_seconds_min: float = 1.0
+    """But not before this."""
     retry_seconds: float = 10.0
-    """How long a source that failed a node is not given to it again in that swarm."""
+    """How long a source that failed a node is not given to it again in that swarm, or to anybody when it seems to be dead."""
     patience_seconds: float = 1.0
     """A node that got nothing for so long takes from wherever there is a slot, repeats and other zones included."""
     waiting_seconds: float = 1.0
@@ -196,4 +197,6 @@ class NodeView(msgspec.Struct, frozen=True):
     busy: int
     """What it is sending."""
     quarantined: bool
+    barred: bool
+    """No source now: quarantined, or suspected of being dead."""
     tasks: int

@@ -34,15 +34,15 @@ class Matcher:
     def for_taker(self, taker: Member, now: float, starving: bool = False) -> Match | None:
         """What `taker` is given next, and by whom; None when it has to wait.
 
-        In this order: what the supernode alone has; what its own zone has; what its own zone neither has nor is getting, from
-        another; a repeat from the supernode. Whoever starves takes from another zone, and a repeat, whatever the rest does.
+        In this order: what the supernode alone has, if the taker can pass it on; what its own zone has; from another zone, what
+        its own neither has nor is getting; a repeat from the supernode. Whoever starves need not mind the conditions.
         """
         swarm, seed = taker.swarm, self._seed
         wanted = taker.lacking & swarm.seeded
         if not wanted:
             return None
         seed_free = seed.busy < seed.slots and not shuns(taker, SEED, now)
-        fresh = wanted & ~swarm.copies.present if seed_free else 0
+        fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed)
         home = swarm.zone(taker.node.zone)
@@ -77,11 +77,11 @@ class Matcher:
                 useful &= ~swarm.zone(node.zone).copies.present
                 if not useful:
                     continue
-            rank = (foreign or (seed and node.quarantined), node.taking, taker.held)
+            rank = (foreign or (seed and node.barred), node.taking, taker.held)
             if rank < best_rank:
                 best, best_rank, best_useful = taker, rank, useful
-                if node.taking <= TAKING_ENOUGH and not foreign:
-                    break  # its link has room: looking further finds nobody better
+                if node.taking <= TAKING_ENOUGH and not foreign and not seed:
+                    break  # its link has room: looking further finds hardly anybody better
         if best is None:
             return None
         return Match(best, self._piece(best, best_useful), source)
@@ -104,7 +104,7 @@ class Matcher:
         if source is self._seed:
             return swarm.fresh
         member = source.members.get(swarm.number)
-        return 0 if member is None or source.quarantined else member.offered & swarm.seeded
+        return 0 if member is None or source.barred else member.offered & swarm.seeded
 
     def _may_repeat(self, taker: Member) -> bool:
         """Whether the supernode's uplink is idle, and the taker has nobody else."""
@@ -141,10 +141,7 @@ class Matcher:
         best, fewest, start = 0, inf, taker.rotation
         for _ in range(self._limits.rarest_of):
             ahead = candidates >> start
-            if ahead:
-                piece = start + (ahead & -ahead).bit_length() - 1
-            else:  # around the end
-                piece = (candidates & -candidates).bit_length() - 1
+            piece = start + lowest(ahead) if ahead else lowest(candidates)
             if counts[piece] < fewest:
                 best, fewest = piece, counts[piece]
             start = int(random() * count)

@@ -14,7 +14,7 @@ from math import ceil, inf
 from random import Random
 from typing import Any
 
-from agent.wire import CORRUPT, DELIVERED, MISSING, SEED
+from agent.wire import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
 from supernode.events import (
     Closed,
     Command,
@@ -99,7 +99,7 @@ class Scheduler:
     def nodes(self) -> list[NodeView]:
         """All nodes, the supernode first."""
         return [
-            NodeView(node.number, node.zone, node.slots, node.busy, node.quarantined, len(node.members))
+            NodeView(node.number, node.zone, node.slots, node.busy, node.quarantined, node.barred, len(node.members))
             for node in self._nodes.values()
         ]
 
@@ -148,21 +148,37 @@ class Scheduler:
 
     def _quarantined(self, event: Quarantined) -> None:
         node = self._peer(event.node)
-        if node is None or node.quarantined:
-            return
-        node.quarantined = True
-        for member in node.members.values():
-            member.swarm.quarantine(member)
-            self._offer(self._seed, member.swarm)
+        if node is not None:
+            node.quarantined = True
+            self._bar(node)
+            self._refill(self._seed)
 
     def _released(self, event: Released) -> None:
         node = self._peer(event.node)
-        if node is None or not node.quarantined:
-            return
-        node.quarantined = False
-        for member in node.members.values():
-            member.swarm.release(member)
-        self._refill(node)
+        if node is not None:
+            node.quarantined = False
+            self._admit(node)
+            self._refill(node)
+
+    def _suspect(self, node: Node, patience: float) -> None:
+        """A source failed somebody: is it dead? A source that delivers to others meanwhile is not, whatever one taker says."""
+        if node is not self._seed and self._now - node.delivered_at >= patience:
+            node.suspected_until = self._now + self._limits.retry_seconds
+            self._bar(node)
+
+    def _bar(self, node: Node) -> None:
+        """What it has is no copy for others now; the supernode may be the only one who has some pieces."""
+        if not node.barred:
+            node.barred = True
+            for member in node.members.values():
+                member.swarm.bar(member)
+
+    def _admit(self, node: Node) -> None:
+        """A source again, unless there is another reason why it is none."""
+        if node.barred and not node.quarantined and node.suspected_until <= self._now:
+            node.barred = False
+            for member in node.members.values():
+                member.swarm.admit(member)
 
     # Swarms.
 
@@ -198,6 +214,8 @@ class Scheduler:
         self._wants(member, event.want, event.readers)
         self._offer(member.node, member.swarm)
         self._serve(member)
+        if member.node.barred:
+            self._offer(self._seed, member.swarm)
 
     def _closed(self, event: Closed) -> None:
         member = self._member(event.node, event.task)
@@ -247,47 +265,63 @@ class Scheduler:
 
     def _arrived(self, member: Member, piece: int, source: int, seconds: float, freed: dict[Node, None]) -> bool:
         """Book a piece that a node has now. False when that is not new."""
-        swarm = member.swarm
+        swarm, flight = member.swarm, member.flights.get(piece)
         member.lost.discard(piece)
-        if piece not in member.flights:
+        if flight is None:
             if member.have >> piece & 1:
                 return False
             swarm.gain(member, 1 << piece)  # later than we waited, or not from us
         else:
-            node = member.flights[piece].source
-            if node is not None:
-                freed[node] = None
-                if node.number == source:
-                    self._learn(swarm, node, min(max(seconds, PIECE_SECONDS_MIN), self._limits.grant_seconds_max))
+            freed[flight.source] = None
+            if flight.source.number == source:
+                self._alive(flight.source)
+                self._learn(swarm, flight.source, min(max(seconds, PIECE_SECONDS_MIN), self._limits.grant_seconds_max))
             swarm.touch_down(member, piece, arrived=True)
         swarm.moved = self._now
         return True
 
     def _failed(self, member: Member, piece: int, source: int, verdict: int, freed: dict[Node, None]) -> bool:
-        """Book a source that did not give a piece. The piece stays with the alternative, unless that is the one that failed."""
+        """Book a source that did not give a piece. False when that is not new.
+
+        The piece is on its way from the alternative then, if there is one; if that has failed too, it may be granted again.
+        """
         swarm, flight = member.swarm, member.flights.get(piece)
         if flight is None:
             news = piece in member.lost
             member.lost.discard(piece)
             return news
-        node = flight.source
-        if source != flight.alternative and (node is None or source != node.number):
+        if source not in (flight.source.number, flight.alternative) or (flight.turned and source != flight.alternative):
             return False
         lasting = verdict == CORRUPT and source != SEED
         member.shunned[source] = inf if lasting else self._now + self._limits.retry_seconds
         holder = swarm.members.get(source)
         if verdict == MISSING and holder is not None:
             swarm.lose(holder, 1 << piece)
-        if node is not None and source == node.number:
-            freed[node] = None
+        freed[flight.source] = None
+        freed[self._seed] = None  # it may be the only one who has the piece now
+        node = self._nodes.get(source)
+        if node is not None and verdict in (STALLED, UNREACHABLE):
+            self._suspect(node, self._patience(swarm))
         if source == flight.alternative:
             swarm.touch_down(member, piece, arrived=False)
         else:
-            swarm.divert(flight)
-            flight.since = self._now
-        if holder is not None or source == SEED:
-            freed.setdefault(self._seed, None)  # it may be the only one who has the piece now
+            swarm.free_slot(flight)
+            flight.turned, flight.since = True, self._now
         return True
+
+    def _alive(self, source: Node) -> None:
+        """A source delivered: whoever suspected it was wrong."""
+        source.delivered_at = self._now
+        if source.suspected_until > self._now:
+            source.suspected_until = self._now
+            self._admit(source)
+
+    def _patience(self, swarm: Swarm) -> float:
+        """How many seconds a piece may take before somebody else should have the slot that it takes."""
+        limits = self._limits
+        if not swarm.piece_seconds:
+            return limits.grant_seconds_max
+        return min(limits.grant_seconds_max, max(limits.slot_seconds_min, limits.slot_patience * swarm.piece_seconds))
 
     def _learn(self, swarm: Swarm, source: Node, seconds: float) -> None:
         """From a delivery: how many pieces a source has to have in hand so that its link never waits for us."""
@@ -302,6 +336,9 @@ class Scheduler:
     # Time.
 
     def _tick(self, _: Tick) -> None:
+        for node in self._nodes.values():
+            if node.barred:
+                self._admit(node)
         for swarm in list(self._swarms.values()):
             if swarm.takers:
                 self._tick_swarm(swarm)
@@ -310,7 +347,7 @@ class Scheduler:
         limits, now = self._limits, self._now
         freed: dict[Node, None] = {self._seed: None}
         for member in swarm.takers.values():
-            self._lose_old_flights(member, freed)
+            self._watch_flights(member, freed)
         for source in freed:
             self._refill(source, swarm)
         for member in swarm.parked.some(self._random(), limits.rescues_max):
@@ -322,20 +359,24 @@ class Scheduler:
                 member.told = now
                 self._waiting.append(KeepWaiting(member.node.number, swarm.number))
 
-    def _lose_old_flights(self, member: Member, freed: dict[Node, None]) -> None:
-        limits, swarm = self._limits, member.swarm
-        patience = limits.grant_seconds_max
-        if swarm.piece_seconds:
-            patience = min(patience, max(limits.grant_seconds_min, limits.grant_patience * swarm.piece_seconds))
-        for piece in [piece for piece, flight in member.flights.items() if self._now - flight.since >= patience]:
-            flight = member.flights[piece]
-            source = flight.source.number if flight.source else flight.alternative
-            if flight.source:
+    def _watch_flights(self, member: Member, freed: dict[Node, None]) -> None:
+        """Take the slots back of grants that take too long, and count those as lost that were not heard of for very long."""
+        limits, swarm, now = self._limits, member.swarm, self._now
+        patience = self._patience(swarm)
+        for piece, flight in list(member.flights.items()):
+            if now - flight.since < patience:
+                continue
+            if flight.slot or flight.counted:
+                tried = flight.alternative if flight.turned else flight.source.number
+                member.shunned[tried] = max(member.shunned.get(tried, 0.0), now + limits.retry_seconds)
                 freed[flight.source] = None
-            swarm.touch_down(member, piece, arrived=False)
-            member.lost.add(piece)
-            member.shunned[source] = max(member.shunned.get(source, 0.0), self._now + limits.retry_seconds)
-        self._park(member)
+                swarm.despair(member, piece)
+                if not flight.turned:
+                    self._suspect(flight.source, patience)
+            if now - flight.since >= limits.grant_seconds_max:
+                swarm.touch_down(member, piece, arrived=False)
+                member.lost.add(piece)
+                self._park(member)
 
     # State.
 
@@ -395,9 +436,7 @@ class Scheduler:
         swarm = member.swarm
         freed: dict[Node, None] = {}
         for piece in list(member.flights):
-            source = member.flights[piece].source
-            if source:
-                freed[source] = None
+            freed[member.flights[piece].source] = None
             swarm.touch_down(member, piece, arrived=False)
         member.open, member.want, member.urgent = False, 0, 0
         member.shunned.clear()

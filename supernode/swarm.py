@@ -7,6 +7,7 @@ pieces are integers (see `agent.pieces`). Nothing here knows a clock, a socket o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Generic, TypeVar
 
 from agent.pieces import members
@@ -102,7 +103,13 @@ class Node:
     """Pieces that are on their way to it, in all swarms."""
     service_seconds: float = 0.0
     """How long its link is taken by one piece, smoothed; 0 while unknown."""
+    delivered_at: float = -inf
+    """When a piece from it last arrived somewhere."""
     quarantined: bool = False
+    suspected_until: float = -inf
+    """It failed somebody, and had delivered nothing for a while."""
+    barred: bool = False
+    """No source, being one or the other: what it has and gets is no copy for the others."""
     members: dict[int, Member] = field(default_factory=dict)
     """By the number of the swarm."""
 
@@ -111,10 +118,17 @@ class Node:
 class Flight:
     """A granted piece that was not reported yet."""
 
-    source: Node | None
-    """Whose slot it takes; None when the source has failed and the alternative is tried, which takes no slot."""
+    source: Node
     alternative: int
+    """Whom the taker asks when the source fails; that takes no slot."""
     since: float
+    """When it was granted, or the alternative's turn came."""
+    slot: bool = True
+    """It takes one of the source's slots."""
+    counted: bool = False
+    """It counts as a copy: others may hope to get the piece from the taker."""
+    turned: bool = False
+    """The source has failed, and the alternative is asked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +214,7 @@ class Swarm:
         member.have |= pieces
         member.lacking &= ~pieces
         new = pieces & ~member.offered
-        if not member.node.quarantined and not member.whole:
+        if not member.node.barred and not member.whole:
             self._count(member.node.zone, new, 1)
         self._offer(member, member.offered | new)
 
@@ -208,10 +222,10 @@ class Swarm:
         """Others are not sent to `member` for these pieces any more; it is still not granted them."""
         if member.whole:
             member.whole = False
-            if not member.node.quarantined:
+            if not member.node.barred:
                 self._count_whole(member.node.zone, -1)
                 self._count(member.node.zone, member.offered & ~pieces, 1)
-        elif not member.node.quarantined:
+        elif not member.node.barred:
             self._count(member.node.zone, member.offered & pieces, -1)
         self._offer(member, member.offered & ~pieces)
 
@@ -219,17 +233,21 @@ class Swarm:
         """`member`, which takes nothing, has the whole blob."""
         self.lose(member, self.everything)
         member.have, member.held, member.lacking, member.whole = self.everything, self.count, 0, True
-        if not member.node.quarantined:
+        if not member.node.barred:
             self._count_whole(member.node.zone, 1)
         self._offer(member, self.everything)
 
-    def quarantine(self, member: Member) -> None:
-        """Its node is quarantined now: what it has and gets is no copy for the others, until `release`."""
-        self._count_all(member, -1)
+    def bar(self, member: Member) -> None:
+        """Its node is barred now: what it has and gets is no copy for the others, until `admit`."""
+        for piece, flight in member.flights.items():
+            if flight.counted:
+                flight.counted = False
+                self._count(member.node.zone, 1 << piece, -1)
+        self._count_held(member, -1)
         self._offer(member, member.offered)
 
-    def release(self, member: Member) -> None:
-        self._count_all(member, 1)
+    def admit(self, member: Member) -> None:
+        self._count_held(member, 1)
         self._offer(member, member.offered)
 
     def take_off(self, member: Member, piece: int, flight: Flight) -> None:
@@ -238,43 +256,49 @@ class Swarm:
         member.lacking &= ~(1 << piece)
         node = member.node
         node.taking += 1
-        if flight.source:
-            flight.source.busy += 1
-        if not node.quarantined:
+        flight.source.busy += 1
+        if not node.barred:
+            flight.counted = True
             self.copies.add(piece)
             self.zone(node.zone).copies.add(piece)
 
-    def divert(self, flight: Flight) -> None:
-        """The source has failed and the alternative is tried: the slot is free, the piece still on its way."""
-        if flight.source:
+    def free_slot(self, flight: Flight) -> None:
+        """The source sends this piece no more, or too slowly to be waited for."""
+        if flight.slot:
+            flight.slot = False
             flight.source.busy -= 1
-            flight.source = None
 
-    def touch_down(self, member: Member, piece: int, arrived: bool) -> Flight:
+    def despair(self, member: Member, piece: int) -> None:
+        """The piece may still come, but nobody should wait for it."""
+        flight = member.flights[piece]
+        self.free_slot(flight)
+        if flight.counted:
+            flight.counted = False
+            self._count(member.node.zone, 1 << piece, -1)
+
+    def touch_down(self, member: Member, piece: int, arrived: bool) -> None:
         """The piece is not on its way any more: it is there, or may be granted again."""
         flight = member.flights.pop(piece)
-        self.divert(flight)
-        node = member.node
-        node.taking -= 1
+        self.free_slot(flight)
+        member.node.taking -= 1
         bit = 1 << piece
-        if arrived and not (member.have & bit or member.whole or node.quarantined):
+        if arrived and flight.counted and not member.have & bit and not member.whole:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.
             member.have |= bit
             member.held += 1
             self._offer(member, member.offered | bit)
-            return flight
+            return
         if arrived:
             self.gain(member, bit)
         else:
             member.lacking |= bit & ~member.have
-        if not node.quarantined:
-            self._count(node.zone, bit, -1)
-        return flight
+        if flight.counted:
+            self._count(member.node.zone, bit, -1)
 
     def _offer(self, member: Member, pieces: int) -> None:
         """Set what others may take from `member`, and keep it among the holders while that is anything."""
         member.offered = pieces
-        offers = pieces != 0 and not member.node.quarantined
+        offers = pieces != 0 and not member.node.barred
         if offers == (member in self.holders):
             return
         for holders in (self.holders, self.zone(member.node.zone).holders):
@@ -283,14 +307,11 @@ class Swarm:
             else:
                 holders.discard(member)
 
-    def _count_all(self, member: Member, by: int) -> None:
-        zone = member.node.zone
+    def _count_held(self, member: Member, by: int) -> None:
         if member.whole:
-            self._count_whole(zone, by)
+            self._count_whole(member.node.zone, by)
         else:
-            self._count(zone, member.offered, by)
-        for piece in member.flights:
-            self._count(zone, 1 << piece, by)
+            self._count(member.node.zone, member.offered, by)
 
     def _count(self, zone: str, pieces: int, by: int) -> None:
         here = self.zone(zone).copies
