@@ -14,7 +14,9 @@ WORKDIR /build
 # pip and setuptools stay in an environment of their own, which goes no further.
 RUN python3 -m venv tools && python3 -m venv --without-pip /opt/darner
 COPY requirements.txt requirements-dev.txt ./
-RUN tools/bin/pip --python /opt/darner/bin/python install --require-hashes --requirement requirements.txt
+# The client's second form, for asyncio, would be a third of the image, and nothing imports it.
+RUN tools/bin/pip --python /opt/darner/bin/python install --require-hashes --requirement requirements.txt \
+    && rm -r /opt/darner/lib/python3.*/site-packages/kubernetes/aio
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.txt > setuptools.txt \
     && tools/bin/pip install --require-hashes --requirement setuptools.txt
 COPY pyproject.toml README.md LICENSE ./

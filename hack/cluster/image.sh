@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Prints the path of an archive that holds Darner's image, and builds it first if this tree's has not been built yet: half a minute the
+# first time, seconds after a change of the code.
+#
+# The project's Dockerfile on a base of Debian's Python, without a registry: mmdebstrap fetches the packages, pip the wheels, and
+# buildah puts both together with no network. Kept in ${DARNER_CACHE:-~/.cache/darner}/image under names that change with whatever
+# they are made from. Messages go to standard error.
+set -euo pipefail
+
+self=$(readlink -f "$0")
+tree=$(readlink -f "${self%/*}/../..")
+cache=${DARNER_CACHE:-$HOME/.cache/darner}/image
+name=${1:-darner.dev/darner:$(awk '$1 == "appVersion:" { gsub(/"/, "", $2); print $2 }' "$tree/charts/darner/Chart.yaml")}
+suite=bookworm python=3.11
+storage_kilobytes_max=4000000 archives_max=4
+
+digest() { cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12; }
+
+# What the image is made of is taken aside first: somebody may be editing the tree.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+(cd "$tree" && tar --create --exclude __pycache__ Dockerfile .dockerignore LICENSE README.md pyproject.toml requirements*.txt \
+    agent supernode webhook) | tar --extract --directory "$context"
+archive=$cache/darner-$(
+    digest "$context"
+    sha256sum <"$self" | cut -c1-6
+    sha256sum <<<"$name" | cut -c1-6
+)
+archive=${archive//$'\n'/-}.tar
+if [ -e "$archive" ]; then
+    touch "$archive"
+    echo "$archive"
+    exit
+fi
+
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9 # two clusters may ask at the same time
+
+base=$cache/base-$suite-$(sha256sum <"$self" | cut -c1-12).tar
+if [ ! -e "$base" ]; then
+    echo "image.sh: making a base of Debian $suite's Python" >&2
+    # Unpacked and no more: an image needs no package manager. What maintainer scripts would have done is done here.
+    mmdebstrap --quiet --format=tar --variant=extract --include=base-files,ca-certificates,coreutils,dash,libc-bin,netbase,python3,python3-venv,sed \
+        --extract-hook='cat "$1"/usr/share/ca-certificates/*/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"' \
+        --extract-hook='printf "root:x:0:0::/root:/bin/sh\nnonroot:x:65532:65532::/:/bin/sh\n" >"$1/etc/passwd"' \
+        --extract-hook='printf "root:x:0:\nnonroot:x:65532:\n" >"$1/etc/group"' \
+        --extract-hook='ln -sf dash "$1/bin/sh"' \
+        --extract-hook='cd "$1" && rm -rf usr/share/doc usr/share/info usr/share/locale usr/share/man usr/lib/*/gconv var/cache/*' \
+        --extract-hook='cd "$1" && rm -rf boot usr/share/bash-completion usr/share/lintian usr/lib/python'$python'/pydoc_data var/lib/dpkg' \
+        "$suite" "$base.part" >&2
+    rm -f "$cache"/base-*.tar # of earlier forms of this script
+    mv "$base.part" "$base"
+fi
+
+sed -n '/^setuptools==/,/[^\\]$/p' "$context/requirements-dev.txt" | cat "$context/requirements.txt" - >"$context.wheels"
+wheels=$cache/wheels-$python-$(sha256sum <"$context.wheels" | cut -c1-12)
+if [ ! -e "$wheels" ]; then
+    echo "image.sh: downloading the wheels" >&2
+    rm -rf "$wheels.part"
+    "$tree/.venv/bin/python" -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+        --python-version $python --requirement "$context.wheels" --dest "$wheels.part" >&2
+    mv "$wheels.part" "$wheels"
+fi
+rm "$context.wheels"
+
+echo "image.sh: building $name" >&2
+storage=$cache/storage
+if [ -e "$storage" ] && (($(du -sk "$storage" | cut -f1) > storage_kilobytes_max)); then
+    rm -rf "$storage"
+fi
+export STORAGE_DRIVER=overlay BUILDAH_ISOLATION=chroot
+builder=(buildah --root "$storage" --runroot /run/darner-buildah)
+from=localhost/$(basename "$base" .tar)
+if ! "${builder[@]}" inspect --type image "$from" >/dev/null 2>&1; then
+    mkdir "$context/base"
+    ln "$base" "$context/base/base.tar" 2>/dev/null || cp "$base" "$context/base/base.tar"
+    printf 'FROM scratch\nADD base.tar /\n' | "${builder[@]}" build --quiet --tag "$from" --file - "$context/base" >/dev/null
+    rm -r "$context/base"
+fi
+"${builder[@]}" build --quiet --layers --tag "$name" --volume "$wheels:/wheels:ro" --build-arg BASE="$from" \
+    --build-arg PIP_NO_INDEX=1 --build-arg PIP_FIND_LINKS=/wheels --build-arg PIP_INDEX_URL= --build-arg PIP_CERT= "$context" >/dev/null
+rm -f "$archive.part"
+"${builder[@]}" push --quiet "$name" "docker-archive:$archive.part:$name" >&2
+mv "$archive.part" "$archive"
+find "$cache" -maxdepth 1 -name 'darner-*.tar' -printf '%T@ %p\n' | sort -rn | tail -n +$((archives_max + 1)) | cut -d' ' -f2- | xargs -r rm
+echo "$archive"
