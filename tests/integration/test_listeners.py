@@ -18,15 +18,7 @@ from hack.origin import Image, Origin
 
 LAYER = b"layer" * 200_000
 DIGEST = "sha256:" + hashlib.sha256(LAYER).hexdigest()
-DATA_PATH = (
-    "agent.registry",
-    "agent.upload",
-    "agent.download",
-    "agent.store",
-    "agent.origin",
-    "agent.transfer",
-    "agent.listener",
-)
+DATA_PATH = ("agent.registry", "agent.upload", "agent.download", "agent.store", "agent.origin", "agent.listener")
 ASGI = ("uvicorn", "starlette", "fastapi")
 
 
