@@ -9,6 +9,7 @@ import json
 import re
 import ssl
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import jsonpatch
 from hack.lab.process import Process
 from webhook.policy import Policy
 from webhook.review import answer, decide, read
-from webhook.rewrite import ORIGINAL_IMAGES
+from webhook.rewrite import ORIGINAL_IMAGES, Gate
 
 LOCAL = "127.0.0.1:65001/"
 
@@ -61,10 +62,10 @@ def review(subject: Any, operation: str = "CREATE", namespace: str = "shop", **r
     }
 
 
-def respond(document: dict[str, Any], policy: Policy | None = None) -> dict[str, Any]:
+def respond(document: dict[str, Any], policy: Policy | None = None, gates: Sequence[Gate] = ()) -> dict[str, Any]:
     """The response to a question, by the pure code alone."""
     admission = read(json.dumps(document).encode())
-    answered = answer(admission, decide(admission, policy or Policy()))
+    answered = answer(admission, decide(admission, policy or Policy(), gates))
     assert (answered["apiVersion"], answered["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response: dict[str, Any] = answered["response"]
     assert response["allowed"] is True
@@ -83,8 +84,8 @@ def applied(subject: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]
     return result
 
 
-def admitted(subject: dict[str, Any], policy: Policy | None = None, **request: Any) -> dict[str, Any]:
-    return applied(subject, respond(review(subject, **request), policy))
+def admitted(subject: dict[str, Any], policy: Policy | None = None, gates: Sequence[Gate] = (), **request: Any) -> dict[str, Any]:
+    return applied(subject, respond(review(subject, **request), policy, gates))
 
 
 def originals(subject: dict[str, Any]) -> dict[str, Any]:

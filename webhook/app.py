@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from webhook.metrics import ADMISSION_SECONDS, ADMISSIONS, LEFT_ALONE, REWRITTEN_IMAGES
 from webhook.policy import Policy
 from webhook.review import BadReview, answer, decide, read, unchanged
-from webhook.rewrite import Outcome
+from webhook.rewrite import Gate, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ DISCARDED_BYTES_MAX = 32 << 20
 BODY_SECONDS_MAX = 5.0
 
 
-def admission_app(policy: Policy) -> FastAPI:
+def admission_app(policy: Policy, gates: Sequence[Gate] = ()) -> FastAPI:
     app = FastAPI(title="darner webhook", openapi_url=None)
 
     @app.post("/mutate")
     async def mutate(request: Request) -> Response:
         with ADMISSION_SECONDS.time():
             try:
-                return _json(200, _answer(await _body(request), policy))
+                return _json(200, _answer(await _body(request), policy, gates))
             except BadReview as refused:
                 ADMISSIONS.labels("bad-request").inc()
                 return _json(refused.status, {"error": str(refused)})
@@ -65,10 +65,10 @@ def health_app(unready: Callable[[], str | None]) -> FastAPI:
     return app
 
 
-def _answer(body: bytes, policy: Policy) -> dict[str, Any]:
+def _answer(body: bytes, policy: Policy, gates: Sequence[Gate]) -> dict[str, Any]:
     admission = read(body)
     try:
-        outcome = decide(admission, policy)
+        outcome = decide(admission, policy, gates)
         answered = answer(admission, outcome)
     except Exception:
         log.exception("a pod in namespace %r is admitted as it is, because its review failed", admission.namespace)

@@ -14,7 +14,18 @@ from typing import Any
 
 from agent.errors import DarnerError
 from webhook.policy import Policy
-from webhook.rewrite import Left, Outcome, Pod, Reason, mapping_at, rewrite_ephemeral_containers, rewrite_pod, text_at
+from webhook.rewrite import (
+    Gate,
+    Left,
+    Outcome,
+    Pod,
+    Reason,
+    mapping_at,
+    pull_secrets,
+    rewrite_ephemeral_containers,
+    rewrite_pod,
+    text_at,
+)
 
 API_VERSION = "admission.k8s.io/v1"
 WARNINGS_MAX = 8
@@ -69,7 +80,7 @@ def read(body: bytes) -> Admission:
     )
 
 
-def decide(admission: Admission, policy: Policy) -> Outcome:
+def decide(admission: Admission, policy: Policy, gates: Sequence[Gate] = ()) -> Outcome:
     """What to do with the object in question: nothing, unless it is a pod that is being created or given ephemeral containers."""
     if admission.kind != "Pod":
         return _unasked("only pods are rewritten; the webhook's configuration should name pods alone")
@@ -81,8 +92,8 @@ def decide(admission: Admission, policy: Policy) -> Outcome:
     if admission.dry_run:
         return Outcome(left=(Left("pod", Reason.DRY_RUN, "a dry run is shown the pod under its own names"),))
     if question[0] == "CREATE":
-        return rewrite_pod(admission.pod, admission.namespace, policy)
-    return rewrite_ephemeral_containers(admission.pod, admission.before, admission.namespace, policy)
+        return rewrite_pod(admission.pod, admission.namespace, policy, gates)
+    return rewrite_ephemeral_containers(admission.pod, admission.before, admission.namespace, policy, gates)
 
 
 def answer(admission: Admission, outcome: Outcome) -> dict[str, Any]:
@@ -94,7 +105,7 @@ def answer(admission: Admission, outcome: Outcome) -> dict[str, Any]:
     if outcome.warnings:
         response["warnings"] = _warnings(outcome.warnings)
     if outcome.decision:
-        # In the audit log too, because a pod of which nothing is rewritten stays as it is, without an annotation of ours.
+        # In the audit log too, because a pod of which nothing was to be rewritten stays as it is, without an annotation of ours.
         response["auditAnnotations"] = {"decision": outcome.decision}
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
@@ -110,27 +121,35 @@ def patch(pod: Pod, outcome: Outcome) -> list[Operation]:
     operations: list[Operation] = []
     for item in outcome.rewrites:
         operations += _replacement(item.place.pointer, item.original, item.local)
-    return operations + _annotation_operations(pod, outcome.annotations)
+    operations += [
+        {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": name}}
+        for name in outcome.pull_secrets
+        if name not in pull_secrets(pod)
+    ]
+    changed = {"annotations": outcome.annotations, "labels": outcome.labels}
+    if any(changed.values()) and not isinstance(pod.get("metadata"), Mapping):
+        operations.append({"op": "add", "path": "/metadata", "value": {}})
+    for field, entries in changed.items():
+        operations += _entry_operations(f"/metadata/{field}", mapping_at(mapping_at(pod, "metadata"), field), entries)
+    return operations
 
 
-def _annotation_operations(pod: Pod, changed: Mapping[str, str | None]) -> list[Operation]:
-    present = mapping_at(mapping_at(pod, "metadata"), "annotations")
+def _entry_operations(pointer: str, present: Mapping[str, str], changed: Mapping[str, str | None]) -> list[Operation]:
+    """For a map of texts, such as the annotations; None: the entry is removed."""
     wanted = {name: value for name, value in changed.items() if value is not None}
     if wanted and not present:
-        if not isinstance(pod.get("metadata"), Mapping):
-            return [{"op": "add", "path": "/metadata", "value": {"annotations": wanted}}]
-        return [{"op": "add", "path": "/metadata/annotations", "value": wanted}]
+        return [{"op": "add", "path": pointer, "value": wanted}]
     operations: list[Operation] = []
     for name, value in changed.items():
-        pointer = "/metadata/annotations/" + name.replace("~", "~0").replace("/", "~1")
+        entry = f"{pointer}/" + name.replace("~", "~0").replace("/", "~1")
         if value == present.get(name):
             continue
         if name not in present:
-            operations.append({"op": "add", "path": pointer, "value": value})
+            operations.append({"op": "add", "path": entry, "value": value})
         elif value is None:
-            operations += [{"op": "test", "path": pointer, "value": present[name]}, {"op": "remove", "path": pointer}]
+            operations += [{"op": "test", "path": entry, "value": present[name]}, {"op": "remove", "path": entry}]
         else:
-            operations += _replacement(pointer, present[name], value)
+            operations += _replacement(entry, present[name], value)
     return operations
 
 

@@ -1,13 +1,14 @@
 """Which image names of a pod are rewritten, to what, and in words why the others are not.
 
 Pure: a pod as the API server sends it goes in, an `Outcome` comes out, and the pod is never changed. It decides about names
-alone; how a decision becomes a patch is `webhook.review`'s, and what a name looks like is `agent.reference`'s.
+alone, and asks the gates that it is given whether now is the time; how a decision becomes a patch is `webhook.review`'s, and
+what a name looks like is `agent.reference`'s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -18,6 +19,8 @@ from webhook.policy import Policy
 INJECT = "darner.dev/inject"
 ORIGINAL_IMAGES = "darner.dev/original-images"
 DECISION = "darner.dev/decision"
+REWRITTEN = "darner.dev/rewritten"
+"""Label, so that whoever looks after rewritten pods need not look at all others."""
 MIRROR_POD = "kubernetes.io/config.mirror"
 OPERATING_SYSTEM = "kubernetes.io/os"
 
@@ -46,6 +49,9 @@ class Reason(StrEnum):
     EXCLUDED_IMAGE = "excluded-image"
     NOT_A_NAME = "not-a-name"
     TOO_LARGE = "too-large"
+    AGENT_NOT_READY = "agent-not-ready"
+    AGENTS_UNKNOWN = "agents-unknown"
+    NO_PULL_SECRET = "no-pull-secret"  # noqa: S105 (a reason, not a password)
 
 
 SURPRISING = frozenset({Reason.NOT_A_POD, Reason.NOT_A_NAME, Reason.TOO_LARGE})
@@ -100,6 +106,9 @@ class Outcome:
     left: tuple[Left, ...] = ()
     annotations: Mapping[str, str | None] = field(default_factory=dict)
     """Those that are to change; None: removed."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pull_secrets: tuple[str, ...] = ()
+    """Names that the pod is to be given besides its own."""
 
     @property
     def decision(self) -> str:
@@ -111,22 +120,27 @@ class Outcome:
         return tuple(str(left) for left in self.left if left.reason in SURPRISING)
 
 
-def rewrite_pod(pod: Pod, namespace: str, policy: Policy) -> Outcome:
+Gate = Callable[[str, Pod, Sequence[Rewrite]], Iterable[Left]]
+"""Asked about a namespace's pod and what would be rewritten; tells which of that (`pod`: all) stays this time, and why."""
+
+
+def rewrite_pod(pod: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] = ()) -> Outcome:
     """What to do with a pod that is being created."""
     whole = _whole_pod(pod, namespace, policy)
     if whole:
         return Outcome(left=(whole,))
-    return _decide(pod, tuple(places(pod, EVERY_KIND)), policy)
+    outcome = _decide(pod, namespace, tuple(places(pod, EVERY_KIND)), policy, gates)
+    return replace(outcome, labels={REWRITTEN: "true"}) if outcome.rewrites else outcome
 
 
-def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: Policy) -> Outcome:
+def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] = ()) -> Outcome:
     """What to do with the ephemeral containers that a pod is being given; nothing else of a pod may change after its creation."""
     whole = _whole_pod(pod, namespace, policy)
     if whole:
         return Outcome(left=(whole,))
     present = {place.name for place in places(before, ("ephemeralContainers",))}
     added = tuple(place for place in places(pod, ("ephemeralContainers",)) if place.name not in present)
-    outcome = _decide(pod, added, policy)
+    outcome = _decide(pod, namespace, added, policy, gates)
     # What was decided when the pod was created stays. (API servers of today drop an update's annotations; its containers count.)
     return replace(outcome, annotations={name: text for name, text in outcome.annotations.items() if name == ORIGINAL_IMAGES})
 
@@ -149,6 +163,13 @@ def places(pod: Pod, kinds: tuple[str, ...]) -> Iterator[Place]:
             )
 
 
+def pull_secrets(pod: Pod) -> tuple[str, ...]:
+    """The names of the pod's pull secrets, each once; its service account's are among them before a webhook sees the pod."""
+    items = mapping_at(pod, "spec").get("imagePullSecrets")
+    names = (text_at(item, "name") for item in (items if isinstance(items, list) else ()) if isinstance(item, Mapping))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
 def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
     """Why the whole pod is left alone, if it is."""
     metadata, spec = mapping_at(pod, "metadata"), mapping_at(pod, "spec")
@@ -166,23 +187,24 @@ def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
     return None
 
 
-def _decide(pod: Pod, candidates: tuple[Place, ...], policy: Policy) -> Outcome:
+def _decide(pod: Pod, namespace: str, candidates: tuple[Place, ...], policy: Policy, gates: Sequence[Gate]) -> Outcome:
     originals = _original_images(pod)
-    rewrites: list[Rewrite] = []
-    left: list[Left] = []
-    for place in candidates:
-        if str(place) in originals:
-            continue
-        decided = _decide_place(place, policy)
-        if isinstance(decided, Left):
-            left.append(decided)
-        else:
-            rewrites.append(decided)
+    decided = [_decide_place(place, policy) for place in candidates if str(place) not in originals]
+    rewrites = [item for item in decided if isinstance(item, Rewrite)]
+    left = [item for item in decided if isinstance(item, Left)]
     if not rewrites:
         return Outcome(left=tuple(left))
-    originals |= {str(item.place): item.original for item in rewrites}
+    for gate in gates:
+        refused = list(gate(namespace, pod, rewrites)) if rewrites else []
+        left += refused
+        names = {item.where for item in refused}
+        rewrites = [] if "pod" in names else [item for item in rewrites if item.place.where not in names]
     outcome = Outcome(tuple(rewrites), tuple(left))
-    annotations = {ORIGINAL_IMAGES: _original_images_text(originals), DECISION: outcome.decision or None}
+    # Also when every rewrite had to stay this time: whoever wonders why finds the reason on the pod.
+    annotations: dict[str, str | None] = {DECISION: outcome.decision or None}
+    if rewrites:
+        originals |= {str(item.place): item.original for item in rewrites}
+        annotations[ORIGINAL_IMAGES] = _original_images_text(originals)
     if _annotation_bytes(pod, annotations) > ANNOTATIONS_BYTES_MAX:
         return Outcome(left=(Left("pod", Reason.TOO_LARGE, "its annotations have no room for the original images"),))
     return replace(outcome, annotations=annotations)

@@ -68,7 +68,7 @@ def test_a_pod_of_nearly_3_mib_is_rewritten(webhook: RunningWebhook) -> None:
 
 def test_a_text_that_no_utf8_can_hold_is_answered_all_the_same(webhook: RunningWebhook) -> None:
     response = webhook.ask(review(pod(container("\ud800", "nginx"), container("b", "\udfff")), uid="\ud800"))
-    assert len(operations(response)) == 3
+    assert len(operations(response)) == 4
     assert "is not a repository" in response["warnings"][0]
 
 

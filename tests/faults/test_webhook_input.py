@@ -30,6 +30,7 @@ def test_init_sidecar_and_ephemeral_containers_and_image_volumes_are_rewritten_a
     expected["spec"]["volumes"][0]["image"]["reference"] = LOCAL + "ghcr.io/a/v"
     after = admitted(subject)
     assert set(after["metadata"].pop("annotations")) == {"darner.dev/original-images"}
+    assert after["metadata"].pop("labels") == {"darner.dev/rewritten": "true"}
     assert after == expected
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tests.webhook_lab import LOCAL, container, operations, pod, respond, review
-from webhook.review import WARNING_LENGTH_MAX, WARNINGS_MAX
-from webhook.rewrite import ORIGINAL_IMAGES
+from tests.webhook_lab import LOCAL, admitted, container, operations, pod, respond, review
+from webhook.review import WARNING_LENGTH_MAX, WARNINGS_MAX, patch, read
+from webhook.rewrite import ORIGINAL_IMAGES, Outcome
 
 
 def test_an_answer_has_a_patch_type_only_with_a_patch() -> None:
@@ -20,12 +20,12 @@ def test_an_answer_has_a_patch_type_only_with_a_patch() -> None:
 def test_every_replacement_is_tested_first() -> None:
     stale = json.dumps({"containers": {"a": "other"}})
     subject = pod(container("a", "nginx"), container("b", "redis"), metadata={"annotations": {ORIGINAL_IMAGES: stale}})
-    patch = operations(respond(review(subject)))
-    assert [operation["op"] for operation in patch] == ["test", "replace"] * 3
-    for test, replace in zip(patch[::2], patch[1::2], strict=True):
+    replaced = operations(respond(review(subject)))
+    assert [operation["op"] for operation in replaced] == [*["test", "replace"] * 3, "add"]
+    for test, replace in zip(replaced[:-1:2], replaced[1::2], strict=True):
         assert test["path"] == replace["path"]
-    assert patch[0] == {"op": "test", "path": "/spec/containers/0/image", "value": "nginx"}
-    assert patch[4]["path"] == "/metadata/annotations/darner.dev~1original-images"
+    assert replaced[0] == {"op": "test", "path": "/spec/containers/0/image", "value": "nginx"}
+    assert replaced[4]["path"] == "/metadata/annotations/darner.dev~1original-images"
 
 
 def test_what_is_left_alone_is_told_to_the_audit_log() -> None:
@@ -40,3 +40,19 @@ def test_warnings_are_few_and_short() -> None:
     assert len(warnings) == WARNINGS_MAX + 1
     assert all(len(warning) <= WARNING_LENGTH_MAX for warning in warnings)
     assert warnings[-1] == f"darner: {50 - WARNINGS_MAX} more like these"
+
+
+def test_pull_secrets_are_appended_once_and_those_that_are_there_stay() -> None:
+    subject = pod(container("a", "nginx"), imagePullSecrets=[{"name": "registry"}, {"name": "darner-there"}])
+    outcome = Outcome(pull_secrets=("darner-registry", "darner-there"))
+    admission = read(json.dumps(review(subject)).encode())
+    assert patch(admission.pod, outcome) == [
+        {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": "darner-registry"}}
+    ]
+
+
+def test_a_pod_without_metadata_is_given_one() -> None:
+    subject = pod(container("a", "nginx"))
+    del subject["metadata"]
+    after = admitted(subject)
+    assert set(after["metadata"]) == {"annotations", "labels"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from tests.webhook_lab import LOCAL, admitted, applied, container, image_volume, originals, pod, respond, review
 from webhook.policy import Policy, pattern
-from webhook.rewrite import DECISION, ORIGINAL_IMAGES, Reason, rewrite_pod
+from webhook.rewrite import DECISION, ORIGINAL_IMAGES, REWRITTEN, Left, Pod, Reason, Rewrite, pull_secrets, rewrite_pod
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -44,6 +45,7 @@ def test_three_containers_two_init_containers_and_an_image_volume_come_back_rewr
     spec["initContainers"][1]["image"] = LOCAL + "localhost/proxy:1"
     spec["volumes"][1]["image"]["reference"] = LOCAL + "ghcr.io/shop/model:7"
     after = admitted(before)
+    assert after["metadata"]["labels"].pop(REWRITTEN) == "true"
     assert json.loads(after["metadata"]["annotations"].pop(ORIGINAL_IMAGES)) == {
         "containers": {
             "web": "nginx:1.27",
@@ -159,3 +161,58 @@ def test_images_are_included_and_excluded_by_registry_or_pattern(include: str, e
 def test_containers_with_names_that_no_api_server_accepts_are_shown_harmlessly() -> None:
     outcome = rewrite_pod(pod(container("a\r\nb\x1b[31m", "no name")), "shop", Policy())
     assert outcome.decision.isprintable()
+
+
+def refuse_redis(namespace: str, subject: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+    assert (namespace, subject["kind"]) == ("shop", "Pod")
+    yield from (Left(item.place.where, Reason.AGENTS_UNKNOWN, "not redis") for item in rewrites if item.original == "redis")
+
+
+def refuse_all(namespace: str, subject: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+    yield Left("pod", Reason.AGENT_NOT_READY, f"not now, none of {len(rewrites)}")
+
+
+def test_what_a_gate_refuses_stays_and_the_rest_is_rewritten() -> None:
+    after = admitted(pod(container("a", "nginx"), container("b", "redis")), gates=(refuse_redis,))
+    assert [item["image"] for item in after["spec"]["containers"]] == [LOCAL + "docker.io/library/nginx", "redis"]
+    assert after["metadata"]["annotations"][DECISION] == "containers/b: not redis"
+    assert after["metadata"]["labels"] == {REWRITTEN: "true"}
+    assert originals(after) == {"containers": {"a": "nginx"}}
+
+
+def test_a_pod_that_was_to_be_rewritten_and_could_not_be_says_why_and_is_otherwise_unchanged() -> None:
+    subject = pod(container("a", "nginx"), container("b", "redis"))
+    after = admitted(subject, gates=(refuse_redis, refuse_all, refuse_redis))
+    assert after["metadata"].pop("annotations") == {DECISION: "containers/b: not redis; pod: not now, none of 1"}
+    assert after == subject
+
+
+def test_gates_are_not_asked_about_a_pod_of_which_nothing_would_be_rewritten() -> None:
+    subject = pod(container("a", "redis", imagePullPolicy="Never"))
+    assert admitted(subject, gates=(refuse_all,)) == subject
+
+
+def test_a_pod_that_is_refused_twice_is_annotated_once_and_rewritten_when_the_gate_opens() -> None:
+    subject = pod(container("a", "nginx"))
+    once = admitted(subject, gates=(refuse_all,))
+    assert "patch" not in respond(review(once), gates=(refuse_all,))
+    after = admitted(once)
+    assert DECISION not in after["metadata"]["annotations"]
+    assert originals(after) == {"containers": {"a": "nginx"}}
+
+
+def test_a_refused_ephemeral_container_stays_without_a_word_on_the_running_pod() -> None:
+    before = admitted(pod(container("a", "nginx")))
+    given = copy.deepcopy(before)
+    given["spec"]["ephemeralContainers"] = [container("debug", "busybox")]
+    update = review(given, operation="UPDATE", subResource="ephemeralcontainers", oldObject=before)
+    response = respond(update, gates=(refuse_all,))
+    assert "patch" not in response
+    assert response["auditAnnotations"]["decision"] == "pod: not now, none of 1"
+
+
+def test_a_pods_pull_secrets_are_read_once_each_and_malformed_ones_never() -> None:
+    names: list[Any] = [{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": ""}, {}, None, "c", {"name": 7}]
+    assert pull_secrets(pod(imagePullSecrets=names)) == ("a", "b")
+    assert pull_secrets(pod(imagePullSecrets="a")) == ()
+    assert pull_secrets({}) == ()
