@@ -7,6 +7,7 @@ are fetched by threads that all downloads share. It goes on while anyone waits a
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -196,6 +197,9 @@ class Download:
                     self._leave_swarm()
                 case planner.Fetch(piece, digest, source):
                     self._begin_fetch(piece, digest, source)
+                case planner.Confirm(piece, digest):
+                    if self._blob:
+                        self._blob.confirm(piece, digest)
                 case planner.Tell(done, window):
                     self._tell(done, window)
                 case planner.FetchOrigin(first, end):
@@ -226,16 +230,17 @@ class Download:
 
     def _open_swarm(self) -> None:
         self._leave_swarm()
-        for channel in self._all.swarm.owners(self.digest)[:1]:
+        for channel in self._all.swarm.owners(self.digest):
             checked = self._blob.checked if self._blob else 0
             self._channel = channel
             try:
                 channel.open(self.digest, self._registry, self._repository, checked, self._planner.readers, self._heard)
             except ChannelError as error:
                 log.info("%s", error)
+                self._leave_swarm()
             else:
                 return
-        self._events.put(planner.SwarmLost())
+        self._events.put(planner.NoSwarm())
 
     def _leave_swarm(self) -> None:
         if self._channel:
@@ -250,7 +255,7 @@ class Download:
         match message:
             case wire.Task():
                 return self._task_opened(message)
-            case wire.Grant():
+            case wire.Grant() if message.task == self._task:
                 granted = [
                     planner.GrantedPiece(item.piece, item.digest, item.source, item.alternative) for item in message.pieces
                 ]
@@ -260,8 +265,10 @@ class Download:
                 if message.corrupt:
                     self._error = self._error or DigestError(message.reason)
                 return planner.SwarmFailed()
-            case _:
+            case wire.Seeding() if message.task == self._task:
                 return planner.StillSeeding()
+            case _:  # of a swarm that was left meanwhile
+                return planner.Tick()
 
     def _task_opened(self, message: wire.Task) -> planner.Event:
         try:
@@ -278,7 +285,7 @@ class Download:
         return planner.TaskOpened(message.task)
 
     def _tell(self, done: tuple[planner.Outcome, ...], window: int) -> None:
-        outcomes = [wire.Done(item.piece, item.source, int(item.seconds * 1000), item.verdict) for item in done]
+        outcomes = [wire.Done(item.piece, item.source, math.ceil(item.seconds * 1000), item.verdict) for item in done]
         if self._channel:
             try:
                 self._channel.send(wire.Report(self._task, outcomes, window, list(self._planner.readers)))
