@@ -1,9 +1,11 @@
 # Few targets, each a short script in hack/. `make demo` and `make test` need nothing but Python 3.11 to begin with.
-.PHONY: help venv demo test check
+.PHONY: help venv demo test check e2e cluster-up cluster-down
 
 help:
 	@echo 'make demo    pull an image through a small swarm on this machine, and see where each byte came from'
 	@echo 'make test    install what the tests need (Debian packages too, when root) and run all of them'
+	@echo 'make e2e     the same in a real Kubernetes cluster on this machine; takes root and, the first time, ten minutes more'
+	@echo 'make cluster-up, make cluster-down    that cluster, to try things in; NODES=3, and docs/cluster.md'
 	@echo 'make check   style, types, import contracts and the chart: everything that runs no test'
 	@echo 'make venv    .venv with the pinned requirements and .venv/bin/darner'
 
@@ -18,6 +20,21 @@ demo: venv
 test: venv
 	@hack/setup.sh
 	@.venv/bin/python -m pytest $(TESTS)
+
+# make e2e K8S=v1.34.4 runs them on another version of Kubernetes.
+e2e: venv
+	@hack/setup.sh
+	@.venv/bin/python -m pytest tests/e2e -m e2e $(if $(K8S),--kubernetes=$(K8S)) $(TESTS)
+
+# Also K8S=v1.34.4, CONTAINERD=1.6,2 (a list goes round the nodes), MBIT=100 (the rate of every link), CLUSTER=1 (several at once).
+cluster-up: venv
+	@hack/setup.sh
+	@.venv/bin/python -m hack.cluster $(if $(CLUSTER),--cluster $(CLUSTER)) up $(if $(NODES),--nodes $(NODES)) \
+		$(if $(K8S),--kubernetes $(K8S)) $(if $(CONTAINERD),--containerd $(CONTAINERD)) $(if $(MBIT),--mbit $(MBIT)) \
+		--load "$$(hack/cluster/image.sh)"
+
+cluster-down: venv
+	@.venv/bin/python -m hack.cluster $(if $(CLUSTER),--cluster $(CLUSTER)) down
 
 check: venv
 	@hack/check.sh

@@ -7,6 +7,8 @@ set -euo pipefail
 declare -A package_of=(
     [containerd]=containerd [ctr]=containerd [runc]=runc [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci
     [ip]=iproute2 [jq]=jq [git]=git [curl]=curl
+    [iptables]=iptables [nft]=nftables [conntrack]=conntrack [ipset]=ipset [socat]=socat [openssl]=openssl
+    [buildah]=buildah [mmdebstrap]=mmdebstrap
 )
 
 missing=()
@@ -18,6 +20,7 @@ else
     done
     # The rootfs of test images is this one file, so it has to be the static build.
     dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
+    [[ -x /usr/lib/cni/bridge ]] || missing+=(containernetworking-plugins)
 fi
 
 install_packages() {
