@@ -218,6 +218,12 @@ class Swarm:
             self._count(member.node.zone, new, 1)
         self._offer(member, member.offered | new)
 
+    def begin_anew(self, member: Member, have: int) -> None:
+        """`member`, which took nothing, says what it has; whatever it had before is forgotten."""
+        self.lose(member, self.everything)
+        member.have, member.held, member.lacking = 0, 0, self.everything
+        self.gain(member, have)
+
     def lose(self, member: Member, pieces: int) -> None:
         """Others are not sent to `member` for these pieces any more; it is still not granted them."""
         if member.whole:

@@ -1,0 +1,153 @@
+"""What becomes of granted pieces: arrivals, failures and silence, booked into the state in `supernode.swarm`.
+
+From the same reports it learns how fast a source is, and which source seems to be dead. Every function says which sources have a
+free slot after it; what to do with that is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf
+
+from agent.wire import CORRUPT, MISSING, SEED, STALLED, UNREACHABLE
+from supernode.events import Limits
+from supernode.swarm import Member, Node, Swarm
+
+PIECE_SECONDS_MIN = 1e-4
+"""A report that claims less is taken for this."""
+SERVICE_WEIGHT, PIECE_WEIGHT = 0.2, 0.02
+"""Of the newest piece in what is known of a source's and of a swarm's pace."""
+
+Freed = dict[Node, None]
+"""Sources with a free slot, in the order in which they got it."""
+
+
+class Books:
+    def __init__(self, limits: Limits, seed: Node) -> None:
+        self._limits = limits
+        self._seed = seed
+
+    def arrived(self, member: Member, piece: int, source: int, seconds: float, now: float, freed: Freed) -> bool:
+        """A node has a piece. False when that is not new."""
+        swarm, flight = member.swarm, member.flights.get(piece)
+        member.lost.discard(piece)
+        if flight is None:
+            if member.have >> piece & 1:
+                return False
+            swarm.gain(member, 1 << piece)  # later than we waited, or not from us
+        else:
+            freed[flight.source] = None
+            if flight.source.number == source:
+                self._delivered(swarm, flight.source, min(max(seconds, PIECE_SECONDS_MIN), self._limits.grant_seconds_max), now)
+            swarm.touch_down(member, piece, arrived=True)
+        swarm.moved = now
+        return True
+
+    def failed(self, member: Member, piece: int, source: int, verdict: int, now: float, freed: Freed) -> bool:
+        """A source did not give a piece. False when that is not new.
+
+        The piece is on its way from the alternative then, if there is one; if that has failed too, it may be granted again.
+        """
+        swarm, flight = member.swarm, member.flights.get(piece)
+        if flight is None:
+            news = piece in member.lost
+            member.lost.discard(piece)
+            return news
+        if source not in (flight.source.number, flight.alternative) or (flight.turned and source != flight.alternative):
+            return False
+        lasting = verdict == CORRUPT and source != SEED
+        member.shunned[source] = inf if lasting else now + self._limits.retry_seconds
+        holder = swarm.members.get(source)
+        if holder is not None and verdict == MISSING:
+            swarm.lose(holder, 1 << piece)
+        if holder is not None and verdict in (STALLED, UNREACHABLE):
+            self._suspect(holder.node, self.patience(swarm), now)
+        freed[flight.source] = None
+        freed[self._seed] = None  # it may be the only one who has the piece now
+        if source == flight.alternative:
+            swarm.touch_down(member, piece, arrived=False)
+        else:
+            swarm.free_slot(flight)
+            flight.turned, flight.since = True, now
+        return True
+
+    def patience(self, swarm: Swarm) -> float:
+        """How many seconds a piece may take before somebody else should have the slot that it takes."""
+        limits = self._limits
+        if not swarm.piece_seconds:
+            return limits.grant_seconds_max
+        return min(limits.grant_seconds_max, max(limits.slot_seconds_min, limits.slot_patience * swarm.piece_seconds))
+
+    def look_at_flights(self, member: Member, now: float, freed: Freed) -> None:
+        """Take the slots back of grants that take too long, and count those as lost that were not heard of for very long."""
+        limits, swarm = self._limits, member.swarm
+        patience = self.patience(swarm)
+        for piece, flight in list(member.flights.items()):
+            if now - flight.since < patience:
+                continue
+            if flight.slot or flight.counted:
+                asked = flight.alternative if flight.turned else flight.source.number
+                member.shunned[asked] = max(member.shunned.get(asked, -inf), now + limits.retry_seconds)
+                freed[flight.source] = None
+                swarm.despair(member, piece)
+                if not flight.turned:
+                    self._suspect(flight.source, patience, now)
+            if now - flight.since >= limits.grant_seconds_max:
+                swarm.touch_down(member, piece, arrived=False)
+                member.lost.add(piece)
+
+    def close(self, member: Member) -> Freed:
+        """A node takes no more."""
+        swarm = member.swarm
+        freed: Freed = {}
+        for piece in list(member.flights):
+            freed[member.flights[piece].source] = None
+            swarm.touch_down(member, piece, arrived=False)
+        member.open, member.want, member.urgent = False, 0, 0
+        member.shunned.clear()
+        member.lost.clear()
+        swarm.parked.discard(member)
+        swarm.takers.pop(member.node.number, None)
+        freed[self._seed] = None  # what was on its way may be nowhere else
+        return freed
+
+    def forget(self, member: Member) -> Freed:
+        """A node is neither taker nor source in a swarm any more."""
+        freed = self.close(member)
+        member.swarm.lose(member, member.swarm.everything)
+        member.node.members.pop(member.swarm.number, None)
+        member.swarm.members.pop(member.node.number, None)
+        return freed
+
+    def bar(self, node: Node) -> None:
+        """What a node has is no copy for others now."""
+        if not node.barred:
+            node.barred = True
+            for member in node.members.values():
+                member.swarm.bar(member)
+
+    def admit(self, node: Node, now: float) -> None:
+        """A source again, unless there is still a reason why it is none."""
+        if node.barred and not node.quarantined and node.suspected_until <= now:
+            node.barred = False
+            for member in node.members.values():
+                member.swarm.admit(member)
+
+    def _suspect(self, node: Node, patience: float, now: float) -> None:
+        """It failed somebody: is it dead? Who delivers to others meanwhile is not, whatever one taker says."""
+        if node is not self._seed and now - node.delivered_at >= patience:
+            node.suspected_until = now + self._limits.retry_seconds
+            self.bar(node)
+
+    def _delivered(self, swarm: Swarm, source: Node, seconds: float, now: float) -> None:
+        """A source is alive; and how many pieces does it need in hand so that its link never waits for us?"""
+        source.delivered_at = now
+        if source.suspected_until > now:
+            source.suspected_until = now
+            self.admit(source, now)
+        service = seconds / max(1, source.busy)
+        if source.service_seconds:
+            service = source.service_seconds + (service - source.service_seconds) * SERVICE_WEIGHT
+        source.service_seconds = service
+        swarm.piece_seconds += (seconds - swarm.piece_seconds) * (PIECE_WEIGHT if swarm.piece_seconds else 1.0)
+        slots = 1 + ceil(self._limits.turnaround_seconds / service)
+        source.slots = min(source.slots_max, max(source.slots_min, slots))
