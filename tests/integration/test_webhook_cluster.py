@@ -6,19 +6,16 @@ The real API server has its turn in the tests of the cluster; here it is late, r
 from __future__ import annotations
 
 import base64
-import json
 import re
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import jsonpatch
 import pytest
-import yaml
 
 from hack.lab.process import wait_until
+from tests.webhook_api import ApiServer, running
 from tests.webhook_lab import RunningWebhook, container, pod, review
 from webhook.cluster import Cluster
 from webhook.server import with_swarm_key
@@ -29,96 +26,10 @@ SECRETS = "/api/v1/namespaces/darner-system/secrets"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
-class ApiServer(ThreadingHTTPServer):
-    """What the webhook asks of an API server, with its status codes."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.objects: dict[str, dict[str, Any]] = {}
-        self.lock = threading.Lock()
-        self.version = 0
-        self.refusal = 0
-        self.requests: list[str] = []
-
-    def put(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
-        self.version += 1
-        document.setdefault("metadata", {})["resourceVersion"] = str(self.version)
-        self.objects[path] = document
-        return document
-
-    def secret(self, name: str) -> dict[str, bytes]:
-        return {key: base64.b64decode(text) for key, text in self.objects[f"{SECRETS}/{name}"]["data"].items()}
-
-    def kubeconfig(self, path: Path) -> Path:
-        cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.server_port}"}}
-        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-        users = [{"name": "u", "user": {"token": "t"}}]
-        document = {"apiVersion": "v1", "kind": "Config", "current-context": "c"}
-        path.write_text(yaml.safe_dump(document | {"clusters": [cluster], "contexts": [context], "users": users}))
-        return path
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: ApiServer
-    protocol_version = "HTTP/1.1"
-
-    def answer(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def fail(self, status: int) -> None:
-        self.answer(status, {"kind": "Status", "status": "Failure", "code": status})
-
-    def do_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        document = json.loads(body) if body else {}
-        api = self.server
-        with api.lock:
-            api.requests.append(f"{self.command} {self.path}")
-            found = api.objects.get(self.path)
-            if api.refusal:
-                self.fail(api.refusal)
-            elif self.command == "POST":
-                path = f"{self.path}/{document['metadata']['name']}"
-                if path in api.objects:
-                    self.fail(409)
-                else:
-                    self.answer(201, api.put(path, document))
-            elif found is None:
-                self.fail(404)
-            elif self.command == "GET":
-                self.answer(200, found)
-            elif self.command == "PUT" and document["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
-                self.fail(409)
-            elif self.command == "PUT" and document["type"] != found["type"]:
-                self.fail(422)
-            elif self.command == "PUT":
-                self.answer(200, api.put(self.path, document))
-            elif self.command == "PATCH" and self.headers["Content-Type"] == "application/json-patch+json":
-                self.answer(200, api.put(self.path, jsonpatch.apply_patch(found, document)))
-            else:
-                self.fail(405)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_any  # noqa: N815 (the names that BaseHTTPRequestHandler looks for)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
