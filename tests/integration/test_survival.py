@@ -77,4 +77,4 @@ def test_the_pull_that_was_under_way_when_the_supernode_died_ends(swarm: Swarm, 
     received = agent.received_bytes()
     assert received["origin"] > 0
     sent = sum(swarm.registry.blob_bytes_sent(swarm.repository).values())
-    assert sent < 2 * swarm.image.size, "what had arrived is not fetched again"
+    assert sent < 1.25 * swarm.image.size, "what had arrived is not fetched again"
