@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hack.lab.image import BuiltImage
@@ -63,12 +63,7 @@ class Node:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over the series of that name that have these labels; 0 if there is none yet."""
-        text = self.get("/metrics")[1].decode()
-        total = 0.0
-        for series, value in re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE):
-            have = dict(re.findall(r'(\w+)="([^"]*)"', series))
-            total += float(value) if labels.items() <= have.items() else 0
-        return total
+        return metric_in(self.get("/metrics")[1].decode(), name, labels)
 
 
 class Supernode(Node):
@@ -121,6 +116,15 @@ class Swarm:
 
     def agent(self, name: str) -> Agent:
         return Agent(self._lab.host(name), [self.supernode], [self.registry.name], self._arguments)
+
+
+def metric_in(text: str, name: str, labels: Mapping[str, str]) -> float:
+    """The same, in Prometheus' text."""
+    total = 0.0
+    for series, value in re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE):
+        have = dict(re.findall(r'(\w+)="([^"]*)"', series))
+        total += float(value) if labels.items() <= have.items() else 0
+    return total
 
 
 def _swarm_key(lab: Lab) -> Path:

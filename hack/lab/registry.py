@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hack.lab.image import BuiltImage
@@ -62,17 +63,11 @@ class Registry:
 
     def answers(self) -> list[Answer]:
         """Everything that it answered since it was started last."""
-        lines = _ACCESS.findall(self.process.printed())
-        return [Answer(client, method, path, int(status), int(size)) for client, method, path, status, size in lines]
+        return answers_in(self.process.printed())
 
     def blob_bytes_sent(self, repository: str) -> dict[str, int]:
         """Bytes that left the registry for each blob that anybody asked for."""
-        sent: dict[str, int] = {}
-        for answer in self.answers():
-            found = re.fullmatch(rf"/v2/{repository}/blobs/(sha256:[0-9a-f]{{64}})", answer.path)
-            if found and answer.method == "GET" and answer.status in (200, 206):
-                sent[found[1]] = sent.get(found[1], 0) + answer.body_bytes
-        return sent
+        return blob_bytes_in(self.answers(), repository)
 
     def _answers(self) -> bool:
         try:
@@ -80,3 +75,19 @@ class Registry:
         except OSError:
             return False
         return True
+
+
+def answers_in(log: str) -> list[Answer]:
+    """What an access log says."""
+    lines = _ACCESS.findall(log)
+    return [Answer(client, method, path, int(status), int(size)) for client, method, path, status, size in lines]
+
+
+def blob_bytes_in(answers: Iterable[Answer], repository: str) -> dict[str, int]:
+    """Bytes of each blob of a repository that were sent."""
+    sent: dict[str, int] = {}
+    for answer in answers:
+        found = re.fullmatch(rf"/v2/{repository}/blobs/(sha256:[0-9a-f]{{64}})", answer.path)
+        if found and answer.method == "GET" and answer.status in (200, 206):
+            sent[found[1]] = sent.get(found[1], 0) + answer.body_bytes
+    return sent
