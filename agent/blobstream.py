@@ -42,6 +42,10 @@ class BlobStream:
         except TransferError as error:
             raise OriginError(502, f"the registry {self._registry} broke off in the middle of a blob: {error}") from None
 
+    def abort(self) -> None:
+        """Make another thread, which reads this stream, see its end at once."""
+        self._reply.abort()
+
     def close(self) -> None:
         self._reply.close()
 

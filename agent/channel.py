@@ -29,8 +29,11 @@ RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 5.0
 HEARTBEATS_PER_LEASE = 3
 RECEIVE_BYTES = 256 << 10
-RESOLVE_SECONDS_MAX = 14.0
-"""The supernode itself needs up to 13 s to learn that a registry does not answer; the agent's own try follows within the 25 s."""
+RESOLVE_SECONDS_MAX = 12.0
+"""The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin). The agent's own try follows,
+and the runtime has its answer within 25 s."""
+LEASE_SECONDS_MIN = 1.0
+STOP_SECONDS_MAX = 2.0
 
 TaskListener = Callable[[wire.FromSupernode | None], None]
 """Told of every message of one swarm; None when the channel is lost."""
@@ -50,7 +53,9 @@ class Channel:
         self.peers: dict[int, Address] = {}
         self._hello = hello
         self._on_up = on_up
+        self._connection: socket.socket | None = None
         self._sock: socket.socket | None = None
+        """The connection, once the supernode has said Welcome."""
         self._sent_at = 0.0
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -70,11 +75,13 @@ class Channel:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._drop(self._sock)
+        self._drop(self._connection)
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS_MAX)
 
     # What the rest of the agent asks.
 
-    def resolve(self, registry: str, repository: str, reference: str) -> Manifest:
+    def resolve(self, registry: str, repository: str, reference: str, seconds: float) -> Manifest:
         """The manifest that a name means now, for whoever has no credential. Raises OriginError and ChannelError."""
         number = next(self._numbers)
         answer: Future[wire.Resolved | wire.Unresolved] = Future()
@@ -82,7 +89,7 @@ class Channel:
             self._resolving[number] = answer
         try:
             self.send(wire.Resolve(number, registry, repository, reference))
-            message = answer.result(RESOLVE_SECONDS_MAX)
+            message = answer.result(seconds)
         except TimeoutError:
             raise ChannelError(f"the supernode {self.where} does not answer") from None
         finally:
@@ -137,20 +144,21 @@ class Channel:
     def _live(self) -> None:
         retry_seconds = RETRY_SECONDS_MIN
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 with socket.create_connection(self.where, CONNECT_SECONDS_MAX) as sock:
-                    began = time.monotonic()
+                    self._connection = sock
                     self._converse(sock)
-            except (OSError, wire.WireError) as error:
+            except (OSError, DarnerError) as error:
                 log.log(logging.INFO if self.up else logging.DEBUG, "no channel to the supernode %s: %s", self.where, error)
-                if self.up and time.monotonic() - began > RETRY_SECONDS_MAX:
-                    retry_seconds = RETRY_SECONDS_MIN
+            if self.up and time.monotonic() - began > RETRY_SECONDS_MAX:
+                retry_seconds = RETRY_SECONDS_MIN
             self._down()
             self._stopping.wait(retry_seconds * random.uniform(0.5, 1.0))
             retry_seconds = min(retry_seconds * 2, RETRY_SECONDS_MAX)
 
     def _converse(self, sock: socket.socket) -> None:
-        """From Hello to the end of the connection. Raises OSError and WireError."""
+        """From Hello to the end of the connection. Raises OSError, WireError and ChannelError."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(SEND_SECONDS_MAX)
         sock.sendall(wire.frame(self._hello()))
@@ -171,8 +179,13 @@ class Channel:
                 self.send(wire.Heartbeat())
             for body in frames.feed(data):
                 message = wire.supernode_message(body)
+                if isinstance(message, wire.Refused):
+                    raise wire.WireError(f"it refuses this agent: {message.reason}")
+                if isinstance(message, wire.Welcome) == self.up:
+                    raise wire.WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
                 if isinstance(message, wire.Welcome):
-                    silence_seconds = min(SEND_SECONDS_MAX, message.lease_seconds / HEARTBEATS_PER_LEASE)
+                    lease_seconds = max(LEASE_SECONDS_MIN, message.lease_seconds)
+                    silence_seconds = min(SEND_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)
                     sock.settimeout(silence_seconds)
                     self._welcome(sock, message)
                 else:
@@ -180,6 +193,7 @@ class Channel:
 
     def _welcome(self, sock: socket.socket, message: wire.Welcome) -> None:
         self.peers = {wire.SEED: Address(message.host, message.port)}
+        self._sent_at = time.monotonic()
         self._sock = sock
         metrics.SUPERNODES_CONNECTED.inc()
         log.info("channel to the supernode %s (%s) is open", message.node, self.where)
@@ -187,8 +201,6 @@ class Channel:
 
     def _receive(self, message: wire.FromSupernode) -> None:  # noqa: C901 (a table of messages)
         match message:
-            case wire.Refused(reason):
-                raise wire.WireError(f"it refuses this agent: {reason}")
             case wire.Peer(number, host, port):
                 self.peers[number] = Address(host, port)
             case wire.Resolved() | wire.Unresolved():
@@ -277,9 +289,10 @@ class Swarm:
 
     def resolve(self, registry: str, repository: str, reference: str) -> Manifest | None:
         """What a supernode says of a name; None when none could say. Raises OriginError for the origin's own refusal."""
+        until = time.monotonic() + RESOLVE_SECONDS_MAX
         for channel in self.owners(f"{registry}/{repository}:{reference}")[:2]:
             try:
-                return channel.resolve(registry, repository, reference)
+                return channel.resolve(registry, repository, reference, max(0.0, until - time.monotonic()))
             except ChannelError as error:
                 log.warning("%s", error)
             except OriginError as error:

@@ -7,7 +7,6 @@ are fetched by threads that all downloads share. It goes on while anyone waits a
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -18,11 +17,14 @@ from dataclasses import dataclass
 
 from agent import metrics, planner, wire
 from agent.blob import Blob
-from agent.channel import Channel, ChannelError, Swarm
+from agent.blobstream import BlobStream
+from agent.channel import Channel, Swarm
 from agent.credentials import Credential
 from agent.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError
-from agent.fetch import PieceFetcher, fill
+from agent.fetch import PieceFetcher
+from agent.membership import Membership
 from agent.origin import Origin
+from agent.originstream import OriginStream
 from agent.pieces import Layout
 from agent.settings import Address
 from agent.store import Store
@@ -35,6 +37,7 @@ FETCHERS_MAX = 32
 LINGER_SECONDS = 0.5
 """How long a download goes on after its last reader left: parallel range readers come and go."""
 LOOK_SECONDS_MAX = 0.25
+STOP_SECONDS_MAX = 5.0
 
 _VERDICT_NAMES = {wire.UNREACHABLE: "unreachable", wire.STALLED: "stalled", wire.CORRUPT: "corrupt", wire.MISSING: "missing"}
 
@@ -58,6 +61,7 @@ class Downloads:
         self.threads = ThreadPoolExecutor(FETCHERS_MAX, thread_name_prefix="fetch")
         self._lock = threading.Lock()
         self._active: dict[str, Download] = {}
+        self._stopping = False
 
     @contextmanager
     def reading(
@@ -65,6 +69,8 @@ class Downloads:
     ) -> Iterator[Reader]:
         """Take part in the download of a blob, beginning it if need be. Raises RequestError when there are too many."""
         with self._lock:
+            if self._stopping:
+                raise RequestError(503, "UNAVAILABLE", "this agent is stopping")
             download = self._active.get(digest)
             if download is None:
                 if len(self._active) >= DOWNLOADS_MAX:
@@ -79,18 +85,22 @@ class Downloads:
                 download.readers.remove(reader)
                 download.left_at = time.monotonic()
 
-    def abandoned(self, download: Download, now: float) -> bool:
-        """Whether nobody has waited for a while. If so, whoever comes now begins a new download."""
+    def abandon(self, download: Download, now: float) -> None:
+        """End a download for which nobody has waited for a while. Whoever comes from now on begins a new one."""
         with self._lock:
             if download.readers or now - download.left_at < LINGER_SECONDS:
-                return False
+                return
+            # First this: no two downloads ever write to the same file.
+            download.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
             self._active.pop(download.digest, None)
-            return True
 
     def forget(self, download: Download) -> None:
+        """A download has ended."""
         with self._lock:
             if self._active.get(download.digest) is download:
                 del self._active[download.digest]
+            if not self._active:
+                self.fetcher.rest()
 
     def swarm_is_up(self, _: Channel) -> None:
         """A channel opened: downloads that go on without a supernode may join one."""
@@ -98,10 +108,15 @@ class Downloads:
             download.happened(planner.SwarmAvailable())
 
     def stop(self) -> None:
-        for download in self._snapshot():
-            download.stop(RequestError(503, "UNAVAILABLE", "this agent is stopping"))
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._stopping = True
+        stopped = self._snapshot()
+        for download in stopped:
+            download.fail(RequestError(503, "UNAVAILABLE", "this agent is stopping"))
         self.fetcher.close()
+        self.threads.shutdown(cancel_futures=True)
+        for download in stopped:
+            download.join(STOP_SECONDS_MAX)
 
     def _snapshot(self) -> list[Download]:
         with self._lock:
@@ -121,31 +136,42 @@ class Download:
         self._credential = credential
         self._events: queue.SimpleQueue[planner.Event | wire.FromSupernode] = queue.SimpleQueue()
         self._planner = planner.Planner()
-        self._channel: Channel | None = None
-        self._task = 0
+        self._membership = Membership(downloads.swarm, digest)
         self._fetching: set[int] = set()
         self._blob: Blob | None = None
         self._blob_lock = threading.Lock()
         self._error: DarnerError | None = None
         self._known = threading.Event()
         """Set when the blob's size is known, or the download has failed before it was."""
-        self._origin_stop = threading.Event()
-        threading.Thread(target=self._run, name=f"download {digest[:19]}", daemon=True).start()
+        self._stream = OriginStream()
+        self._thread = threading.Thread(target=self._run, name=f"download {digest[:19]}", daemon=True)
+        self._thread.start()
+
+    def known(self, seconds: float) -> bool:
+        """Whether `blob` has an answer within that time."""
+        return self._known.wait(seconds)
 
     def blob(self, seconds: float) -> Blob:
         """The arriving blob, once its size is known. Raises what the download failed with, or OriginError 504."""
         if not self._known.wait(seconds):
             raise OriginError(504, f"no source of {self.digest} answered in time, the registry {self._registry} included")
         if self._blob is None:
-            raise self._error or OriginError(504, f"the download of {self.digest} ended")
+            raise self._error.again() if self._error else OriginError(504, f"the download of {self.digest} ended")
         return self._blob
 
-    def stop(self, error: DarnerError) -> None:
-        self._error = self._error or error
+    def happened(self, event: planner.Event) -> None:
+        self._events.put(event)
+
+    def fail(self, error: DarnerError) -> None:
+        """End this download. Nothing is written to its file from now on, and whoever waits is told."""
+        with self._blob_lock:
+            self._error = self._error or error.again()
+            if self._blob:
+                self._blob.fail(self._error)
         self._events.put(planner.Tick())
 
-    def happened(self, event: planner.Event | wire.FromSupernode) -> None:
-        self._events.put(event)
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
 
     # The deciding thread.
 
@@ -157,7 +183,7 @@ class Download:
                 self._turn()
         except Exception as error:
             log.exception("the download of %s failed inside", self.digest)
-            self._error = DarnerError(f"the download failed inside: {type(error).__name__}")
+            self.fail(DarnerError(f"the download failed inside: {type(error).__name__}"))
         finally:
             self._end()
             metrics.DOWNLOADS.dec()
@@ -176,99 +202,77 @@ class Download:
             self._do(self._planner.handle(planner.ReadersMoved(tuple(at)), now))
         event = self._understood(happened) if isinstance(happened, wire.Message) else happened
         self._do(self._planner.handle(event, now))
-        if self._all.abandoned(self, now):
-            self._error = self._error or RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more")
+        self._all.abandon(self, now)
 
     def _end(self) -> None:
         """Leave everything in order: the swarm, the origin's stream, and whoever still waits."""
+        self._membership.leave()
+        if self._error:
+            self.fail(self._error)
+        self._stream.abort()
         self._all.forget(self)
-        self._origin_stop.set()
-        self._leave_swarm()
-        if self._blob and self._error:
-            self._blob.fail(self._error)
         self._known.set()
+        del self._membership, self._stream  # they know this download: without them it goes, and its blob, with its last reader
 
-    def _do(self, commands: list[planner.Command]) -> None:
+    def _do(self, commands: list[planner.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
             match command:
                 case planner.OpenSwarm():
                     self._open_swarm()
                 case planner.LeaveSwarm():
-                    self._leave_swarm()
+                    self._membership.leave()
                 case planner.Fetch(piece, digest, source):
                     self._begin_fetch(piece, digest, source)
                 case planner.Confirm(piece, digest):
                     if self._blob:
                         self._blob.confirm(piece, digest)
                 case planner.Tell(done, window):
-                    self._tell(done, window)
+                    self._membership.tell(done, window, self._planner.readers)
                 case planner.FetchOrigin(first, end):
-                    self._begin_origin(first, end)
+                    self._begin_stream(first, end)
                 case planner.LeaveOrigin():
-                    self._origin_stop.set()
+                    self._stream.leave()
                 case planner.GiveUp(error):
-                    self._error = self._error or error
+                    self.fail(error)
 
     def _receive(self, layout: Layout) -> Blob | None:
-        """The blob's file, made when its size is first known. None when it cannot be: then the download ends."""
+        """The blob's file, made when its size is first known. None when there will be none: the download ends."""
         with self._blob_lock:
-            if self._blob is None and self._error is None:
+            if self._error:
+                return None
+            if self._blob is None:
                 try:
                     self._blob = self._all.store.receive(self.digest, layout)
                 except StoreError as error:
-                    self.stop(error)
+                    self._error = error
                     return None
                 self._events.put(planner.SizeKnown(layout, self._blob.held))
                 self._blob.finish_if_empty()
                 self._known.set()
-            if self._blob and self._blob.layout != layout:
-                self.stop(DigestError(f"two sources of {self.digest} differ in its size"))
-                return None
-            return self._blob
+        if self._blob.layout != layout:
+            self.fail(DigestError(f"two sources of {self.digest} differ in its size"))
+            return None
+        return self._blob
 
     # The swarm.
 
     def _open_swarm(self) -> None:
-        self._leave_swarm()
-        for channel in self._all.swarm.owners(self.digest):
-            checked = self._blob.checked if self._blob else 0
-            self._channel = channel
-            try:
-                channel.open(self.digest, self._registry, self._repository, checked, self._planner.readers, self._heard)
-            except ChannelError as error:
-                log.info("%s", error)
-                self._leave_swarm()
-            else:
-                return
-        self._events.put(planner.NoSwarm())
-
-    def _leave_swarm(self) -> None:
-        if self._channel:
-            self._channel.leave(self._heard)
-            self._channel = None
+        checked = self._blob.checked if self._blob else 0
+        if not self._membership.open(self._registry, self._repository, checked, self._planner.readers, self._heard):
+            self._events.put(planner.NoSwarm())
 
     def _heard(self, message: wire.FromSupernode | None) -> None:
-        """Called by the channel's thread, which must not be kept: the deciding thread looks at it."""
+        """Called by the channel's thread: the deciding thread looks at it."""
         self._events.put(message if message is not None else planner.SwarmLost())
 
-    def _understood(self, message: wire.Message) -> planner.Event:
-        match message:
-            case wire.Task():
-                return self._task_opened(message)
-            case wire.Grant() if message.task == self._task:
-                granted = [
-                    planner.GrantedPiece(item.piece, item.digest, item.source, item.alternative) for item in message.pieces
-                ]
-                return planner.Granted(tuple(item for item in granted if self._blob and item.piece < self._blob.layout.count))
-            case wire.TaskFailed():
-                log.warning("the supernode cannot get %s: %s", self.digest, message.reason)
-                if message.corrupt:
-                    self._error = self._error or DigestError(message.reason)
-                return planner.SwarmFailed()
-            case wire.Seeding() if message.task == self._task:
-                return planner.StillSeeding()
-            case _:  # of a swarm that was left meanwhile
-                return planner.Tick()
+    def _understood(self, message: wire.FromSupernode) -> planner.Event:
+        if isinstance(message, wire.Task):
+            return self._task_opened(message)
+        if isinstance(message, wire.TaskFailed):
+            log.warning("the supernode cannot get %s: %s", self.digest, message.reason)
+            if message.corrupt:
+                self.fail(DigestError(message.reason))
+        return self._membership.meaning(message)
 
     def _task_opened(self, message: wire.Task) -> planner.Event:
         try:
@@ -280,20 +284,12 @@ class Download:
             return planner.SwarmFailed()
         for piece, digest in message.known.items():
             blob.confirm(piece, digest)
-        self._task = message.task
+        self._membership.joined(message.task)
         self._do(self._planner.handle(planner.SizeKnown(blob.layout, blob.held), time.monotonic()))
         return planner.TaskOpened(message.task)
 
-    def _tell(self, done: tuple[planner.Outcome, ...], window: int) -> None:
-        outcomes = [wire.Done(item.piece, item.source, math.ceil(item.seconds * 1000), item.verdict) for item in done]
-        if self._channel:
-            try:
-                self._channel.send(wire.Report(self._task, outcomes, window, list(self._planner.readers)))
-            except ChannelError as error:  # the listener is told as well
-                log.debug("%s", error)
-
     def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
-        where = self._channel.peers.get(source) if self._channel else None
+        where = self._membership.where(source)
         if self._blob is None or where is None:
             self._events.put(planner.NotFetched(piece, source, 0.0, wire.UNREACHABLE))
         elif self._blob.confirm(piece, digest):
@@ -312,11 +308,14 @@ class Download:
             metrics.PIECE_FAILURES.labels(_VERDICT_NAMES[error.verdict]).inc()
             log.info("piece %d of %s did not come: %s", piece, self.digest, error)
             event = planner.NotFetched(piece, source, time.monotonic() - began, error.verdict)
+        except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
+            log.info("piece %d of %s is not fetched: %s", piece, self.digest, error)
+            event = planner.NotFetched(piece, source, time.monotonic() - began, wire.UNREACHABLE)
         except OSError as error:
-            self._error = StoreError(f"the store cannot be written: {error.strerror}")
+            self.fail(StoreError(f"the store cannot be written: {error.strerror}"))
         except Exception as error:
             log.exception("fetching a piece failed inside")
-            self._error = DarnerError(f"fetching a piece failed inside: {type(error).__name__}")
+            self.fail(DarnerError(f"fetching a piece failed inside: {type(error).__name__}"))
         else:
             start, end = blob.layout.span(piece)
             metrics.RECEIVED_BYTES.labels("supernode" if source == wire.SEED else "peer").inc(end - start)
@@ -326,45 +325,15 @@ class Download:
 
     # The origin.
 
-    def _begin_origin(self, first: int, end: int | None) -> None:
+    def _begin_stream(self, first: int, end: int | None) -> None:
         if self._all.swarm.channels:
             metrics.FALLBACKS.inc()
-        self._origin_stop = threading.Event()
-        name = f"origin {self.digest[:19]}"
-        threading.Thread(target=self._from_origin, args=(first, end, self._origin_stop), name=name, daemon=True).start()
-
-    def _from_origin(self, first: int, end: int | None, stop: threading.Event) -> None:
-        """In a thread of its own: pieces `first` to `end` from one answer of the origin, believed once the whole blob is right."""
-        ended: DarnerError | None = None
-        try:
-            self._stream_origin(first, end, stop)
-        except SourceError as error:
-            ended = OriginError(502, f"the registry {self._registry} sent less than it announced: {error}")
-        except DarnerError as error:
-            ended = error
-        except OSError as error:
-            self._error = StoreError(f"the store cannot be written: {error.strerror}")
-        except Exception as error:
-            log.exception("the stream from the registry %s failed inside", self._registry)
-            ended = OriginError(502, f"the stream from the registry {self._registry} failed inside: {type(error).__name__}")
-        self._events.put(planner.OriginEnded(ended))
-
-    def _stream_origin(self, first: int, end: int | None, stop: threading.Event) -> None:
         start = self._blob.layout.span(first)[0] if self._blob and first else 0
-        stream = self._all.origin.open_blob(self._registry, self._repository, self.digest, self._credential, start)
-        try:
-            blob = self._receive(Layout.of(stream.size))
-            count = blob.layout.count if blob else 0
-            for piece in range(first, min(end, count) if end else count):
-                # What an earlier try left is known only with the size: the planner goes on behind it, with another request.
-                if stop.is_set() or blob is None or blob.held >> piece & 1:
-                    return
-                digest = fill(blob, piece, stream.read_into)
-                blob.add(piece, digest, checked=False)
-                span = blob.layout.span(piece)
-                metrics.RECEIVED_BYTES.labels("origin").inc(span[1] - span[0])
-                self._events.put(planner.OriginPiece(piece))
-        except ValueError as error:
-            raise OriginError(502, f"the registry {self._registry} names a size that cannot be: {error}") from None
-        finally:
-            stream.close()
+        self._stream.begin(self, first, end, start, f"origin {self.digest[:19]}")
+
+    def open_origin(self, start: int) -> BlobStream:
+        return self._all.origin.open_blob(self._registry, self._repository, self.digest, self._credential, start)
+
+    def receive_size(self, size: int) -> Blob | None:
+        """The supernode may have cut the blob in another way than this node would. Raises ValueError."""
+        return self._receive(self._blob.layout if self._blob and self._blob.size == size else Layout.of(size))

@@ -16,7 +16,7 @@ from agent.blob import Blob
 from agent.errors import SourceError
 from agent.pool import ConnectionPool, Place
 from agent.settings import Address
-from agent.swarmkey import SwarmKey
+from agent.swarmkey import SwarmKey, SwarmKeyError
 from agent.tickets import issue
 from agent.transfer import Limits, StalledError, TransferError
 
@@ -26,6 +26,9 @@ PIECE_STALL_SECONDS_MAX = 3.0
 PIECE_SECONDS_MAX = 10.0
 PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 """A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""
+
+IDLE_CONNECTIONS_MAX = 2
+"""Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
 
 ReadInto = Callable[[memoryview], int]
 """Puts some bytes into a buffer and says how many; 0 at the end."""
@@ -38,7 +41,11 @@ class PieceFetcher:
 
     def __init__(self, swarm_key: SwarmKey) -> None:
         self._swarm_key = swarm_key
-        self._pool = ConnectionPool()
+        self._pool = ConnectionPool(idle_max=IDLE_CONNECTIONS_MAX)
+
+    def rest(self) -> None:
+        """Nothing will be fetched for a while: keep no connection open."""
+        self._pool.rest()
 
     def close(self) -> None:
         """End what is under way."""
@@ -53,7 +60,7 @@ class PieceFetcher:
             received = self._receive(blob, piece, where)
         except StalledError as error:
             raise SourceError(wire.STALLED, str(error)) from None
-        except TransferError as error:
+        except (TransferError, SwarmKeyError) as error:
             raise SourceError(wire.UNREACHABLE, str(error)) from None
         if digest is not None and received != digest:
             raise SourceError(wire.CORRUPT, f"{where} sent bytes that are not piece {piece}")

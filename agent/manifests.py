@@ -24,6 +24,7 @@ import msgspec
 from agent import metrics
 from agent.credentials import Credential, key_of
 from agent.errors import OriginError
+from agent.files import changed_at, remove
 from agent.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,17 @@ VERDICT_SECONDS = 300.0
 """How long the origin's permission for a digest is believed."""
 WAIT_SECONDS_MAX = 20.0
 """How long one asks while another already asks the same."""
+ANSWERS_MAX = 50_000
+MANIFESTS_MAX = 10_000
+"""Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
 
 
 class Origin(Protocol):
     """What this module needs of agent.origin.Origin."""
 
-    def digest_of(self, registry: str, repository: str, reference: str, credential: Credential | None) -> str | None: ...
+    def digest_of(
+        self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
+    ) -> str | None: ...
 
     def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest: ...
 
@@ -103,7 +109,7 @@ class Manifests:
         if last and known and 0 <= self._now() - last.asked_at < fresh_seconds:
             return known
         try:
-            manifest = self._ask(registry, repository, reference, credential)
+            manifest = self._ask(registry, repository, reference, credential, known)
         except OriginError as error:
             if error.answered:
                 self._forget(name)
@@ -117,22 +123,36 @@ class Manifests:
         self.remember(registry, repository, reference, credential, manifest)
         return manifest
 
-    def _ask(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
-        """A HEAD is enough when the manifest that the origin names is here already."""
-        digest = self._origin.digest_of(registry, repository, reference, credential)
-        known = self.kept(digest) if digest and (not reference.startswith("sha256:") or digest == reference) else None
-        return known or self._origin.manifest(registry, repository, reference, credential)
+    def _ask(
+        self, registry: str, repository: str, reference: str, credential: Credential | None, known: Manifest | None
+    ) -> Manifest:
+        """A HEAD is enough when the name means what it meant before.
+
+        When it means something else, the manifest comes from the origin, whatever is here already: a registry that names a digest
+        does not prove that it may show what has it.
+        """
+        if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
+            return known
+        return self._origin.manifest(registry, repository, reference, credential)
 
     def remember(self, registry: str, repository: str, reference: str, credential: Credential | None, manifest: Manifest) -> None:
         """Keep an answer that the origin gave just now, to this process or to the supernode."""
-        kept = msgspec.msgpack.encode(_Kept(manifest.media_type, manifest.body))
+        self.keep(manifest)
         answer = msgspec.msgpack.encode(_Answer(manifest.digest, self._now()))
         try:
-            path = self._manifests / manifest.digest.removeprefix("sha256:")
-            if not path.exists():
-                _write(path, kept)
             _write(self._tags / _name(registry, repository, reference, credential), answer)
         except OSError as error:  # the answer is right all the same
+            log.warning("an answer is not kept: %s", error)
+
+    def keep(self, manifest: Manifest) -> None:
+        """Keep a manifest, which says nothing of who may have it: a runtime that asked for a tag asks for its digest next."""
+        path = self._manifests / manifest.digest.removeprefix("sha256:")
+        try:
+            if path.exists():
+                os.utime(path)
+            else:
+                _write(path, msgspec.msgpack.encode(_Kept(manifest.media_type, manifest.body)))
+        except OSError as error:
             log.warning("a manifest is not kept: %s", error)
 
     def kept(self, digest: str) -> Manifest | None:
@@ -152,14 +172,15 @@ class Manifests:
             return None
 
     def _forget(self, name: str) -> None:
-        (self._tags / name).unlink(missing_ok=True)
+        remove(self._tags / name)
 
     def evict_old(self, age: float) -> None:
-        """Drop what was not asked for in `age` seconds."""
-        for directory in (self._tags, self._manifests):
-            for path in directory.iterdir():
-                if path.stat().st_mtime < self._now() - age:
-                    path.unlink(missing_ok=True)
+        """Drop what was not asked for in `age` seconds, and what is too much, the oldest first."""
+        for directory, most in ((self._tags, ANSWERS_MAX), (self._manifests, MANIFESTS_MAX)):
+            found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
+            for number, (changed, path) in enumerate(found):
+                if number >= most or changed < time.time() - age:
+                    remove(path)
 
 
 def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:

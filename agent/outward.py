@@ -47,6 +47,10 @@ class Reply:
     def close(self) -> None:
         self._pool.give_back(self._connection)
 
+    def abort(self) -> None:
+        """Make another thread, which reads this, see its end at once."""
+        self._connection.abort()
+
     def read_into(self, buffer: memoryview) -> int:
         return self._connection.read_into(buffer)
 

@@ -16,8 +16,6 @@ from agent.transfer import Answer, Connection, Limits, StalledError, TransferErr
 
 CONNECT_SECONDS_MAX = 5.0
 """For each address of a server, so that the next one has its chance too."""
-IDLE_CONNECTIONS_MAX = 2
-"""Kept open to each server; scheduled pieces come from many nodes, a few from each at a time."""
 IDLE_SECONDS_MAX = 20.0
 """Less than the piece server's own limit, so that a connection is not used in the moment it is closed."""
 KEPT_CONNECTION_TRIES_MAX = 3
@@ -31,8 +29,10 @@ class Place(NamedTuple):
 
 
 class ConnectionPool:
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, idle_max: int = 0) -> None:
+        """`idle_max` connections to each server are kept open when they are given back; without TLS only plain TCP is spoken."""
         self._tls = tls
+        self._idle_max = idle_max
         self._lock = threading.Lock()
         self._busy: set[Connection] = set()
         self._idle: defaultdict[tuple[Address, str], list[Connection]] = defaultdict(list)
@@ -61,7 +61,7 @@ class ConnectionPool:
         with self._lock:
             self._drop_old(connection.idle_since)
             idle = self._idle[connection.where, connection.server_name]
-            if connection.reusable and not self._closed and len(idle) < IDLE_CONNECTIONS_MAX:
+            if connection.reusable and not self._closed and len(idle) < self._idle_max:
                 self._busy.discard(connection)
                 idle.append(connection)
                 return
@@ -71,12 +71,17 @@ class ConnectionPool:
         """End all connections. Whoever waits for one is told, and nobody gets one any more."""
         with self._lock:
             self._closed = True
+            for connection in self._busy:
+                connection.abort()
+        self.rest()
+
+    def rest(self) -> None:
+        """Nobody will ask for a while: keep nothing open."""
+        with self._lock:
             for idle in self._idle.values():
                 for connection in idle:
                     connection.close()
             self._idle.clear()
-            for connection in self._busy:
-                connection.abort()
 
     def _take_idle(self, place: Place) -> Connection | None:
         with self._lock:
