@@ -1,7 +1,7 @@
 """One blob's file: which pieces are there, who waits for them, and when it may be believed.
 
-Pieces are written in any order by any thread; readers wait for the run of bytes that they need next. The last piece to arrive
-is held back until the whole blob has the digest that it is named by, so that no reader ever ends cleanly with wrong bytes.
+Pieces are written in any order by any thread; readers wait for the run of bytes that they need next. The end of the blob is held
+back until the whole has the digest that it is named by, so that no reader of a blob ever ends cleanly with wrong bytes.
 Where the file lies, and what becomes of it, is the store's affair (`agent.store`).
 """
 
@@ -13,22 +13,30 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from agent.errors import DarnerError, DigestError
-from agent.pieces import Layout, members
+from agent.errors import DarnerError, DigestError, StoreError
+from agent.pieces import Layout
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 HASH_CHUNK_BYTES = 1 << 20
+RESTORE_SECONDS_MAX = 5.0
+"""How long what an earlier try left is looked at before the rest of it is fetched anew: a runtime waits for the first byte."""
 
 
-class Ledger(Protocol):
+class PieceLog(Protocol):
     """What a blob writes down of each piece, so that it can be resumed after a crash."""
 
     def append(self, piece: int, digest: bytes, checked: bool) -> None: ...
 
 
 class Blob:
-    """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.pieces)."""
+    """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.pieces).
+
+    `stored` says that it was in the file from the start, all of it, and `whole` that the bytes are known to be right.
+    """
 
     def __init__(
         self,
@@ -36,23 +44,26 @@ class Blob:
         layout: Layout,
         fd: int,
         *,
+        stored: bool = False,
         whole: bool = False,
-        ledger: Ledger | None = None,
+        ledger: PieceLog | None = None,
         on_end: Callable[[Blob, DarnerError | None], None] | None = None,
     ) -> None:
         self.digest = digest
         self.layout = layout
         self.fd = fd
-        self.held = layout.everything if whole else 0
+        self.stored = stored
+        self.held = layout.everything if stored else 0
         self.checked = self.held
         """Pieces whose digest the supernode vouched for: the ones that other nodes may have."""
         self.digests: dict[int, bytes] = {}
         self.whole = whole
         self.error: DarnerError | None = None
-        self._held_back = 0
         self._ledger = ledger
         self._on_end = on_end
         self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
         self._hashing = threading.Lock()
         self._hasher = hashlib.sha256()
         self._hashed = 0
@@ -76,55 +87,78 @@ class Blob:
         end = time.monotonic() + seconds
         with self._changed:
             while True:
-                readable = self.layout.run_end(self.held & ~self._held_back, offset)
+                readable = self.layout.run_end(self._readable, offset)
                 if readable > offset:
                     return readable
                 if self.error:
-                    raise self.error
+                    raise self.error.again()
                 left = end - time.monotonic()
                 if left <= 0:
                     return offset
                 self._changed.wait(left)
+
+    @property
+    def _readable(self) -> int:
+        return self.held if self.whole else self.held & ~self._last
+
+    @property
+    def _last(self) -> int:
+        """The piece at the end, as a set; the empty set for a blob of no bytes."""
+        return self.layout.everything & ~(self.layout.everything >> 1)
 
     def wait_whole(self, seconds: float) -> bool:
         """Whether the blob was whole within that time. Raises the blob's error when it never will be."""
         with self._changed:
             self._changed.wait_for(lambda: self.whole or self.error, seconds)
             if self.error:
-                raise self.error
+                raise self.error.again()
             return self.whole
+
+    def hash_to(self, end: int) -> _Hash:
+        """The SHA-256 of the first `end` bytes of the file, for whoever gets the others elsewhere. Raises StoreError."""
+        hasher = hashlib.sha256()
+        try:
+            self._hash_span(hasher, 0, end)
+        except OSError as error:
+            raise StoreError(f"{self.digest} cannot be read from the store: {error.strerror}") from error
+        return hasher
 
     # Writers.
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
-        """Put bytes into the file. They count for nothing until `add` says that their piece is complete. Raises OSError."""
+        """Put bytes of one piece into the file. They count for nothing until `add` says that their piece is complete.
+
+        Bytes of a piece that is held already are dropped. Raises OSError, and the blob's error when nobody needs more of it.
+        """
         view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, offset)
-            offset += written
-            view = view[written:]
+        piece = self.layout.piece_at(offset)
+        with self._writing:
+            if self.error:
+                raise self.error.again()
+            while view and not self.held >> piece & 1:
+                written = os.pwrite(self.fd, view, offset)
+                offset += written
+                view = view[written:]
 
     def add(self, piece: int, digest: bytes, *, checked: bool) -> None:
         """A piece is in the file, and this is the SHA-256 of what was written. `checked` when that is what it should be.
 
-        The thread that adds the last piece verifies the blob, which may take as long as hashing all of it.
+        The thread that adds the last missing piece verifies the blob, which may take as long as hashing all of it.
         """
         bit = 1 << piece
-        with self._changed:
+        with self._writing, self._changed:
             if self.whole or self.error or self.held & bit:
                 return
             self.digests[piece] = digest
             self.held |= bit
             if checked:
                 self.checked |= bit
-            last = not self.missing
-            if last:
-                self._held_back = bit
+            complete = not self.missing
             self._changed.notify_all()
         if self._ledger:
             self._ledger.append(piece, digest, checked)
-        self._hash_prefix(wait=last)
-        if last:
+        self._hash_prefix(wait=complete)
+        if complete:
             self._verify()
 
     def confirm(self, piece: int, digest: bytes) -> bool:
@@ -137,10 +171,10 @@ class Blob:
 
     def fail(self, error: DarnerError) -> None:
         """The blob will not come. Readers that have what they need go on; those that wait are told."""
-        with self._changed:
+        with self._writing, self._changed:
             if self.whole or self.error:
                 return
-            self.error = error
+            self.error = error.again()
             self._changed.notify_all()
         if self._on_end:
             self._on_end(self, error)
@@ -150,40 +184,52 @@ class Blob:
         if not self.layout.count and not self.whole:
             self._verify()
 
+    def check(self) -> None:
+        """Find out whether all that is in the file is right, which takes as long as reading it. Raises OSError."""
+        self._hash_prefix(wait=True)
+        self._verify()
+
     def _hash_prefix(self, wait: bool) -> None:
-        """Carry the digest of the whole blob on over what is there without a gap: one thread does, others leave it to that one."""
+        """Carry the blob's digest on over what is there without a gap: one thread does, the others leave it to that one."""
         if not self._hashing.acquire(blocking=wait):
             return
         try:
             while self.held >> self._hashed & 1:
-                start, end = self.layout.span(self._hashed)
-                for offset in range(start, end, HASH_CHUNK_BYTES):
-                    self._hasher.update(os.pread(self.fd, min(HASH_CHUNK_BYTES, end - offset), offset))
+                self._hash_span(self._hasher, *self.layout.span(self._hashed))
                 self._hashed += 1
         finally:
             self._hashing.release()
 
+    def _hash_span(self, hasher: _Hash, start: int, end: int) -> None:
+        for offset in range(start, end, HASH_CHUNK_BYTES):
+            hasher.update(os.pread(self.fd, min(HASH_CHUNK_BYTES, end - offset), offset))
+
     def _verify(self) -> None:
         if self._hasher.hexdigest() != self.digest.removeprefix("sha256:"):
-            self.fail(DigestError(f"the bytes that arrived for {self.digest} do not have that digest"))
+            self.fail(DigestError(f"the bytes of {self.digest} do not have that digest"))
             return
         with self._changed:
+            if self.error:  # given up in the last moment: the next try finds the pieces
+                return
             self.whole = True
             self.checked = self.layout.everything
-            self._held_back = 0
+            self._ledger = None
             self._changed.notify_all()
         if self._on_end:
             self._on_end(self, None)
 
     def restore(self, pieces: dict[int, tuple[bytes, bool]]) -> None:
-        """Take back what a ledger says was here before a restart, as far as the file still has those bytes."""
+        """Take back what a ledger says was here before, as far as the file still has those bytes. Raises OSError."""
+        end_at = time.monotonic() + RESTORE_SECONDS_MAX
         for piece, (digest, checked) in pieces.items():
-            start, end = self.layout.span(piece)
-            if hashlib.sha256(os.pread(self.fd, end - start, start)).digest() == digest:
+            if time.monotonic() > end_at:
+                return
+            hasher = hashlib.sha256()
+            self._hash_span(hasher, *self.layout.span(piece))
+            if hasher.digest() == digest:
                 self.held |= 1 << piece
                 self.digests[piece] = digest
                 self.checked |= int(checked) << piece
-        if self.layout.count and not self.missing:  # all there, but never verified: let the last piece arrive again
-            last = max(members(self.held))
-            self.held &= ~(1 << last)
-            self.checked &= ~(1 << last)
+        if not self.missing:  # all there, but never verified: let the last piece arrive again
+            self.held &= ~self._last
+            self.checked &= ~self._last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Self
 
 
 class DarnerError(Exception):
@@ -11,6 +12,15 @@ class DarnerError(Exception):
     code = "UNKNOWN"
     """Error code, of the OCI distribution specification 1.1 ("Error Codes") where it has one that fits."""
     status = 500
+
+    def again(self) -> Self:
+        """The same error without its traceback, for whoever keeps it or raises it in another thread.
+
+        A traceback keeps everything alive that its frames know: a blob that kept its own error would never be closed.
+        """
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__)
+        return copy
 
 
 class UsageError(DarnerError):

@@ -5,18 +5,16 @@
     DIR/partial/         a sparse file for each blob that arrives, and a ledger (`.pieces`) of the pieces it has
 
 A blob enters `blobs/` by a rename after its digest was verified, so a crash shows nothing unverified; partial files resume.
+What lay on the disk when the process started is verified once more when it is first used, while it is served.
 Eviction is least recently used first, by quota, free disk and age, and never takes what somebody has open.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import shutil
-import stat
-import struct
 import threading
 import time
 import weakref
@@ -24,14 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.blob import Blob
-from agent.errors import DarnerError, DigestError, StoreError, UsageError
+from agent.errors import DarnerError, DigestError, StoreError
+from agent.files import allocated, changed_at, claim, remove, touch
+from agent.ledger import Ledger
 from agent.pieces import Layout
 
 log = logging.getLogger(__name__)
 
 _HEX = re.compile(r"[0-9a-f]{64}")
-_LEDGER_HEADER = struct.Struct(">QQ")
-_LEDGER_RECORD = struct.Struct(">I?32s")
 
 
 class Store:
@@ -44,17 +42,21 @@ class Store:
         self.age = age
         self.on_change: Callable[[str, int, bool], None] = _nobody_listens
         self._lock = threading.Lock()
+        self._receiving = threading.Lock()
+        """Taken before `_lock`: room is made for one blob at a time."""
         self._open: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._arriving: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
-        self._lock_fd = _claim(root)
+        self._lock_fd = claim(root)
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
         for directory in (self._blobs, self._partial):
             directory.mkdir(parents=True, exist_ok=True)
         self._sizes: dict[str, int] = {}
         """Whole blobs by digest, least recently used first."""
-        for entry in sorted(os.scandir(self._blobs), key=lambda item: item.stat().st_mtime):
-            if _HEX.fullmatch(entry.name):
+        self._proven: set[str] = set()
+        """Those that this process has verified."""
+        for entry in sorted(os.scandir(self._blobs), key=lambda item: item.stat(follow_symlinks=False).st_mtime):
+            if _HEX.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 self._sizes["sha256:" + entry.name] = entry.stat().st_size
 
     def close(self) -> None:
@@ -67,28 +69,66 @@ class Store:
 
     @property
     def used(self) -> int:
-        """Bytes of whole blobs, and those that the arriving ones will have."""
+        """Bytes of whole blobs, those that the arriving ones will have, and what earlier tries left."""
         with self._lock:
-            return sum(self._sizes.values()) + sum(blob.size for blob in self._arriving.values())
+            settled = sum(self._sizes.values()) + sum(blob.size for blob in self._arriving.values())
+        return settled + sum(allocated(path) for path in self._leftovers())
 
     def blob(self, digest: str) -> Blob | None:
-        """The whole blob, kept from eviction as long as the caller holds on to it."""
+        """The stored blob, kept from eviction as long as the caller holds on to it.
+
+        It is `whole` from the start, or is being verified: then its end comes when that is done, or its error does.
+        """
         with self._lock:
             if digest not in self._sizes:
                 return None
-            blob = self._open.get(digest)
-            if blob is None:
-                path = self._blobs / digest.removeprefix("sha256:")
-                try:
-                    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                    os.utime(fd)
-                except OSError as error:
-                    log.warning("a stored blob cannot be opened and is forgotten: %s", error)
-                    del self._sizes[digest]
-                    return None
-                blob = self._open[digest] = Blob(digest, Layout.of(os.fstat(fd).st_size), fd, whole=True)
+            blob = self._open.get(digest) or self._opened(digest)
+            if blob is None or blob.error:  # damaged, and about to be dropped
+                return None
             self._sizes[digest] = self._sizes.pop(digest)
-            return blob
+        return blob
+
+    def _opened(self, digest: str) -> Blob | None:
+        path = self._blobs / digest.removeprefix("sha256:")
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            log.warning("a stored blob cannot be opened: %s", error)
+            if isinstance(error, FileNotFoundError):
+                del self._sizes[digest]
+            return None
+        touch(fd)
+        proven = digest in self._proven
+        layout = Layout.of(os.fstat(fd).st_size)
+        blob = self._open[digest] = Blob(digest, layout, fd, stored=True, whole=proven, on_end=self._looked_at)
+        if not proven:
+            threading.Thread(target=self._look_at, args=(blob,), name=f"verify {digest[:19]}", daemon=True).start()
+        return blob
+
+    def _look_at(self, blob: Blob) -> None:
+        try:
+            blob.check()
+        except OSError as error:
+            blob.fail(StoreError(f"{blob.digest} cannot be read from the store: {error.strerror}"))
+
+    def _looked_at(self, blob: Blob, error: DarnerError | None) -> None:
+        if error is None:
+            self._proven.add(blob.digest)
+        else:
+            log.warning("a stored blob is damaged and dropped: %s", error)
+            self.drop(blob)
+
+    def drop(self, blob: Blob) -> None:
+        """A stored blob that is damaged or cannot be read: whoever comes next gets it anew."""
+        with self._lock:
+            self._open.pop(blob.digest, None)
+            held = self._sizes.pop(blob.digest, None)
+            self._proven.discard(blob.digest)
+        remove(self._blobs / blob.digest.removeprefix("sha256:"))
+        if held is not None:
+            self.on_change(blob.digest, blob.size, False)
+
+    # Arriving.
 
     def arriving(self, digest: str) -> Blob | None:
         """The blob that is being downloaded, if it is."""
@@ -96,17 +136,24 @@ class Store:
 
     def receive(self, digest: str, layout: Layout) -> Blob:
         """A file for a blob that is about to arrive, with the pieces that an earlier try left. Raises StoreError."""
-        self._make_room(layout.size)
         path = self._partial / digest.removeprefix("sha256:")
         try:
-            ledger = _Ledger(path.with_suffix(".pieces"), layout)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with self._receiving:
+                earlier = self._arriving.get(digest)
+                if earlier:
+                    earlier.fail(StoreError(f"the download of {digest} was begun anew"))
+                    if earlier.whole:  # it is about to be kept: its file must not be written to again
+                        return earlier
+                self._make_room(path, layout.size)
+                ledger = Ledger(path.with_suffix(".pieces"), layout)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                blob = Blob(digest, layout, fd, ledger=ledger, on_end=self._ended)
+                os.ftruncate(fd, layout.size)  # an earlier try may have been told of another size
+                with self._lock:
+                    self._arriving[digest] = blob
+            blob.restore(ledger.earlier)
         except OSError as error:
-            raise StoreError(f"the store {self.root} cannot be written: {error.strerror}") from error
-        blob = Blob(digest, layout, fd, ledger=ledger, on_end=self._ended)
-        blob.restore(ledger.earlier)
-        with self._lock:
-            self._arriving[digest] = blob
+            raise StoreError(f"the store {self.root} cannot be used: {error.strerror}") from error
         return blob
 
     def _ended(self, blob: Blob, error: DarnerError | None) -> None:
@@ -114,11 +161,12 @@ class Store:
         path = self._partial / blob.digest.removeprefix("sha256:")
         if error is None:
             self._keep(blob, path)
-        with self._lock:  # only now: until here the blob is found among the arriving ones
-            self._arriving.pop(blob.digest, None)
         if error is None or isinstance(error, DigestError):
-            _unlink(path)
-            _unlink(path.with_suffix(".pieces"))
+            remove(path)
+            remove(path.with_suffix(".pieces"))
+        with self._lock:  # only now: until here the blob is found among the arriving ones
+            if self._arriving.get(blob.digest) is blob:
+                del self._arriving[blob.digest]
 
     def _keep(self, blob: Blob, path: Path) -> None:
         try:
@@ -130,93 +178,58 @@ class Store:
         with self._lock:
             self._sizes[blob.digest] = blob.size
             self._open[blob.digest] = blob
+            self._proven.add(blob.digest)
         self.on_change(blob.digest, blob.size, True)
 
-    def _make_room(self, size: int) -> None:
-        """Evict until `size` bytes more fit the quota and the disk. Raises StoreError when they cannot."""
+    # Room.
+
+    def _make_room(self, path: Path, size: int) -> None:
+        """Drop what earlier tries left, then evict, until `size` bytes in the partial file `path` fit. Raises StoreError."""
         if size > self.quota:
             raise StoreError(f"a blob of {size} bytes does not fit the store's quota of {self.quota}")
-        for digest in self.holdings():
-            if self.used + size <= self.quota and shutil.disk_usage(self.root).free - size >= self.free:
-                return
-            self._evict(digest)
-        if self.used + size > self.quota or shutil.disk_usage(self.root).free - size < self.free:
-            raise StoreError(f"the store {self.root} has no room for {size} bytes: its quota or the disk is full of blobs in use")
+        there = allocated(path)
+        leftovers = iter([other for other in self._leftovers() if other.stem != path.stem])
+        evictable = iter(self.holdings())
+        while not self._fits(size - there):
+            if leftover := next(leftovers, None):
+                remove(leftover)
+            elif digest := next(evictable, None):
+                self._evict(digest)
+            else:
+                raise StoreError(
+                    f"the store {self.root} has no room for {size} bytes: its quota or the disk is full of blobs in use"
+                )
+
+    def _fits(self, size: int) -> bool:
+        """Whether so many bytes more keep to the quota and leave the disk free enough, when all that arrives has arrived."""
+        with self._lock:
+            to_come = sum(blob.missing.bit_count() * blob.layout.length for blob in self._arriving.values())
+        return self.used + size <= self.quota and shutil.disk_usage(self.root).free - to_come - size >= self.free
+
+    def _leftovers(self) -> list[Path]:
+        """Partial files and ledgers that nobody writes to, the oldest first."""
+        found = [(changed_at(path), path) for path in self._partial.iterdir() if "sha256:" + path.stem not in self._arriving]
+        return [path for _, path in sorted(found)]
 
     def evict_old(self) -> None:
         """Drop what nobody has used for the store's age, and partial files that nobody resumed in that time."""
         limit = time.time() - self.age
         for digest in self.holdings():
-            path = self._blobs / digest.removeprefix("sha256:")
-            if path.exists() and path.stat().st_mtime < limit:
+            if changed_at(self._blobs / digest.removeprefix("sha256:")) < limit:
                 self._evict(digest)
-        for path in self._partial.iterdir():
-            if path.stat().st_mtime < limit and "sha256:" + path.stem not in self._arriving:
-                _unlink(path)
+        with self._receiving:
+            for path in self._leftovers():
+                if changed_at(path) < limit:
+                    remove(path)
 
     def _evict(self, digest: str) -> None:
         with self._lock:
             size = self._sizes.get(digest)
-            if size is None or digest in self._open:
+            if size is None or digest in self._open or not remove(self._blobs / digest.removeprefix("sha256:")):
                 return
             del self._sizes[digest]
-            _unlink(self._blobs / digest.removeprefix("sha256:"))
+            self._proven.discard(digest)
         self.on_change(digest, size, False)
-
-
-class _Ledger:
-    """The pieces of a partial file: a header with size and piece length, then a record for each piece, in order of arrival."""
-
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.earlier: dict[int, tuple[bytes, bool]] = {}
-        header = _LEDGER_HEADER.pack(layout.size, layout.length)
-        raw = path.read_bytes() if path.exists() else b""
-        whole_records = len(header) + (len(raw) - len(header)) // _LEDGER_RECORD.size * _LEDGER_RECORD.size
-        if raw.startswith(header):
-            for piece, checked, digest in _LEDGER_RECORD.iter_unpack(raw[len(header) : whole_records]):
-                if piece < layout.count:
-                    self.earlier[piece] = (digest, checked)
-            raw = raw[:whole_records]  # a record that a crash cut short is dropped
-        else:
-            raw = header
-        path.write_bytes(raw)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._fd)
-
-    def append(self, piece: int, digest: bytes, checked: bool) -> None:
-        try:
-            os.write(self._fd, _LEDGER_RECORD.pack(piece, checked, digest))
-        except OSError as error:  # the piece itself is there: what is lost is only that a restart would know of it
-            log.warning("a piece is not written down: %s", error)
-
-
-def _claim(root: Path) -> int:
-    """Make the directory if need be, and lock it. Raises UsageError for one that is not safe to use."""
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--store {root} cannot be made: {error.strerror}") from None
-    status = os.lstat(root)
-    if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
-        raise UsageError(f"--store {root} is not a directory of its own; symbolic links are not followed")
-    if status.st_uid != os.geteuid():
-        raise UsageError(f"--store {root} belongs to user {status.st_uid}; it must belong to user {os.geteuid()}")
-    if status.st_mode & 0o022:
-        raise UsageError(f"--store {root} can be written by others; chmod it to 0700")
-    try:
-        fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"--store {root} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise UsageError(f"--store {root} is in use by another process") from None
-    return fd
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of Store.on_change)

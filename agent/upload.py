@@ -15,7 +15,7 @@ from collections.abc import Callable
 from agent import metrics, tickets
 from agent.blob import Blob
 from agent.errors import RequestError
-from agent.listener import Exchange
+from agent.exchange import Exchange
 from agent.store import Store
 
 CONNECTIONS_MAX = 512
@@ -37,7 +37,8 @@ class PieceServer:
         request = exchange.request
         match = _TARGET.fullmatch(request.target)
         if request.method != "GET":
-            raise RequestError(405, "UNSUPPORTED", "pieces are only read")
+            exchange.fail(RequestError(405, "UNSUPPORTED", "pieces are only read"), {"Allow": "GET"})
+            return
         if not match:
             raise RequestError(404, "UNKNOWN", "not a piece")
         digest, number = match[1], int(match[2])
