@@ -198,14 +198,18 @@ class Handler(BaseHTTPRequestHandler):
             self.event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
         while not gone and not api.ended:
             with api.lock:
-                while not (api.version > at and not api.silent) and not api.ended and time.monotonic() < deadline:
-                    api.lock.wait(max(0.0, min(0.1, deadline - time.monotonic())))
-                happened = [item for item in api.events if item[0] > at] if not api.silent else []
+                while api.silent and not api.ended:
+                    api.lock.wait(0.1)
+                while not (api.version > at or api.silent or api.ended) and time.monotonic() < deadline:
+                    api.lock.wait(0.1)
+                if api.silent or api.ended:
+                    continue
+                happened = [item for item in api.events if item[0] > at]
                 at = api.version
             for _, kind, name, document in happened:
                 if selected(path, query, name, document):
                     self.event(kind, self.shown(document))
-            if time.monotonic() >= deadline and not api.silent:
+            if time.monotonic() >= deadline:
                 self.event("BOOKMARK", {"metadata": {"resourceVersion": str(at)}})
                 break
         self.wfile.write(b"0\r\n\r\n")

@@ -14,6 +14,8 @@ REWRITTEN_IMAGES = Counter("darner_rewritten_images", "Image names that were rew
 LEFT_ALONE = Counter("darner_left_alone", "Images, or whole pods, that were not rewritten, by reason", ["reason"])
 CERTIFICATE_EXPIRY = Gauge("darner_certificate_expiry_timestamp_seconds", "When the serving certificate ends")
 CERTIFICATE_FAILURES = Counter("darner_certificate_failures", "Times that the certificate, or the trust in it, could not be kept")
+AGENTS = Gauge("darner_webhook_agents", "Nodes with an agent, by whether it can serve a pull now", ["state"])
+AGENTS_VIEW_AGE = Gauge("darner_webhook_agents_view_age_seconds", "How long ago it was last certain which agents are ready")
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)

@@ -14,19 +14,25 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from agent.errors import UsageError
 from agent.settings import Address
 from webhook.app import admission_app, health_app
+from webhook.background import in_thread
 from webhook.certificates import Lifetimes
 from webhook.keeper import Keeper, Publish
+from webhook.parts import parts_of
 from webhook.settings import PROGRAM, WebhookSettings
 from webhook.stores import DirectoryStore, Files, Store, Unreachable, settle
+
+if TYPE_CHECKING:
+    from webhook.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +78,9 @@ async def run(settings: WebhookSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     admission_socket, health_socket = _bound(settings.listen), _bound(settings.http_listen)
-    store, publish, make_swarm_key = await asyncio.to_thread(_resources, settings)
+    cluster = await asyncio.to_thread(_cluster) if settings.needs_cluster else None
+    store, publish, make_swarm_key = _resources(settings, cluster)
+    parts = parts_of(settings, cluster)
     lifetimes = Lifetimes(settings.certificate_life, settings.authority_life, settings.authority_overlap)
     keeper = Keeper(store, settings.certificate_names, lifetimes, publish)
 
@@ -83,14 +91,20 @@ async def run(settings: WebhookSettings) -> None:
     await _patiently(prepare, lambda: stopped.is_set() or keeper.serving)
     if stopped.is_set():
         return
-    admission = _Listener(admission_app(settings.policy), admission_socket, keeper.context)
-    health = _Listener(health_app(keeper.unready), health_socket)
-    await _serve((admission, health), keeper.run(settings.certificate_interval), stopped)
+    ending = threading.Event()
+    admission = _Listener(admission_app(settings.policy, parts.gates), admission_socket, keeper.context)
+    reasons = (keeper.unready, *parts.unready)
+    health = _Listener(health_app(lambda: next(filter(None, (reason() for reason in reasons)), None)), health_socket)
+    threads = [in_thread(name, work, ending) for name, work in parts.working.items()]
+    try:
+        await _serve((admission, health), [keeper.run(settings.certificate_interval), *threads], stopped)
+    finally:
+        ending.set()
 
 
-async def _serve(listeners: tuple[_Listener, _Listener], keeping: Awaitable[None], stopped: asyncio.Event) -> None:
+async def _serve(listeners: tuple[_Listener, _Listener], background: Sequence[Awaitable[None]], stopped: asyncio.Event) -> None:
     serving = [asyncio.ensure_future(listener.serve(sockets=[listener.sock])) for listener in listeners]
-    kept, stopping = asyncio.ensure_future(keeping), asyncio.ensure_future(stopped.wait())
+    working, stopping = [asyncio.ensure_future(work) for work in background], asyncio.ensure_future(stopped.wait())
     while not all(listener.started for listener in listeners) and not any(task.done() for task in serving):
         await asyncio.sleep(0.01)
     if all(listener.started for listener in listeners):
@@ -98,14 +112,15 @@ async def _serve(listeners: tuple[_Listener, _Listener], keeping: Awaitable[None
         sys.stdout.write(f"{PROGRAM} ready: admission at https://{names[0]}/mutate, health and metrics at http://{names[1]}\n")
         sys.stdout.flush()
     # Whichever ends first ends the process: on SIGTERM well, otherwise with the error of the part that failed.
-    await asyncio.wait((*serving, kept, stopping), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((*serving, *working, stopping), return_when=asyncio.FIRST_COMPLETED)
     for listener in listeners:
         listener.should_exit = True
     await asyncio.gather(*serving)
     stopping.cancel()
-    if kept.done():
-        kept.result()
-    kept.cancel()
+    for work in working:
+        if work.done():
+            work.result()
+        work.cancel()
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]], done: Callable[[], bool]) -> None:
@@ -124,13 +139,16 @@ async def _patiently(attempt: Callable[[], Awaitable[None]], done: Callable[[], 
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def _resources(settings: WebhookSettings) -> tuple[Store, Publish | None, Callable[[], object]]:
-    """Where the certificate is kept, who is told whom to trust, and what makes the swarm's key."""
-    if not (settings.certificate_secret or settings.webhook_configuration or settings.swarm_secret):
-        return DirectoryStore(settings.certificate_dir), None, lambda: None
+def _cluster() -> Cluster:
     from webhook.cluster import Cluster  # its client takes a second to import and needs a cluster
 
-    cluster = Cluster(os.environ)
+    return Cluster(os.environ)
+
+
+def _resources(settings: WebhookSettings, cluster: Cluster | None) -> tuple[Store, Publish | None, Callable[[], object]]:
+    """Where the certificate is kept, who is told whom to trust, and what makes the swarm's key."""
+    if cluster is None:
+        return DirectoryStore(settings.certificate_dir), None, lambda: None
     store = (
         cluster.secret(settings.certificate_secret) if settings.certificate_secret else DirectoryStore(settings.certificate_dir)
     )

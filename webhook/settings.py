@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from agent.errors import UsageError
-from agent.settings import Address, address, duration, listed, load, one_of, setting, text
+from agent.settings import Address, address, duration, listed, load, one_of, setting, text, whole
 from webhook.policy import Pattern, Policy, pattern
 
 PROGRAM = "darner webhook"
+AGENT_VIEW_AGE_SECONDS_MIN = 20
+"""A view is confirmed every 10 seconds, and a broken connection is found out and replaced within 10 more."""
 
 
 class ObjectName(NamedTuple):
@@ -74,11 +76,25 @@ class WebhookSettings:
     exclude_images: tuple[Pattern, ...] = setting(
         listed(pattern), "these are left alone, written alike", "docker.io/library/auto"
     )
+    agent_service: ObjectName | None = setting(
+        object_name, "headless Service of the agents; pods are rewritten where they are ready, everywhere if empty", ""
+    )
+    agent_ready_percent: int = setting(
+        whole, "a pod that names no node is rewritten while agents are ready on more than so many percent of their nodes", "50"
+    )
+    agent_view_age: float = setting(
+        duration, "how old the view of the agents may be; with an older one, pods are left alone", "30s"
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
 
     @property
     def policy(self) -> Policy:
         return Policy(frozenset({self.namespace, *self.excluded_namespaces}) - {""}, self.include_images, self.exclude_images)
+
+    @property
+    def needs_cluster(self) -> bool:
+        """Whether any setting is about objects of a cluster."""
+        return any((self.certificate_secret, self.webhook_configuration, self.swarm_secret, self.agent_service))
 
 
 def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -> WebhookSettings:
@@ -88,6 +104,12 @@ def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -
         raise UsageError(f"{PROGRAM}: write either --certificate-dir DIR or --certificate-secret NAMESPACE/NAME")
     if not settings.certificate_names:
         raise UsageError(f"{PROGRAM}: --certificate-names is empty; write the names by which the API server reaches the webhook")
+    if settings.agent_ready_percent >= 100:
+        raise UsageError(f"{PROGRAM}: --agent-ready-percent must be less than 100, because more than so many have to be ready")
+    if settings.agent_view_age < AGENT_VIEW_AGE_SECONDS_MIN:
+        raise UsageError(
+            f"{PROGRAM}: --agent-view-age must be at least {AGENT_VIEW_AGE_SECONDS_MIN}s, a few times what confirms it"
+        )
     for name in ("certificate_life", "authority_life", "certificate_interval"):
         if getattr(settings, name) <= 0:
             raise UsageError(f"{PROGRAM}: --{name.replace('_', '-')} must be more than 0s")

@@ -1,0 +1,38 @@
+"""What this webhook is made of beyond its listeners and its certificate, as its settings have it.
+
+The one place where settings become gates, controllers and the reasons for not being ready; `webhook.server` only runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from webhook.agents import AgentView
+from webhook.background import Work
+from webhook.nodes import ready_nodes_only
+from webhook.rewrite import Gate
+from webhook.settings import WebhookSettings
+
+if TYPE_CHECKING:
+    from webhook.cluster import Cluster
+
+
+@dataclass
+class Parts:
+    gates: list[Gate] = field(default_factory=list)
+    unready: list[Callable[[], str | None]] = field(default_factory=list)
+    """Each says in words why it cannot do its work yet, None if it can."""
+    working: dict[str, Work] = field(default_factory=dict)
+    """What runs in a thread of its own, by its name, until the process ends."""
+
+
+def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
+    parts = Parts()
+    if cluster and settings.agent_service:
+        agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
+        parts.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
+        parts.unready.append(agents.unready)
+        parts.working["agents"] = agents.run
+    return parts
