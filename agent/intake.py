@@ -139,7 +139,7 @@ class Intake:
 
     def report_is_due(self, now: float) -> bool:
         """Soon when a round trip costs little against a piece; several outcomes at once when it does not."""
-        enough = self._is_slow or len(self._unreported) >= REPORT_EVERY or not self.flights or not self.missing
+        enough = self._is_slow or len(self._unreported) >= REPORT_EVERY or not self.flights
         return bool(self._unreported) and (enough or now >= self._report_at)
 
     def tell(self) -> Tell:

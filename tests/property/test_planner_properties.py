@@ -1,0 +1,317 @@
+"""A planner among sources that do what they like, in virtual time: it always ends, and keeps its promises on the way.
+
+`World` plays the supernode, the nodes and the origin. What each of them does next is drawn by hypothesis: they answer late,
+wrongly, or never. The promises are checked at every command.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import planner, wire
+from agent.errors import OriginError
+from agent.intake import FETCH_SECONDS_MAX, REPORT_SECONDS_MAX, WINDOW_FAST
+from agent.pieces import PIECE_BYTES_MIN, Layout, lowest, members
+from agent.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
+
+STEP_SECONDS_MAX = FETCH_SECONDS_MAX + PIECE_SECONDS_MAX
+"""The longest that a download stands between two pieces, or between two sources that fail it."""
+STEPS_MAX = SWARM_TRIES_MAX + ORIGIN_TRIES_MAX
+EVENTS_MAX = 20_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """How often which answer is drawn. `never` is the one that does not come."""
+
+    pieces: int = 6
+    open: Sequence[str] = ("task", "task", "failed", "lost", "nobody", "never")
+    grant: Sequence[str] = ("right", "right", "any", "seeding", "lost", "failed", "never")
+    fetch: Sequence[str] = ("fetched", "fetched", "failed", "never")
+    origin: Sequence[str] = ("piece", "piece", "piece", "breaks", "refuses", "ends")
+    seconds: Sequence[float] = (0.0, 0.001, 0.04, 0.5, 2.0, 9.0, 20.0)
+
+
+@dataclass
+class Flight:
+    source: int
+    began: float
+    answered: bool = False
+
+
+class World:
+    """The sources, the network and the clock of one download."""
+
+    def __init__(self, data: st.DataObject, sources: Sources, swarm: bool) -> None:
+        self.data, self.sources, self.swarm = data, sources, swarm
+        self.layout = Layout(sources.pieces * PIECE_BYTES_MIN, PIECE_BYTES_MIN)
+        self.planner = planner.Planner()
+        self.now = 0.0
+        self.given_up: Exception | None = None
+        self.story: list[str] = []
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._flights: dict[int, list[Flight]] = {}
+        self._task = 0
+        self._asked = False
+        self._granted: set[int] = set()
+        self._stream: tuple[int, int] | None = None
+        self._stream_left = False
+        self._unreported: dict[tuple[int, int], float] = {}
+
+    def run(self) -> None:
+        self._do(self.planner.start(self.swarm, self.now))
+        for _ in range(EVENTS_MAX):
+            if self.planner.mode is Mode.ENDED:
+                return
+            deadline = self.planner.deadline
+            if deadline is not None and (not self._due or deadline <= self._due[0][0]):
+                self.now = max(self.now, deadline)
+                self._happened(planner.Tick())
+                assert self.planner.deadline is None or self.planner.deadline > self.now, "a tick is never due twice"
+            else:
+                assert self._due, "something is awaited that nobody will bring"
+                self.now, _, do = heapq.heappop(self._due)
+                do()
+        raise AssertionError("it never ends")
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (self.now + seconds, next(self._order), do))
+
+    def _after_a_while(self, do: Callable[[], None]) -> None:
+        self.after(self._one_of(self.sources.seconds), do)
+
+    def _one_of(self, choices: Sequence[T]) -> T:
+        return self.data.draw(st.sampled_from(choices))
+
+    def _some(self, end: int, most: int) -> list[int]:
+        """Some of the numbers below `end`."""
+        return self.data.draw(st.lists(st.integers(0, end - 1), max_size=most))
+
+    def _happened(self, event: planner.Event) -> None:
+        self.story.append(f"{self.now:7.3f} {event}")
+        if not isinstance(event, planner.Tick | planner.ReadersMoved):
+            readers = tuple(sorted(self._some(self.sources.pieces + 1, 2)))
+            self._do(self.planner.handle(planner.ReadersMoved(readers), self.now))
+        self._do(self.planner.handle(event, self.now))
+        for noted in self._unreported.values():
+            assert self.planner.mode is Mode.ENDED or self.now <= noted + REPORT_SECONDS_MAX, "a report is late"
+        if self.planner.mode is not Mode.ENDED and self.planner.deadline is None:
+            assert self._stream, "nothing is awaited, and nothing is due"
+
+    def _do(self, commands: list[planner.Command]) -> None:
+        for command in commands:
+            self.story.append(f"{self.now:7.3f}   -> {command}")
+            match command:
+                case planner.OpenSwarm():
+                    self._open()
+                case planner.LeaveSwarm():
+                    self._leave()
+                case planner.Tell():
+                    self._told(command)
+                case planner.Fetch():
+                    self._fetch(command)
+                case planner.Confirm(piece, _):
+                    assert self.planner.held >> piece & 1
+                    self._unreported[piece, self._task] = self.now
+                case planner.FetchOrigin(first, end):
+                    self._begin_stream(first, self.layout.count if end is None else end)
+                case planner.LeaveOrigin():
+                    assert self._stream
+                    self._stream_left = True
+                case planner.GiveUp(error):
+                    self.given_up = error
+
+    # The supernode.
+
+    def _open(self) -> None:
+        self._leave()
+        self._asked = True
+        task = self._task
+        answer = self._one_of(self.sources.open)
+        if answer == "nobody":
+            self.after(0.0, lambda: self._of(task, planner.NoSwarm()))
+            self._comes_back()
+        elif answer == "lost":
+            self._after_a_while(lambda: self._lose(task))
+        elif answer == "failed":
+            self._after_a_while(lambda: self._of(task, planner.SwarmFailed()))
+        elif answer == "task":
+            self._after_a_while(lambda: self._answer(task))
+
+    def _answer(self, task: int) -> None:
+        if task == self._task:
+            self._happened(planner.SizeKnown(self.layout, 0))
+            self._of(task, planner.TaskOpened(task))
+
+    def _of(self, task: int, event: planner.Event) -> None:
+        """Messages of a swarm that was left are not listened to."""
+        if task == self._task:
+            self._happened(event)
+
+    def _leave(self) -> None:
+        self._task += 1
+        self._asked = False
+        self._granted.clear()
+        self._unreported.clear()
+
+    def _lose(self, task: int) -> None:
+        if task == self._task:
+            self._leave()
+            self._comes_back()
+            self._happened(planner.SwarmLost())
+
+    def _comes_back(self) -> None:
+        if self._one_of((True, False)):
+            self._after_a_while(lambda: self._happened(planner.SwarmAvailable()))
+
+    def _told(self, tell: planner.Tell) -> None:
+        assert self._asked, "reports go to a supernode that was asked"
+        assert 0 <= tell.window <= WINDOW_FAST
+        for outcome in tell.done:
+            self._unreported.pop((outcome.piece, self._task), None)
+            self._granted.discard(outcome.piece)
+        task, what = self._task, self._one_of(self.sources.grant)
+        if what == "lost":
+            self._after_a_while(lambda: self._lose(task))
+        elif what == "failed":
+            self._after_a_while(lambda: self._of(task, planner.SwarmFailed()))
+        elif what == "seeding":
+            self._after_a_while(lambda: self._seed(task, tell.window))
+        elif what in ("right", "any"):
+            self._after_a_while(lambda: self._grant(task, tell.window, what == "any"))
+
+    def _seed(self, task: int, window: int) -> None:
+        self._of(task, planner.StillSeeding())
+        self.after(1.0, lambda: self._seed(task, window) if self._one_of((True, False)) else self._grant(task, window, False))
+
+    def _grant(self, task: int, window: int, anything: bool) -> None:
+        if task != self._task or self.planner.mode is Mode.ENDED:
+            return
+        if anything:  # held, on its way, beyond the end, more than was asked for
+            pieces = self._some(self.sources.pieces + 2, 2 * WINDOW_FAST)
+        else:
+            lacking = self.layout.everything & ~self.planner.held
+            pieces = [piece for piece in members(lacking) if piece not in self._granted][: window - len(self._granted)]
+        self._granted.update(pieces)
+        sources = range(4)
+        granted = [planner.GrantedPiece(piece, b"", self._one_of(sources), self._one_of(sources)) for piece in pieces]
+        self._of(task, planner.Granted(tuple(granted)))
+
+    # The nodes.
+
+    def _under_way(self, piece: int) -> list[Flight]:
+        flights = self._flights.get(piece, [])
+        return [flight for flight in flights if not flight.answered and self.now < flight.began + FETCH_SECONDS_MAX]
+
+    def _fetch(self, fetch: planner.Fetch) -> None:
+        piece = fetch.piece
+        assert self.layout.everything >> piece & 1, "it is a piece of the blob"
+        assert not self.planner.held >> piece & 1, "what is held is not fetched"
+        assert not self._under_way(piece), "nothing is fetched twice at once"
+        assert not self._stream or piece != self._stream[0], "the origin's stream is not written over"
+        flight = Flight(fetch.source, self.now)
+        self._flights.setdefault(piece, []).append(flight)
+        assert sum(len(self._under_way(each)) for each in self._flights) <= self.sources.pieces
+        answer, task = self._one_of(self.sources.fetch), self._task
+        if answer == "fetched":
+            self._after_a_while(lambda: self._end_fetch(piece, flight, task, wire.DELIVERED))
+        elif answer == "failed":
+            verdict = self._one_of((wire.UNREACHABLE, wire.STALLED, wire.CORRUPT, wire.MISSING))
+            self._after_a_while(lambda: self._end_fetch(piece, flight, task, verdict))
+
+    def _end_fetch(self, piece: int, flight: Flight, task: int, verdict: int) -> None:
+        flight.answered = True
+        if task == self._task and self.now < flight.began + FETCH_SECONDS_MAX:
+            self._unreported[piece, task] = self.now
+        seconds = self.now - flight.began
+        if verdict == wire.DELIVERED:
+            self._happened(planner.Fetched(piece, flight.source, seconds))
+        else:
+            self._happened(planner.NotFetched(piece, flight.source, seconds, verdict))
+
+    # The origin.
+
+    def _begin_stream(self, first: int, end: int) -> None:
+        assert self._stream is None, "one stream at a time"
+        assert 0 <= first < end <= self.layout.count
+        for piece in range(first, end):
+            assert not self.planner.held >> piece & 1, "what is held is not streamed"
+            assert not self._under_way(piece), "what is on its way is not streamed"
+        if self.planner.layout:
+            free = self._free()
+            wanted = next((free >> reader << reader for reader in self.planner.readers if free >> reader), free)
+            assert first == lowest(wanted), "the stream begins where a reader comes first"
+        self._stream, self._stream_left = (first, end), False
+        self._after_a_while(self._go_on)
+
+    def _free(self) -> int:
+        return self.layout.everything & ~self.planner.held & ~sum(1 << piece for piece in self._flights if self._under_way(piece))
+
+    def _go_on(self) -> None:
+        if self.planner.mode is Mode.ENDED:
+            return
+        assert self._stream
+        piece, end = self._stream
+        if self.planner.layout is None:
+            self._happened(planner.SizeKnown(self.layout, 0))
+        what = self._one_of(self.sources.origin)
+        if what == "piece" and piece < end:
+            self._stream = piece + 1, end
+            self._happened(planner.OriginPiece(piece))
+            if not self._stream_left:
+                self._after_a_while(self._go_on)
+                return
+        self._stream = None
+        errors = {"breaks": OriginError(502, "broken"), "refuses": OriginError(404, "unknown")}
+        self._happened(planner.OriginEnded(None if self._stream_left else errors.get(what)))
+
+
+def run(data: st.DataObject, sources: Sources, swarm: bool = True) -> World:
+    world = World(data, sources, swarm)
+    try:
+        world.run()
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n" + "\n".join(world.story[-60:])) from error
+    assert world.now < STEP_SECONDS_MAX * (sources.pieces + STEPS_MAX), "it takes too long\n" + "\n".join(world.story)
+    complete = not world.layout.everything & ~world.planner.held
+    assert complete != bool(world.given_up), "it ends with everything, or says why not"
+    return world
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.booleans(), st.integers(1, 40))
+def test_whatever_the_sources_do_it_ends_and_keeps_its_promises(data: st.DataObject, swarm: bool, pieces: int) -> None:
+    run(data, Sources(pieces), swarm)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.booleans(), st.integers(1, 40))
+def test_a_pull_that_the_origin_could_serve_never_fails_whatever_the_swarm_does(
+    data: st.DataObject, swarm: bool, pieces: int
+) -> None:
+    world = run(data, Sources(pieces, origin=("piece",)), swarm)
+    assert world.given_up is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 40))
+def test_a_swarm_that_gives_what_it_is_asked_for_is_all_that_a_blob_needs(data: st.DataObject, pieces: int) -> None:
+    world = run(data, Sources(pieces, ("task",), ("right",), ("fetched",), seconds=(0.0, 0.01, 1.0, 5.0)))
+    assert not any("FetchOrigin" in line for line in world.story)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.booleans())
+def test_when_nobody_gives_anything_it_says_so_in_bounded_time(data: st.DataObject, swarm: bool) -> None:
+    world = run(data, Sources(fetch=("failed", "never"), origin=("breaks", "refuses", "ends")), swarm)
+    assert world.given_up
