@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from webhook.metrics import AGENTS, AGENTS_VIEW_AGE
-from webhook.mirror import Api, Mirror, ObjectKey
+from webhook.mirror import Api, Changes, Mirror
 from webhook.nodes import Agents, agents_of, together
 from webhook.settings import ObjectName
 
@@ -37,7 +37,7 @@ class AgentView:
     def run(self, stopped: threading.Event) -> None:
         self._mirror.run(stopped)
 
-    def _changed(self, _keys: frozenset[ObjectKey]) -> None:
+    def _changed(self, _changes: Changes[Agents]) -> None:
         self._agents = agents = together(self._mirror.objects.values())
         AGENTS.labels("ready").set(len(agents.ready))
         AGENTS.labels("not-ready").set(len(agents.nodes - agents.ready))

@@ -16,6 +16,7 @@ CERTIFICATE_EXPIRY = Gauge("darner_certificate_expiry_timestamp_seconds", "When 
 CERTIFICATE_FAILURES = Counter("darner_certificate_failures", "Times that the certificate, or the trust in it, could not be kept")
 AGENTS = Gauge("darner_webhook_agents", "Nodes with an agent, by whether it can serve a pull now", ["state"])
 AGENTS_VIEW_AGE = Gauge("darner_webhook_agents_view_age_seconds", "How long ago it was last certain which agents are ready")
+DERIVED_WRITES = Counter("darner_webhook_derived_secrets", "Derived pull secrets that were written", ["how"])
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)

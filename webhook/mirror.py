@@ -63,6 +63,10 @@ class ObjectKey(NamedTuple):
     name: str
 
 
+Changes = Mapping[ObjectKey, tuple[Kept | None, Kept | None]]
+"""What is kept of each changed object, before and after; None: it did not, or does not, exist."""
+
+
 class _Expired(Exception):  # noqa: N818 (it is no error: the API server keeps only so much history)
     """The version to go on from is forgotten; list again."""
 
@@ -76,7 +80,7 @@ class Mirror(Generic[Kept]):
         path: str,
         selector: Mapping[str, str],
         keep: Callable[[Item], Kept],
-        changed: Callable[[frozenset[ObjectKey]], None] = lambda _: None,
+        changed: Callable[[Changes[Kept]], None] = lambda _: None,
         metadata_only: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,6 +93,10 @@ class Mirror(Generic[Kept]):
         self._metadata_only = metadata_only
         self._clock = clock
         self._proven: float | None = None
+
+    def snapshot(self) -> dict[ObjectKey, Kept]:
+        """For who wants to go through all of them: the mirror's own dictionary changes meanwhile."""
+        return dict(self.objects)
 
     def age_seconds(self) -> float | None:
         """How long ago the copy was certainly right; None if it never was."""
@@ -135,7 +143,7 @@ class Mirror(Generic[Kept]):
         else:
             raise Unreachable(f"the list has more than {PAGES_MAX} pages")
         before, self.objects = self.objects, found
-        self._tell({key for key in before.keys() | found.keys() if before.get(key) != found.get(key)})
+        self._tell({key: (before.get(key), found.get(key)) for key in before.keys() | found.keys()})
         self._proven = begun
         return str(metadata.get("resourceVersion"))
 
@@ -166,18 +174,17 @@ class Mirror(Generic[Kept]):
 
     def _happened(self, kind: str, item: Item) -> None:
         key = _key(item)
-        if kind == "DELETED":
+        before, after = self.objects.get(key), None if kind == "DELETED" else self._keep(item)
+        if after is None:
             self.objects.pop(key, None)
-            self._tell({key})
-            return
-        kept = self._keep(item)
-        if self.objects.get(key) != kept:
-            self.objects[key] = kept
-            self._tell({key})
+        else:
+            self.objects[key] = after
+        self._tell({key: (before, after)})
 
-    def _tell(self, keys: set[ObjectKey]) -> None:
-        if keys:
-            self._changed(frozenset(keys))
+    def _tell(self, changes: dict[ObjectKey, tuple[Kept | None, Kept | None]]) -> None:
+        real = {key: change for key, change in changes.items() if change[0] != change[1]}
+        if real:
+            self._changed(real)
 
     def _accept(self, suffix: str) -> str:
         return METADATA.format(list=suffix) if self._metadata_only else "application/json"

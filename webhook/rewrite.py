@@ -84,6 +84,8 @@ class Rewrite:
     place: Place
     original: str
     local: str
+    registry: str
+    """That the original is pulled from."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
         reference = Reference.parse(place.image)
         if not policy.admits(reference):
             return Left(place.where, Reason.EXCLUDED_IMAGE, f"{reference.registry}/{reference.repository} is excluded")
-        return Rewrite(place, place.image, reference.local)
+        return Rewrite(place, place.image, reference.local, reference.registry)
     except InvalidReference as refused:
         return Left(place.where, Reason.NOT_A_NAME, f"its image is left as it is: {refused}")
 

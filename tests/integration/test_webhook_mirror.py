@@ -14,7 +14,7 @@ from hack.lab.process import wait_until
 from tests.webhook_api import ApiServer, running
 from webhook import mirror as mirrors
 from webhook.cluster import Cluster
-from webhook.mirror import Mirror, ObjectKey
+from webhook.mirror import Changes, Mirror, ObjectKey
 
 SECRETS = "/api/v1/namespaces/shop/secrets"
 
@@ -54,9 +54,13 @@ def held(mirror: Mirror[str]) -> set[str]:
 
 
 def test_what_is_there_what_comes_what_changes_and_what_goes_is_followed(api: ApiServer, tmp_path: Path) -> None:
-    told: list[ObjectKey] = []
+    told: list[tuple[str, bool, bool]] = []
     secret(api, "a")
-    with followed(api, tmp_path, changed=lambda keys: told.extend(keys)) as mirror:
+
+    def changed(changes: Changes[str]) -> None:
+        told.extend((key.name, before is not None, after is not None) for key, (before, after) in changes.items())
+
+    with followed(api, tmp_path, changed=changed) as mirror:
         wait_until(lambda: held(mirror) == {"a"})
         secret(api, "b")
         wait_until(lambda: held(mirror) == {"a", "b"})
@@ -65,7 +69,7 @@ def test_what_is_there_what_comes_what_changes_and_what_goes_is_followed(api: Ap
         wait_until(lambda: mirror.objects[ObjectKey("shop", "a")] != before)
         api.remove(f"{SECRETS}/a")
         wait_until(lambda: held(mirror) == {"b"})
-    assert [key.name for key in told] == ["a", "b", "a", "a"]
+    assert told == [("a", False, True), ("b", False, True), ("a", True, True), ("a", True, False)]
 
 
 def test_a_list_of_many_pages_is_read_to_its_end(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
