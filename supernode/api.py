@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
+from agent.errors import DarnerError
+from supernode.task import Task
 from supernode.tracker import Tracker
 
 SHOWN_MAX = 1000
@@ -20,8 +23,11 @@ def add_routes(app: FastAPI, ask: Callable[[Callable[[Tracker], dict[str, Any]]]
     """`ask` runs a question in the tracker's own loop and gives its answer."""
 
     @app.get("/api/v1/state")
-    def state() -> dict[str, Any]:
-        return ask(describe)
+    def state() -> JSONResponse:
+        try:
+            return JSONResponse(ask(describe))
+        except DarnerError as error:
+            return JSONResponse({"error": str(error)}, status_code=503)
 
 
 def describe(tracker: Tracker) -> dict[str, Any]:
@@ -36,20 +42,19 @@ def describe(tracker: Tracker) -> dict[str, Any]:
             for link in list(tracker.links.values())[:SHOWN_MAX]
         ],
         "nodesTotal": len(tracker.links),
-        "swarms": [_describe_swarm(tracker, number) for number in list(tracker.swarms)[:SHOWN_MAX]],
-        "swarmsTotal": len(tracker.swarms),
+        "swarms": [_describe_swarm(tracker, task) for task in list(tracker.tasks.values())[:SHOWN_MAX]],
+        "swarmsTotal": len(tracker.tasks),
         "quarantines": [{"name": item.name, "reason": item.reason} for item in tracker.health.quarantines[:SHOWN_MAX]],
     }
 
 
-def _describe_swarm(tracker: Tracker, number: int) -> dict[str, Any]:
-    swarm = tracker.swarms[number]
-    view = tracker.scheduler.task(number)
+def _describe_swarm(tracker: Tracker, task: Task) -> dict[str, Any]:
+    view = tracker.scheduler.task(task.number)
     return {
-        "digest": swarm.name,
-        "size": swarm.blob.size if swarm.blob else None,
-        "whole": swarm.whole,
-        "failed": swarm.failed.reason if swarm.failed else None,
+        "digest": task.name,
+        "size": task.blob.size if task.blob else None,
+        "whole": task.whole,
+        "failed": task.failed.reason if task.failed else None,
         "pieces": view.pieces if view else None,
         "seeded": view.seeded if view else None,
         "takers": view.takers if view else 0,

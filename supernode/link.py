@@ -27,8 +27,10 @@ class Link:
     writer: asyncio.StreamWriter
     introduced: set[int] = field(default_factory=lambda: {wire.SEED})
     """The peers that it knows by number."""
-    in_flight: dict[int, set[int]] = field(default_factory=dict)
-    """By task: the pieces that were granted and not reported yet, as the agent counts them."""
+    in_flight: dict[int, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    """By task: the granted pieces that the agent still counts as in flight, with their source and its alternative."""
+    waiting: int = 0
+    """Its Opens that were not answered yet."""
     holdings: dict[bytes, int] = field(default_factory=dict)
     """Whole blobs and their sizes."""
 

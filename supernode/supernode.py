@@ -22,6 +22,7 @@ from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
 from supernode.api import add_routes
+from supernode.channels import RECEIVE_BYTES, Channels
 from supernode.health import HealthSettings
 from supernode.scheduler import Limits
 from supernode.seed import Seeder
@@ -30,6 +31,7 @@ from supernode.tracker import Tracker
 
 HOUSEKEEPING_SECONDS = 600.0
 ASK_SECONDS_MAX = 5.0
+STOP_SECONDS_MAX = 5.0
 BACKLOG = 4096
 
 
@@ -51,84 +53,78 @@ class Supernode:
             idle_seconds=IDLE_SECONDS,
         )
         self._channel = bind(settings.channel_listen, "channel")
-        app = application(lambda: "" if self._loop_thread.is_alive() else "the tracker does not run")
+        app = application(lambda: "" if self._tracking.is_alive() else "the tracker does not run")
         add_routes(app, self._ask)
         self._control = ControlServer(app, settings.http_listen)
+        self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None
-        self._loop = asyncio.new_event_loop()
-        self._loop_thread = threading.Thread(target=self._track, name="tracker", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tracking = threading.Thread(target=lambda: asyncio.run(self._track()), name="tracker", daemon=True)
         self._begun = threading.Event()
+        self._ending: asyncio.Event | None = None
+        self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._stopping = threading.Event()
 
     def start(self) -> str:
         self._pieces.start()
-        self._loop_thread.start()
+        self._tracking.start()
         self._begun.wait()
         self._control.start()
-        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        self._housekeeping.start()
         host, port = self._channel.getsockname()[:2]
         return f"supernode {self._settings.node_name} is ready: channel on {host}:{port}, pieces on {self._pieces.address}"
 
     def stop(self) -> None:
+        """Agents are left alone at once, and what has arrived of a blob is on disk."""
         self._stopping.set()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._loop_thread.join(ASK_SECONDS_MAX)
+        if self._loop and self._ending:
+            self._loop.call_soon_threadsafe(self._ending.set)
+            self._tracking.join(STOP_SECONDS_MAX)
+        self._origin.close()
+        self._fetcher.close()
+        if self._tracker:
+            self._tracker.join()
         self._pieces.stop()
         self._control.stop()
-        self._fetcher.close()
-        self._origin.close()
+        self._housekeeping.join(STOP_SECONDS_MAX)
         self._store.close()
 
-    def _track(self) -> None:
+    async def _track(self) -> None:
         """The tracker's thread: its loop owns all that is scheduled."""
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(self._serve_channels())
-        self._begun.set()
-        try:
-            self._loop.run_forever()
-        finally:
-            server.close()
-            if self._tracker:
-                self._tracker.stop()
-            pending = asyncio.all_tasks(self._loop)
-            for task in pending:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            self._loop.close()
-
-    async def _serve_channels(self) -> asyncio.Server:
         settings = self._settings
         health = HealthSettings(
             failures_max=settings.quarantine_failures,
             quarantine_seconds=settings.quarantine_time,
             lease_seconds=settings.peer_lease,
         )
+        limits = Limits(upload_slots_max=settings.upload_slots)
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         self._tracker = Tracker(
-            settings.node_name,
-            settings.piece_address,
-            Seeder(self._store, self._origin, self._fetcher),
-            self._manifests,
-            health,
-            Limits(upload_slots_max=settings.upload_slots),
-            random.Random(),
+            settings.node_name, settings.piece_address, self._seeder, self._manifests, health, limits, random.Random()
         )
-        return await asyncio.start_server(self._tracker.connected, sock=self._channel, backlog=BACKLOG)
+        channels = Channels(self._tracker)
+        server = await asyncio.start_server(channels.connected, sock=self._channel, backlog=BACKLOG, limit=RECEIVE_BYTES)
+        self._begun.set()
+        await self._ending.wait()
+        server.close()
+        self._tracker.stop()
 
     def _ask(self, question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:
-        """Put a question to the tracker from another thread."""
+        """Put a question to the tracker from another thread. Raises DarnerError when it does not answer."""
         answer: Future[dict[str, Any]] = Future()
 
         def put() -> None:
             try:
-                assert self._tracker is not None  # noqa: S101 (the loop runs only when it is there)
+                assert self._tracker is not None  # noqa: S101 (its loop runs, so it is there)
                 answer.set_result(question(self._tracker))
             except Exception as error:
                 answer.set_exception(error)
 
-        self._loop.call_soon_threadsafe(put)
         try:
+            assert self._loop is not None  # noqa: S101 (the control surface starts after the loop)
+            self._loop.call_soon_threadsafe(put)
             return answer.result(ASK_SECONDS_MAX)
-        except TimeoutError:
+        except (RuntimeError, TimeoutError):
             raise DarnerError("the tracker does not answer") from None
 
     def _keep_house(self) -> None:

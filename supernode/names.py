@@ -1,0 +1,74 @@
+"""What a name means, for agents that ask: one question to the origin for all who ask the same at the same time.
+
+Which manifest that is, and how long it is believed, is `agent.manifests`'s affair; it is asked in threads, of which a question
+takes one, however many agents wait for it. The rest runs in the tracker's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from agent import wire
+from agent.errors import DarnerError
+from agent.manifests import Manifests
+from supernode.link import Link
+
+log = logging.getLogger(__name__)
+
+RESOLVERS_MAX = 64
+"""A registry that does not answer keeps one for as long as the origin client waits."""
+QUESTIONS_MAX = 4096
+
+Name = tuple[str, str, str]
+
+
+class Names:
+    def __init__(self, manifests: Manifests, loop: asyncio.AbstractEventLoop) -> None:
+        self._manifests = manifests
+        self._loop = loop
+        self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="resolve")
+        self._asked: dict[Name, list[tuple[Link, int]]] = {}
+        """Who waits for the answer, and the number of its request."""
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for the threads, whose questions end when the origin client is closed. Called from another thread."""
+        self._threads.shutdown()
+
+    def ask(self, link: Link, message: wire.Resolve) -> None:
+        name = (message.registry, message.repository, message.reference)
+        waiting = self._asked.get(name)
+        if waiting is not None:
+            waiting.append((link, message.request))
+        elif len(self._asked) >= QUESTIONS_MAX:
+            link.send(wire.Unresolved(message.request, 503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} names are asked for already"))
+        else:
+            self._asked[name] = [(link, message.request)]
+            self._threads.submit(self._resolve, name)
+
+    def _resolve(self, name: Name) -> None:
+        """In a thread."""
+        answer: wire.Resolved | wire.Unresolved
+        try:
+            manifest = self._manifests.resolve(*name)
+            answer = wire.Resolved(0, manifest.media_type, manifest.body, manifest.stale)
+        except DarnerError as error:
+            answer = wire.Unresolved(0, error.status, error.code, str(error)[: wire.MESSAGE_TEXT_MAX])
+        except Exception as error:
+            log.exception("resolving a name failed inside")
+            answer = wire.Unresolved(0, 502, "UNAVAILABLE", f"the supernode failed inside: {type(error).__name__}")
+        try:
+            self._loop.call_soon_threadsafe(self._answered, name, answer)
+        except RuntimeError:
+            return  # the loop has ended: the process is stopping
+
+    def _answered(self, name: Name, answer: wire.Resolved | wire.Unresolved) -> None:
+        for link, request in self._asked.pop(name):
+            if isinstance(answer, wire.Resolved):
+                link.send(wire.Resolved(request, answer.media_type, answer.body, answer.stale))
+            else:
+                link.send(wire.Unresolved(request, answer.status, answer.code, answer.reason))
