@@ -13,8 +13,10 @@ PIECE_BYTES_MIN = 256 << 10
 PIECE_BYTES_MAX = 16 << 20
 PIECES_AIMED_MAX = 256
 """A blob is cut into 129 to 256 pieces where the two lengths above allow it: fewer make the last hop long, more cost messages."""
-BLOB_BYTES_MAX = 1 << 40
-"""Larger blobs are refused. A set of their pieces still fits a frame: 65,536 pieces are 8 KiB."""
+PIECES_MAX = 1 << 16
+"""Of one blob: a set of so many takes 8 KiB."""
+BLOB_BYTES_MAX = PIECES_MAX * PIECE_BYTES_MAX
+"""1 TiB. Larger blobs are refused."""
 
 
 def piece_length(size: int) -> int:
@@ -27,7 +29,7 @@ def piece_length(size: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """A blob of `size` bytes in pieces of `length` bytes, the last one shorter."""
+    """A blob of `size` bytes in pieces of `length` bytes, the last one shorter. Raises ValueError for one that cannot be."""
 
     size: int
     length: int
@@ -37,6 +39,8 @@ class Layout:
             raise ValueError(f"a blob of {self.size} bytes is outside 0 to {BLOB_BYTES_MAX}")
         if not PIECE_BYTES_MIN <= self.length <= PIECE_BYTES_MAX or self.length & (self.length - 1):
             raise ValueError(f"a piece length of {self.length} bytes is not a power of two within the limits")
+        if self.count > PIECES_MAX:
+            raise ValueError(f"a blob of {self.count} pieces has more than {PIECES_MAX}")
 
     @classmethod
     def of(cls, size: int) -> Layout:
@@ -58,6 +62,7 @@ class Layout:
         return piece * self.length, min((piece + 1) * self.length, self.size)
 
     def piece_at(self, offset: int) -> int:
+        """The piece that holds a byte. Past the end it is the one that would."""
         return offset // self.length
 
     def run_end(self, have: int, offset: int) -> int:
@@ -82,6 +87,7 @@ def members(pieces: int) -> Iterator[int]:
 
 
 def to_bytes(pieces: int) -> bytes:
+    """A set as it travels: bit i of byte n, lowest first, stands for piece 8n + i."""
     return pieces.to_bytes((pieces.bit_length() + 7) // 8, "little")
 
 

@@ -9,24 +9,31 @@ the origin client's destination rules. Nothing here reads a socket: `Frames` is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from agent.errors import DarnerError
+from agent.pieces import PIECES_MAX
 
 VERSION = 1
 FRAME_BYTES_MAX = 5 << 20
 """A manifest of 4 MiB and its envelope; the holdings of a node with 100,000 blobs are 4 MB."""
 HOLDINGS_MAX = 100_000
 READERS_MAX = 8
+BATCH_MAX = 256
+"""Pieces of one report or grant: several times what may be in flight."""
 MESSAGE_TEXT_MAX = 1024
+REASON_CHARACTERS_MAX = 200
+LEASE_SECONDS_MAX = 86400.0
 
-Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Piece = Annotated[int, msgspec.Meta(ge=0, lt=PIECES_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=MESSAGE_TEXT_MAX)]
 RawDigest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Pieces = Annotated[bytes, msgspec.Meta(max_length=8192)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=LEASE_SECONDS_MAX)]
+Pieces = Annotated[bytes, msgspec.Meta(max_length=PIECES_MAX // 8)]
 """A set of pieces as `agent.pieces.to_bytes` writes it."""
 
 SEED = 0
@@ -38,7 +45,7 @@ Verdict = Annotated[int, msgspec.Meta(ge=DELIVERED, le=MISSING)]
 
 
 class WireError(DarnerError):
-    """The other side's fault: a frame too long, or bytes that are no message."""
+    """The sender's fault: a frame that is too long, or bytes that are no message."""
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, tag=True):
@@ -92,9 +99,10 @@ class Open(Message, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True):
-    piece: Count
+    piece: Piece
     source: Count
     milliseconds: Count
+    """Rounded up; 0 for a piece that the node had from elsewhere when it was granted: that tells nothing of the source."""
     verdict: Verdict
 
 
@@ -102,7 +110,7 @@ class Report(Message, frozen=True, tag=True):
     """What became of granted pieces, and how many may be in flight in all from now on. Reports of a node arrive in order."""
 
     task: Count
-    done: list[Done]
+    done: Annotated[list[Done], msgspec.Meta(max_length=BATCH_MAX)]
     window: Count
     readers: Annotated[list[Count], msgspec.Meta(max_length=READERS_MAX)]
 
@@ -126,7 +134,7 @@ class Holds(Message, frozen=True, tag=True):
 class Welcome(Message, frozen=True, tag=True):
     version: int
     node: Text
-    lease_seconds: float
+    lease_seconds: Seconds
     host: Text
     """Where the supernode's own piece server is reached."""
     port: Port
@@ -161,7 +169,7 @@ class Task(Message, frozen=True, tag=True):
     task: Count
     size: Count
     piece_length: Count
-    known: dict[int, RawDigest]
+    known: dict[Piece, RawDigest]
 
 
 class Peer(Message, frozen=True, tag=True):
@@ -173,7 +181,7 @@ class Peer(Message, frozen=True, tag=True):
 
 
 class Granted(msgspec.Struct, array_like=True, frozen=True):
-    piece: Count
+    piece: Piece
     digest: RawDigest
     source: Count
     alternative: Count
@@ -182,7 +190,7 @@ class Granted(msgspec.Struct, array_like=True, frozen=True):
 
 class Grant(Message, frozen=True, tag=True):
     task: Count
-    pieces: list[Granted]
+    pieces: Annotated[list[Granted], msgspec.Meta(max_length=BATCH_MAX)]
 
 
 class Seeding(Message, frozen=True, tag=True):
@@ -205,12 +213,15 @@ class TaskFailed(Message, frozen=True, tag=True):
 FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds
 FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Task | Peer | Grant | Seeding | TaskFailed
 
+Body = TypeVar("Body")
+
 _encoder = msgspec.msgpack.Encoder()
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
 _from_supernode: msgspec.msgpack.Decoder[FromSupernode] = msgspec.msgpack.Decoder(FromSupernode)
 
 
 def frame(message: Message) -> bytes:
+    """Raises WireError for a message that is too long to be sent."""
     body = _encoder.encode(message)
     if len(body) > FRAME_BYTES_MAX:
         raise WireError(f"{type(message).__name__} of {len(body)} bytes does not fit a frame of {FRAME_BYTES_MAX}")
@@ -219,22 +230,23 @@ def frame(message: Message) -> bytes:
 
 def agent_message(body: bytes) -> FromAgent:
     """What an agent sent. Raises WireError."""
-    try:
-        return _from_agent.decode(body)
-    except msgspec.MsgspecError as error:
-        raise WireError(f"not a message of version {VERSION}: {error}") from None
+    return _decode(_from_agent, body)
 
 
 def supernode_message(body: bytes) -> FromSupernode:
     """What a supernode sent. Raises WireError."""
+    return _decode(_from_supernode, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Body], body: bytes) -> Body:
     try:
-        return _from_supernode.decode(body)
-    except msgspec.MsgspecError as error:
-        raise WireError(f"not a message of version {VERSION}: {error}") from None
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a message of version {VERSION}: {ascii(str(error)[:REASON_CHARACTERS_MAX])[1:-1]}") from None
 
 
 class Frames:
-    """Bytes in, bodies of frames out. Holds at most one frame that is not whole yet."""
+    """Bytes in, bodies of frames out. Between two calls it holds at most one frame, which is not whole yet."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -1,0 +1,108 @@
+"""Every message comes back as it was sent, however its bytes are cut, and no bytes do more than be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import wire
+from agent.pieces import PIECES_MAX
+from agent.wire import Frames, FromAgent, FromSupernode, WireError, agent_message, frame, supernode_message
+
+counts = st.integers(0, 1 << 40) | st.integers(0, 300)
+pieces = st.integers(0, PIECES_MAX - 1)
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+digests = st.binary(min_size=32, max_size=32)
+ports = st.integers(1, 65535)
+readers = st.lists(counts, max_size=wire.READERS_MAX)
+holdings = st.builds(wire.Holding, digests, counts)
+done = st.builds(wire.Done, pieces, counts, counts, st.integers(wire.DELIVERED, wire.MISSING))
+granted = st.builds(wire.Granted, pieces, digests, counts, counts)
+
+from_agent = st.one_of(
+    st.builds(wire.Hello, st.integers(0, 1 << 31), texts, texts, texts, ports, counts, st.lists(holdings, max_size=5)),
+    st.just(wire.Heartbeat()),
+    st.builds(wire.Resolve, counts, texts, texts, texts),
+    st.builds(wire.Open, counts, digests, texts, texts, st.binary(max_size=40), readers),
+    st.builds(wire.Report, counts, st.lists(done, max_size=20), counts, readers),
+    st.builds(wire.Close, counts),
+    st.builds(wire.Holds, holdings, st.booleans()),
+)
+from_supernode = st.one_of(
+    st.builds(wire.Welcome, st.integers(0, 1 << 31), texts, st.floats(0.001, wire.LEASE_SECONDS_MAX), texts, ports),
+    st.builds(wire.Refused, texts),
+    st.just(wire.Heartbeat()),
+    st.builds(wire.Resolved, counts, texts, st.binary(max_size=100), st.booleans()),
+    st.builds(wire.Unresolved, counts, counts, texts, texts),
+    st.builds(wire.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5)),
+    st.builds(wire.Peer, counts, texts, ports),
+    st.builds(wire.Grant, counts, st.lists(granted, max_size=20)),
+    st.builds(wire.Seeding, counts),
+    st.builds(wire.TaskFailed, counts, counts, counts, texts, st.booleans()),
+)
+
+
+def refusal(read: Callable[[bytes], wire.Message], body: bytes) -> str:
+    """What is said of bytes that are no message; nothing of others."""
+    try:
+        read(body)
+    except WireError as error:
+        return str(error)
+    return ""
+
+
+def test_the_messages_that_are_tried_here_are_all_that_there_are() -> None:
+    assert len(get_args(FromAgent)) == 7
+    assert len(get_args(FromSupernode)) == 10
+
+
+@given(from_agent)
+def test_what_an_agent_says_comes_back(message: FromAgent) -> None:
+    assert agent_message(frame(message)[4:]) == message
+
+
+@given(from_supernode)
+def test_what_a_supernode_says_comes_back(message: FromSupernode) -> None:
+    assert supernode_message(frame(message)[4:]) == message
+
+
+@given(st.lists(from_agent, max_size=6), st.data())
+def test_however_the_bytes_are_cut_the_messages_are_the_same(messages: list[FromAgent], data: st.DataObject) -> None:
+    sent = b"".join(map(frame, messages))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=8)))
+    frames = Frames()
+    parts = [sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
+    assert [agent_message(body) for part in parts for body in frames.feed(part)] == messages
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_message_are_refused_and_nothing_else_happens(body: bytes) -> None:
+    for read in (agent_message, supernode_message):
+        assert refusal(read, body).isprintable()
+
+
+@given(from_agent | from_supernode, st.data())
+def test_a_message_with_a_wrong_byte_is_read_or_refused_and_nothing_else_happens(
+    message: wire.Message, data: st.DataObject
+) -> None:
+    body = bytearray(frame(message)[4:])
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    for read in (agent_message, supernode_message):
+        assert refusal(read, bytes(body)).isprintable()
+
+
+@given(st.lists(st.binary(max_size=50), max_size=10))
+def test_whatever_is_fed_no_more_is_kept_than_one_frame(parts: list[bytes]) -> None:
+    frames = Frames()
+    given_out = 0
+    try:
+        for part in parts:
+            given_out += sum(4 + len(body) for body in frames.feed(part))
+    except WireError:
+        return
+    assert len(frames._buffer) == sum(map(len, parts)) - given_out
+    assert len(frames._buffer) < 4 + wire.FRAME_BYTES_MAX
