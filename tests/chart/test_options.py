@@ -29,6 +29,7 @@ PERSISTENT: Values = {"supernode": {"persistence": {"enabled": True}}}
 NEEDS: dict[Path, Values] = {
     ("registries", "certificateAuthorities", "keys"): {"registries": {"certificateAuthorities": {"configMap": "authorities"}}},
     ("webhook", "certificate", "caBundle"): {"webhook": {"certificate": {"existingSecret": "certificate"}}},
+    ("networkPolicy", "from"): {"networkPolicy": {"enabled": True}},
     ("webhook", "enabled"): {"swarm": {"existingSecret": "swarm-key"}},
     ("supernode", "persistence", "size"): PERSISTENT,
     ("supernode", "persistence", "storageClassName"): PERSISTENT,

@@ -62,16 +62,17 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- define "darner.image" -}}
+{{- $image := .Values.image -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
 {{- define "darner.container" -}}
 {{- $values := index .root.Values .component -}}
-{{- $image := .root.Values.image -}}
 name: {{ .component }}
-{{- if $image.digest }}
-image: "{{ $image.repository }}@{{ $image.digest }}"
-{{- else }}
-image: "{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}"
-{{- end }}
-imagePullPolicy: {{ $image.pullPolicy }}
+image: {{ include "darner.image" .root | quote }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: [{{ .component }}]
 {{- with $values.securityContext }}
 securityContext:
