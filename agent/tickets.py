@@ -11,9 +11,9 @@ import hmac
 import re
 
 TICKET_SECONDS = 300
-"""How long a ticket is good; also what two nodes' clocks may differ by, at most."""
+"""How long a ticket is good; two nodes' clocks may differ by less than that."""
 
-_TICKET = re.compile(r"(\d{1,12})\.([0-9a-f]{64})")
+_TICKET = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
 
 
 def _mac(key: bytes, digest: str, expiry: int) -> str:
@@ -21,6 +21,7 @@ def _mac(key: bytes, digest: str, expiry: int) -> str:
 
 
 def issue(key: bytes, digest: str, now: float) -> str:
+    """A ticket for one blob. `now` is Unix time in seconds."""
     expiry = int(now) + TICKET_SECONDS
     return f"{expiry}.{_mac(key, digest, expiry)}"
 
