@@ -92,8 +92,9 @@ class Deriver:
         secret = self._read(namespace, name)
         original = original_of(secret) if secret else None
         if original is None:
-            versions = (version_of(mapping_at(secret, "metadata")),) if secret else ()
-            return Derived(without=asked, versions=versions, missing=secret is None)
+            if secret is None:
+                return Derived(without=asked, missing=True)
+            return Derived(without=asked, versions=(version_of(mapping_at(secret, "metadata")),))
         found = self._read(namespace, derived_name(name))
         metadata = mapping_at(found, "metadata")
         if found and derived_from(metadata) != name:

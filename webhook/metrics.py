@@ -17,6 +17,8 @@ CERTIFICATE_FAILURES = Counter("darner_certificate_failures", "Times that the ce
 AGENTS = Gauge("darner_webhook_agents", "Nodes with an agent, by whether it can serve a pull now", ["state"])
 AGENTS_VIEW_AGE = Gauge("darner_webhook_agents_view_age_seconds", "How long ago it was last certain which agents are ready")
 DERIVED_WRITES = Counter("darner_webhook_derived_secrets", "Derived pull secrets that were written", ["how"])
+DERIVED_FAILURES = Counter("darner_webhook_derived_secret_failures", "Pods whose pull secrets could not be derived", ["cause"])
+OUT_OF_STEP = Gauge("darner_webhook_derived_secrets_out_of_step", "Derived pull secrets that could not be made to follow")
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)
