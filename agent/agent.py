@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from ipaddress import ip_address
 from pathlib import Path
 
-from agent import metrics, wire
+from agent import wire
 from agent.channel import Swarm, raw_digest
 from agent.control import ControlServer, application
 from agent.download import Downloads
 from agent.errors import UsageError
+from agent.housekeeping import Housekeeping
 from agent.listener import Listener
 from agent.manifests import Manifests
 from agent.origin import Origin
@@ -23,7 +23,6 @@ from agent.upload import CONNECTIONS_MAX as UPLOADS_MAX
 from agent.upload import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
 from agent.upload import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
 
-HOUSEKEEPING_SECONDS = 600.0
 FIRST_CHANNEL_SECONDS_MAX = 1.0
 """How long the start waits for a supernode: the first pulls would go to the origin without one."""
 DRAIN_SECONDS = 10.0
@@ -32,7 +31,7 @@ DRAIN_SECONDS = 10.0
 
 class Agent:
     def __init__(self, settings: AgentSettings) -> None:
-        if settings.registry_listen.host not in ("localhost", "::1") and not settings.registry_listen.host.startswith("127."):
+        if not _is_loopback(settings.registry_listen.host):
             raise UsageError(
                 f"--registry-listen {settings.registry_listen}: only loopback is spoken to in plain HTTP by runtimes"
             )
@@ -63,7 +62,7 @@ class Agent:
             idle_seconds=UPLOAD_IDLE_SECONDS,
         )
         self._control = ControlServer(application(lambda: ""), settings.http_listen)
-        self._stopping = threading.Event()
+        self._housekeeping = Housekeeping(self._store, self._manifests)
 
     def start(self) -> str:
         self._swarm.start()
@@ -71,7 +70,7 @@ class Agent:
         self._pieces.start()
         self._registry.start()
         self._control.start()
-        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        self._housekeeping.start()
         supernodes = len(self._settings.supernodes)
         return (
             f"agent {self._settings.node_name} is ready: registry on {self._registry.address}, pieces on {self._pieces.address}, "
@@ -80,7 +79,7 @@ class Agent:
 
     def stop(self) -> None:
         """New pulls are refused at once, those under way get some time, and what they left is on disk."""
-        self._stopping.set()
+        self._housekeeping.stop()
         self._registry.stop(DRAIN_SECONDS)
         self._downloads.stop()
         self._swarm.stop()
@@ -95,11 +94,9 @@ class Agent:
         name, zone = self._settings.node_name, self._settings.zone
         return wire.Hello(wire.VERSION, name, zone, where.host, where.port, 0, holdings[-wire.HOLDINGS_MAX :])
 
-    def _keep_house(self) -> None:
-        next_at = time.monotonic() + HOUSEKEEPING_SECONDS
-        while not self._stopping.wait(5.0):
-            metrics.STORE_BYTES.set(self._store.used)
-            if time.monotonic() >= next_at:
-                self._store.evict_old()
-                self._manifests.evict_old(self._settings.store_age)
-                next_at = time.monotonic() + HOUSEKEEPING_SECONDS
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points, version
 
-USAGE_STATUS = 2
+USAGE_STATUS = 1
 
 
 def main() -> int:
@@ -20,5 +20,7 @@ def main() -> int:
     if arguments == ["--version"]:
         print(f"darner {version('darner')}")  # noqa: T201
         return 0
-    print(f"usage: darner {{{','.join(sorted(processes))}}} [--help]", file=sys.stderr)  # noqa: T201
-    return 0 if arguments in (["-h"], ["--help"]) else USAGE_STATUS
+    asked = arguments in (["-h"], ["--help"])
+    usage = f"usage: darner {{{','.join(sorted(processes))}}} [--help]"
+    print(usage, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else USAGE_STATUS

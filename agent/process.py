@@ -11,12 +11,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from agent.errors import UsageError
 from agent.settings import load
 
 log = logging.getLogger(__name__)
+
+USAGE_STATUS = 1
+DIED_STATUS = 70
+"""EX_SOFTWARE of sysexits.h: the process found a mistake of its own."""
 
 Settings = TypeVar("Settings", contravariant=True)
 
@@ -32,28 +37,34 @@ class Service(Protocol):
 
 
 def run(cls: type[Settings], program: str, build: Callable[[Settings], Service], argv: Sequence[str]) -> int:
-    """The exit status: 0 after SIGTERM or SIGINT, 1 when the settings, a port or a directory cannot be used."""
+    """The exit status: 0 after SIGTERM or SIGINT, 1 when the settings, a port, a directory or the disk cannot be used."""
+    threading.excepthook = _end_the_process
+    signals: SimpleQueue[int] = SimpleQueue()  # a handler may put to it at any moment, unlike to an Event
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: signals.put(received))
     try:
         settings = load(cls, program, argv, os.environ)
         _log_to_stderr(getattr(settings, "log_level", "info"))
         service = build(settings)
+        ready = service.start()
     except UsageError as error:
-        print(error, file=sys.stderr)  # noqa: T201 (the process's own words to its operator)
-        return 1
-    threading.excepthook = _end_the_process
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    print(service.start(), flush=True)  # noqa: T201
-    ended.wait()
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{program}: {error}")
+    print(ready, flush=True)  # noqa: T201 (the process's own words to its operator)
+    signals.get()
     service.stop()
     return 0
 
 
+def _refuse(words: str) -> int:
+    print(words, file=sys.stderr)  # noqa: T201
+    return USAGE_STATUS
+
+
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    for chatty in ("httpx", "httpcore", "uvicorn.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of its start is said in the one line
 
 
 def _end_the_process(args: threading.ExceptHookArgs) -> None:
@@ -62,4 +73,4 @@ def _end_the_process(args: threading.ExceptHookArgs) -> None:
         "the thread %s died: %s; the process ends", args.thread and args.thread.name, args.exc_value, exc_info=args.exc_value
     )
     logging.shutdown()
-    os._exit(70)
+    os._exit(DIED_STATUS)

@@ -31,7 +31,8 @@ class SwarmKey:
         try:
             changed = os.stat(self._path).st_mtime_ns
             if self._read is None or self._read[0] != changed:
-                key = self._path.read_bytes().strip()
+                with self._path.open("rb") as file:
+                    key = file.read(KEY_BYTES_MAX + 1).strip()
                 if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
                     raise SwarmKeyError(f"{self._path} holds {len(key)} bytes; a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}")
                 self._read = (changed, key)

@@ -56,7 +56,8 @@ class PieceServer:
 
     def _check_ticket(self, digest: str, authorization: str) -> None:
         key = self._swarm_key()
-        if key is not None and not tickets.valid(key, digest, authorization.removeprefix("Ticket "), time.time()):
+        scheme, _, ticket = authorization.partition(" ")
+        if key is not None and not (scheme == "Ticket" and tickets.valid(key, digest, ticket, time.time())):
             raise RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob")
 
     def _blob(self, digest: str) -> Blob:

@@ -1,0 +1,115 @@
+"""The piece server's side of a piece on its way between two nodes, asked by the same code that asks it in a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import metrics, wire
+from agent.errors import SourceError
+from agent.fetch import PieceFetcher
+from agent.listener import Listener
+from agent.pieces import Layout
+from agent.settings import Address
+from agent.store import Store
+from agent.swarmkey import SwarmKey
+from agent.upload import PieceServer
+
+CONTENT = random.Random(1).randbytes((1 << 20) + 1)
+DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+LAYOUT = Layout.of(len(CONTENT))
+Fetch = Callable[..., bytes]
+
+
+def digest_of(piece: int) -> bytes:
+    return hashlib.sha256(CONTENT[slice(*LAYOUT.span(piece))]).digest()
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
+    """A node that has the blob, and one that wants it."""
+    pair = Store(tmp_path / "has", quota=1 << 30, free=0, age=1.0), Store(tmp_path / "wants", quota=1 << 30, free=0, age=1.0)
+    blob = pair[0].receive(DIGEST, LAYOUT)
+    for piece in range(LAYOUT.count):
+        start, end = LAYOUT.span(piece)
+        blob.write(start, CONTENT[start:end])
+        blob.add(piece, digest_of(piece), checked=True)
+    yield pair
+    for store in pair:
+        store.close()
+
+
+@pytest.fixture
+def serve(stores: tuple[Store, Store]) -> Iterator[Callable[[str], Address]]:
+    """Starts a piece server of the node that has the blob, with a key."""
+    listeners: list[Listener] = []
+
+    def start(key_file: str) -> Address:
+        handle = PieceServer(stores[0], SwarmKey(key_file)).handle
+        where = Address("127.0.0.1", 0)
+        listener = Listener(where, handle, name="piece server", connections_max=9, per_address_max=9, idle_seconds=5)
+        listeners.append(listener)
+        listener.start()
+        return listener.address
+
+    yield start
+    for listener in listeners:
+        listener.stop()
+
+
+@pytest.mark.parametrize("key", [b"", b"the key of all nodes"])
+def test_a_node_gets_a_whole_blob_piece_by_piece_from_another(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], tmp_path: Path, key: bytes
+) -> None:
+    (tmp_path / "key").write_bytes(key)
+    key_file = str(tmp_path / "key") if key else ""
+    where, fetcher = serve(key_file), PieceFetcher(SwarmKey(key_file))
+    wanted = stores[1].receive(DIGEST, LAYOUT)
+    uploaded = metrics.UPLOADED_BYTES._value.get()
+    for piece in reversed(range(LAYOUT.count)):
+        fetcher.fetch(wanted, piece, digest_of(piece), where)
+    fetcher.close()
+    assert wanted.whole
+    assert metrics.UPLOADED_BYTES._value.get() - uploaded == len(CONTENT)
+
+
+def test_a_node_of_another_swarm_gets_nothing(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], tmp_path: Path
+) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name).write_bytes(name.encode() * 8)
+    fetcher = PieceFetcher(SwarmKey(str(tmp_path / "theirs")))
+    wanted = stores[1].receive(DIGEST, LAYOUT)
+    with pytest.raises(SourceError) as raised:
+        fetcher.fetch(wanted, 0, digest_of(0), serve(str(tmp_path / "ours")))
+    assert raised.value.verdict == wire.MISSING
+    fetcher.close()
+
+
+def test_a_piece_is_found_wrong_by_whoever_receives_it_and_not_kept(
+    stores: tuple[Store, Store], serve: Callable[[str], Address]
+) -> None:
+    fetcher = PieceFetcher(SwarmKey(""))
+    wanted = stores[1].receive(DIGEST, LAYOUT)
+    with pytest.raises(SourceError) as raised:
+        fetcher.fetch(wanted, 0, digest_of(1), serve(""))
+    assert raised.value.verdict == wire.CORRUPT
+    assert wanted.held == 0
+    fetcher.close()
+
+
+def test_being_asked_for_a_piece_counts_as_use(stores: tuple[Store, Store], serve: Callable[[str], Address]) -> None:
+    has, _ = stores
+    other = "sha256:" + hashlib.sha256(b"x").hexdigest()
+    blob = has.receive(other, Layout.of(1))
+    blob.write(0, b"x")
+    blob.add(0, hashlib.sha256(b"x").digest(), checked=True)
+    assert list(has.holdings()) == [DIGEST, other]
+    fetcher = PieceFetcher(SwarmKey(""))
+    fetcher.fetch(stores[1].receive(DIGEST, LAYOUT), 0, digest_of(0), serve(""))
+    assert list(has.holdings()) == [other, DIGEST]
+    fetcher.close()
