@@ -1,6 +1,7 @@
 """What proves who asks at a registry: a pull's own credentials, and the challenges that registries answer with.
 
-Pure. Secrets are never part of a `repr`; what is remembered about a credential is remembered under its `key`, a hash.
+Pure. Secrets are never part of a `repr`; what is remembered about a credential is remembered under its `key`, a hash. Where a
+credential may be sent is known to `agent.realms`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from agent.errors import RequestError
 AUTHORIZATION_BYTES_MAX = 8 << 10
 CHALLENGE_BYTES_MAX = 4 << 10
 
-_CHALLENGE = re.compile(r"\s*(Bearer|Basic)(?:\s+|\Z)", re.IGNORECASE)
-_PARAMETER = re.compile(r'\s*,?\s*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+# Each item begins with its own characters and none is tried twice, so that reading takes time in proportion to the length.
+_PARAMETER = re.compile(r'[\s,]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+_SCHEME = re.compile(r"[\s,]*([A-Za-z0-9_-]+)(?=[\s,]|\Z)")
 
 
 @dataclass(frozen=True)
 class Credential:
     """A user name and a password, as a runtime sends them by Basic authentication (RFC 7617)."""
 
-    username: str
+    username: str = field(repr=False)
+    """Not shown either: some registries take a token as the name."""
     password: str = field(repr=False)
 
     @property
@@ -69,26 +72,31 @@ class Challenge:
 
 
 def parse_challenge(header: str) -> Challenge | None:
-    """The first challenge of a WWW-Authenticate that can be met, or None."""
-    match = _CHALLENGE.match(header)
-    if not match or len(header) > CHALLENGE_BYTES_MAX:
-        return None
-    found: dict[str, str] = {}
-    position = match.end()
-    while parameter := _PARAMETER.match(header, position):
-        quoted, plain = parameter[2], parameter[3]
-        found.setdefault(parameter[1].lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain)
-        position = parameter.end()
-    return Challenge(match[1].lower(), found.get("realm", ""), found.get("service", ""), found.get("scope", ""))
+    """The challenge of a WWW-Authenticate that can be met, Bearer before Basic; None when there is none, or the header is absurd.
 
-
-def realm_belongs(realm_host: str, registry_host: str) -> bool:
-    """Whether credentials for a registry may be sent to a token service: the same host, or one of the same parent domain.
-
-    `auth.docker.io` serves `registry-1.docker.io`. A parent domain has two labels at least, and an address has none.
+    Unlike Basic, Bearer can be met by whoever has no credential.
     """
-    if realm_host == registry_host:
-        return True
-    parent = registry_host.partition(".")[2]
-    named = parent.count(".") >= 1 and not parent.replace(".", "").isdigit()
-    return named and (realm_host == parent or realm_host.endswith("." + parent))
+    if len(header) > CHALLENGE_BYTES_MAX:
+        return None
+    found = [
+        Challenge(scheme, fields.get("realm", ""), fields.get("service", ""), fields.get("scope", ""))
+        for scheme, fields in _challenges(header)
+    ]
+    bearer = next((challenge for challenge in found if challenge.scheme == "bearer" and challenge.realm), None)
+    return bearer or next((challenge for challenge in found if challenge.scheme == "basic"), None)
+
+
+def _challenges(header: str) -> list[tuple[str, dict[str, str]]]:
+    """Schemes, and their parameters by lower-case name, as far as the header can be read (RFC 9110 section 11.6.1)."""
+    found: list[tuple[str, dict[str, str]]] = []
+    position = 0
+    while True:
+        if found and (parameter := _PARAMETER.match(header, position)):
+            name, quoted, plain = parameter.groups()
+            found[-1][1].setdefault(name.lower(), plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
+            position = parameter.end()
+        elif scheme := _SCHEME.match(header, position):
+            found.append((scheme[1].lower(), {}))
+            position = scheme.end()
+        else:
+            return found

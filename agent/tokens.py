@@ -11,11 +11,12 @@ import time
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from agent.credentials import Challenge, Credential, key_of, parse_challenge, realm_belongs
+from agent.credentials import Challenge, Credential, key_of, parse_challenge
 from agent.destinations import DestinationError, server_of
 from agent.errors import OriginError
 from agent.ociformat import TokenAnswer, token_of
 from agent.outward import Outward
+from agent.realms import realm_belongs
 
 REMEMBERED_MAX = 1024
 REMEMBERED_SECONDS_MAX = 300.0
@@ -47,13 +48,13 @@ class Tokens:
             expires, authorization = self._remembered.get(access.key, (0.0, ""))
         return authorization if time.monotonic() < expires else None
 
-    def meet(self, access: Access, challenge: str, until: float) -> str | None:
-        """The Authorization that answers a WWW-Authenticate, or None when there is none. `until` is monotonic time."""
+    def meet(self, access: Access, challenge: str, sent: str | None, until: float) -> str | None:
+        """The Authorization that answers a WWW-Authenticate, or None when there is none, beside the one that was `sent`."""
         asked = parse_challenge(challenge)
         if asked is None:
             return None
         if asked.scheme == "basic":
-            if access.credential is None:
+            if access.credential is None or access.credential.header == sent:
                 return None
             authorization, seconds = access.credential.header, REMEMBERED_SECONDS_MAX
         else:
