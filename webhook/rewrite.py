@@ -52,6 +52,9 @@ class Reason(StrEnum):
     AGENT_NOT_READY = "agent-not-ready"
     AGENTS_UNKNOWN = "agents-unknown"
     NO_PULL_SECRET = "no-pull-secret"  # noqa: S105 (a reason, not a password)
+    REGISTRY_FAILING = "registry-failing"
+    OWNER_DELETES = "owner-deletes"
+    EXCLUDED_OWNER = "excluded-owner"
 
 
 SURPRISING = frozenset({Reason.NOT_A_POD, Reason.NOT_A_NAME, Reason.TOO_LARGE})
@@ -190,7 +193,7 @@ def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> Left | None:
 
 
 def _decide(pod: Pod, namespace: str, candidates: tuple[Place, ...], policy: Policy, gates: Sequence[Gate]) -> Outcome:
-    originals = _original_images(pod)
+    originals = original_images(pod)
     decided = [_decide_place(place, policy) for place in candidates if str(place) not in originals]
     rewrites = [item for item in decided if isinstance(item, Rewrite)]
     left = [item for item in decided if isinstance(item, Left)]
@@ -228,7 +231,7 @@ def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
         return Left(place.where, Reason.NOT_A_NAME, f"its image is left as it is: {refused}")
 
 
-def _original_images(pod: Pod) -> dict[str, str]:
+def original_images(pod: Pod) -> dict[str, str]:
     """What an earlier pass has noted, as far as it is true: the original of each place whose present image is its local name."""
     try:
         noted = json.loads(text_at(mapping_at(mapping_at(pod, "metadata"), "annotations"), ORIGINAL_IMAGES))
