@@ -137,11 +137,11 @@ class Origin:
         if reply.status != 401 or reply.foreign:  # a server that a redirect led to gets nothing of what is the registry's
             return reply
         try:
-            authorization = self._tokens.meet(access, reply.headers.get("www-authenticate", ""), until)
+            authorization = self._tokens.meet(access, reply.headers.get("www-authenticate", ""), sent, until)
         except BaseException:
             reply.close()
             raise
-        if authorization is None or authorization == sent:
+        if authorization is None:
             return reply
         reply.close()
         return self._outward.ask(method, url, headers, authorization, until)

@@ -1,0 +1,343 @@
+"""What tests of the swarm share: supernodes and nodes in this process, on loopback, and clients that speak the channel raw.
+
+A `Node` is an agent without its registry endpoint: a store, a piece server, channels and downloads, wired together as in
+`agent.agent`. A `Supernode` is the real one. `RawAgent` and `RawSupernode` are one end of a channel, in the hand of the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from agent import wire
+from agent.blob import Blob
+from agent.channel import Channel, Swarm, raw_digest
+from agent.download import Downloads
+from agent.errors import SourceError
+from agent.exchange import Exchange
+from agent.listener import Listener
+from agent.manifest import Manifest
+from agent.manifests import Manifests
+from agent.origin import Origin as OriginClient
+from agent.settings import Address
+from agent.store import Store
+from agent.swarmkey import SwarmKey
+from agent.upload import PieceServer
+from hack.origin import Image, Origin
+from supernode.settings import SupernodeSettings
+from supernode.supernode import Supernode
+
+REPOSITORY = "team/app"
+SECONDS = 20.0
+"""How long a test waits for what has to happen; the machine may be busy."""
+PIECE = 256 << 10
+
+M = TypeVar("M", bound=wire.Message)
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def wait_until(holds: Callable[[], object], seconds: float = SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def nothing_left_running() -> Iterator[None]:
+    """Whatever was started inside has ended: no thread is left, and no file or socket that nobody closed."""
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: not {thread for thread in threading.enumerate() if thread.is_alive()} - before)
+    gc.collect()  # what was not closed is said as a ResourceWarning now, in the test that left it
+
+
+def free_address() -> Address:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return Address(*sock.getsockname())
+
+
+class Node:
+    """An agent without its registry endpoint."""
+
+    def __init__(self, root: Path, name: str, lab: Lab, zone: str = "") -> None:
+        self.name = name
+        self.fetched: list[tuple[int, Address, int]] = []
+        """Pieces that were asked for at other nodes: number, from where, and the verdict."""
+        self._lab = lab
+        self.store = Store(root / name, quota=1 << 30, free=0, age=3600.0)
+        self.client = OriginClient([lab.origin.address], [])
+        self.manifests = Manifests(root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0)
+        key = SwarmKey("")
+        self.pieces = piece_listener(PieceServer(self.store, key).handle)
+        where = self.pieces.address
+
+        def hello() -> wire.Hello:
+            holdings = [wire.Holding(raw_digest(digest), size) for digest, size in self.store.holdings().items()]
+            return wire.Hello(wire.VERSION, name, zone, where.host, where.port, 0, holdings)
+
+        self.swarm = Swarm(tuple(lab.channels), hello, self._up)
+        self.downloads = Downloads(self.store, self.swarm, self.client, key)
+        self.store.on_change = self.swarm.tell
+        self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
+        self.swarm.start()
+        if lab.channels:
+            wait_until(lambda: all(channel.up for channel in self.swarm.channels))
+
+    def _up(self, channel: Channel) -> None:
+        self.downloads.swarm_is_up(channel)
+
+    def _note_fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
+        verdict = wire.DELIVERED
+        try:
+            self._fetch(blob, piece, digest, where)
+        except SourceError as error:
+            verdict = error.verdict
+            raise
+        finally:
+            self.fetched.append((piece, where, verdict))
+
+    def resolve(self, reference: str, repository: str = REPOSITORY) -> Manifest:
+        """What a name means, as the registry endpoint asks for whoever has no credential."""
+        registry = self._lab.origin.address
+        manifest = self.swarm.resolve(registry, repository, reference)
+        if manifest is None:
+            return self.manifests.resolve(registry, repository, reference)
+        if not manifest.stale:
+            self.manifests.remember(registry, repository, reference, None, manifest)
+        return manifest
+
+    def pull(self, digest: str, seconds: float = SECONDS, on_bytes: Callable[[int], None] = lambda count: None) -> bytes:
+        """All bytes of a blob, each run as soon as it is there, as the registry endpoint reads it. Raises what it would raise."""
+        until = time.monotonic() + seconds
+        stored = self.store.blob(digest)
+        if stored:
+            return read(stored, until)
+        with self.downloads.reading(self._lab.origin.address, REPOSITORY, digest, None, 0) as reader:
+            blob = reader.download.blob(seconds)
+
+            def moved(count: int) -> None:
+                reader.offset = count
+                on_bytes(count)
+
+            return read(blob, until, moved)
+
+    def sources(self) -> set[Address]:
+        """The nodes that gave it a piece."""
+        return {where for _, where, verdict in self.fetched if verdict == wire.DELIVERED}
+
+    def close(self) -> None:
+        self.downloads.stop()
+        self.swarm.stop()
+        self.pieces.stop()
+        self.client.close()
+        self.store.close()
+
+
+def read(blob: Blob, until: float, moved: Callable[[int], None] = lambda count: None) -> bytes:
+    body = bytearray()
+    while len(body) < blob.size:
+        ready = blob.wait(len(body), 0.25)
+        body += os.pread(blob.fd, ready - len(body), len(body))
+        moved(len(body))
+        assert time.monotonic() < until, f"only {len(body)} of {blob.size} bytes came in time"
+    assert blob.wait_whole(SECONDS)
+    return bytes(body)
+
+
+def piece_listener(handle: Callable[[Exchange], None]) -> Listener:
+    listener = Listener(
+        Address("127.0.0.1", 0), handle, name="pieces", connections_max=512, per_address_max=512, idle_seconds=30.0
+    )
+    listener.start()
+    return listener
+
+
+class Lab:
+    """An origin, supernodes and nodes, all in this process. Use it as a context manager."""
+
+    def __init__(self, root: Path, supernodes: int = 1, *, tag_interval: float = 30.0, **settings: object) -> None:
+        self.root = root
+        self.origin = Origin()
+        self.tag_interval = tag_interval
+        self.supernodes: list[Supernode | None] = [None] * supernodes
+        self.channels = [free_address() for _ in range(supernodes)]
+        self.nodes: list[Node] = []
+        self._pieces = [free_address() for _ in range(supernodes)]
+        self._settings = settings
+        self._stores = 0
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Lab:
+        self._closing.enter_context(nothing_left_running())
+        self._closing.enter_context(self.origin)
+        for number in range(len(self.supernodes)):
+            self.start_supernode(number)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(Node.close, self.nodes))
+                list(pool.map(self.stop_supernode, range(len(self.supernodes))))
+        finally:
+            self._closing.close()
+
+    def start_supernode(self, number: int = 0, *, empty: bool = True) -> Supernode:
+        """On the same addresses as before, with an empty store or with the last one."""
+        self._stores += empty
+        settings = SupernodeSettings(
+            node_name=f"supernode-{number}",
+            store=str(self.root / f"supernode-{number}-{self._stores}"),
+            piece_address=self._pieces[number],
+            piece_listen=self._pieces[number],
+            channel_listen=self.channels[number],
+            http_listen=Address("127.0.0.1", 0),
+            insecure_registries=(self.origin.address,),
+            store_free=0,
+            tag_interval=self.tag_interval,
+        )
+        supernode = Supernode(replace(settings, **self._settings))  # type: ignore[arg-type]
+        supernode.start()
+        self.supernodes[number] = supernode
+        return supernode
+
+    def stop_supernode(self, number: int = 0) -> None:
+        supernode, self.supernodes[number] = self.supernodes[number], None
+        if supernode:
+            supernode.stop()
+
+    @property
+    def supernode(self) -> Supernode:
+        assert self.supernodes[0]
+        return self.supernodes[0]
+
+    def seed_address(self, number: int = 0) -> Address:
+        """The supernode's piece server."""
+        return self._pieces[number]
+
+    def node(self, zone: str = "") -> Node:
+        node = Node(self.root, f"node-{len(self.nodes)}", self, zone)
+        self.nodes.append(node)
+        return node
+
+    def push(self, *layers: bytes, tag: str = "1") -> Image:
+        return self.origin.push(REPOSITORY, tag, Image.of(layers))
+
+    def pull_everywhere(self, digest: str, nodes: list[Node] | None = None) -> list[bytes]:
+        """On all nodes at once."""
+        nodes = self.nodes if nodes is None else nodes
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            return list(pool.map(lambda node: node.pull(digest), nodes))
+
+
+class RawAgent:
+    """An agent's end of a channel: says what it is told to, and hears what comes."""
+
+    def __init__(self, where: Address, hello: wire.Message | None = None) -> None:
+        self.sock = socket.create_connection(where, SECONDS)
+        self._frames = wire.Frames()
+        self._heard: list[wire.FromSupernode] = []
+        if hello is not None:
+            self.say(hello)
+            self.welcome = self.hear(wire.Welcome)
+
+    @classmethod
+    def joined(cls, where: Address, name: str, pieces: Address | None = None, *holdings: tuple[str, int]) -> RawAgent:
+        """One that the supernode has welcomed. `holdings` are digests and sizes."""
+        at = pieces or Address("127.0.0.1", 1)
+        held = [wire.Holding(raw_digest(digest), size) for digest, size in holdings]
+        return cls(where, wire.Hello(wire.VERSION, name, "", at.host, at.port, 0, held))
+
+    def __enter__(self) -> RawAgent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def say(self, *messages: wire.Message) -> None:
+        self.sock.sendall(b"".join(map(wire.frame, messages)))
+
+    def open(self, origin: Origin, digest: str, request: int = 1) -> None:
+        self.say(wire.Open(request, raw_digest(digest), origin.address, REPOSITORY, b"", []))
+
+    def hear(self, kind: type[M], seconds: float = SECONDS) -> M:
+        """The next message of this kind; those before it are dropped."""
+        until = time.monotonic() + seconds
+        while True:
+            while self._heard:
+                message = self._heard.pop(0)
+                if isinstance(message, kind):
+                    return message
+            self.sock.settimeout(max(0.01, until - time.monotonic()))
+            data = self.sock.recv(1 << 20)
+            assert data, f"the supernode closed the connection before it said {kind.__name__}"
+            self._heard += [wire.supernode_message(body) for body in self._frames.feed(data)]
+
+    def until_closed(self) -> None:
+        """Wait for the end of the connection, whatever is said before."""
+        self.sock.settimeout(SECONDS)
+        with contextlib.suppress(ConnectionError):
+            while self.sock.recv(1 << 20):
+                continue
+
+
+class RawSupernode:
+    """A supernode's end of channels: `converse(sock, messages)` is called for each connection, in a thread of its own."""
+
+    def __init__(self, converse: Callable[[socket.socket, Iterator[wire.FromAgent]], None]) -> None:
+        self._converse = converse
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, name="raw supernode")]
+        self._threads[0].start()
+
+    @property
+    def where(self) -> Address:
+        return Address(*self._server.getsockname())
+
+    def __enter__(self) -> RawSupernode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for sock in list(self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(SECONDS)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._server.accept()
+                self._sockets.append(sock)
+                thread = threading.Thread(target=self._serve, args=(sock,), name="raw supernode's channel")
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            self._converse(sock, _messages(sock))
+
+
+def _messages(sock: socket.socket) -> Iterator[wire.FromAgent]:
+    frames = wire.Frames()
+    while data := sock.recv(1 << 20):
+        for body in frames.feed(data):
+            yield wire.agent_message(body)
