@@ -1,7 +1,7 @@
 """The webhook's HTTP: POST /mutate for API servers, and /healthz, /readyz and /metrics on a listener of their own.
 
 It bounds what it reads, counts, and turns whatever goes wrong inside into a pod that is admitted as it is: an error of ours
-must never stand between a pod and the cluster. It decides nothing; `webhook.review` does.
+must never stand between a pod and the cluster. It decides nothing; `webhook.admission` does.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
+from webhook.admission import Judge
 from webhook.metrics import ADMISSION_SECONDS, ADMISSIONS, LEFT_ALONE, REWRITTEN_IMAGES
-from webhook.policy import Policy
-from webhook.review import BadReview, answer, decide, read, unchanged
-from webhook.rewrite import Gate, Outcome
+from webhook.review import BadReview, answer, read, unchanged
+from webhook.rewrite import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ DISCARDED_BYTES_MAX = 32 << 20
 BODY_SECONDS_MAX = 5.0
 
 
-def admission_app(policy: Policy, gates: Sequence[Gate] = ()) -> FastAPI:
+def admission_app(judge: Judge) -> FastAPI:
     app = FastAPI(title="darner webhook", openapi_url=None)
 
     @app.post("/mutate")
     async def mutate(request: Request) -> Response:
         with ADMISSION_SECONDS.time():
             try:
-                return _json(200, _answer(await _body(request), policy, gates))
+                return _json(200, await _answer(await _body(request), judge))
             except BadReview as refused:
                 ADMISSIONS.labels("bad-request").inc()
                 return _json(refused.status, {"error": str(refused)})
@@ -65,10 +65,10 @@ def health_app(unready: Callable[[], str | None]) -> FastAPI:
     return app
 
 
-def _answer(body: bytes, policy: Policy, gates: Sequence[Gate]) -> dict[str, Any]:
+async def _answer(body: bytes, judge: Judge) -> dict[str, Any]:
     admission = read(body)
     try:
-        outcome = decide(admission, policy, gates)
+        outcome = await judge.outcome(admission)
         answered = answer(admission, outcome)
     except Exception:
         log.exception("a pod in namespace %r is admitted as it is, because its review failed", admission.namespace)

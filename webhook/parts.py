@@ -9,9 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from webhook.admission import Judge
 from webhook.agents import AgentView
 from webhook.background import Work
+from webhook.derive import Deriver
+from webhook.ensure import PullSecrets
+from webhook.instep import InStep
 from webhook.nodes import ready_nodes_only
+from webhook.policy import Policy
 from webhook.rewrite import Gate
 from webhook.settings import WebhookSettings
 
@@ -26,13 +31,26 @@ class Parts:
     """Each says in words why it cannot do its work yet, None if it can."""
     working: dict[str, Work] = field(default_factory=dict)
     """What runs in a thread of its own, by its name, until the process ends."""
+    pull_secrets: PullSecrets | None = None
+
+    def judge(self, policy: Policy) -> Judge:
+        return Judge(policy, tuple(self.gates), self.pull_secrets.names_for if self.pull_secrets else None)
+
+    def close(self) -> None:
+        if self.pull_secrets:
+            self.pull_secrets.close()
 
 
 def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
+    """To be called in the event loop, whose state some of the parts are."""
     parts = Parts()
     if cluster and settings.agent_service:
         agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
         parts.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
         parts.unready.append(agents.unready)
         parts.working["agents"] = agents.run
+    if cluster and settings.pull_secrets:
+        deriver = Deriver(cluster)
+        parts.pull_secrets = PullSecrets(deriver.settle, settings.pull_secret_deadline)
+        parts.working |= InStep(cluster, deriver.settle, parts.pull_secrets.changed).working()
     return parts

@@ -94,6 +94,13 @@ def derived_name(name: str) -> str:
     return PREFIX + _shortened(name, NAME_LENGTH_MAX - len(PREFIX))
 
 
+def originals_among(names: Iterable[str]) -> tuple[str, ...]:
+    """A pod's pull secrets without those that it has been given by us."""
+    given = tuple(names)
+    derived = {derived_name(name) for name in given}
+    return tuple(name for name in given if name not in derived)
+
+
 def registries_with_credentials(original: Original, registries: Iterable[str]) -> frozenset[str]:
     """Those of the registries for which the original holds anything that an agent can be sent."""
     return frozenset(registry for registry in registries if any(True for _ in _local_entries(original, registry)))

@@ -92,7 +92,7 @@ async def run(settings: WebhookSettings) -> None:
     if stopped.is_set():
         return
     ending = threading.Event()
-    admission = _Listener(admission_app(settings.policy, parts.gates), admission_socket, keeper.context)
+    admission = _Listener(admission_app(parts.judge(settings.policy)), admission_socket, keeper.context)
     reasons = (keeper.unready, *parts.unready)
     health = _Listener(health_app(lambda: next(filter(None, (reason() for reason in reasons)), None)), health_socket)
     threads = [in_thread(name, work, ending) for name, work in parts.working.items()]
@@ -100,6 +100,7 @@ async def run(settings: WebhookSettings) -> None:
         await _serve((admission, health), [keeper.run(settings.certificate_interval), *threads], stopped)
     finally:
         ending.set()
+        parts.close()
 
 
 async def _serve(listeners: tuple[_Listener, _Listener], background: Sequence[Awaitable[None]], stopped: asyncio.Event) -> None:

@@ -39,6 +39,12 @@ def object_name(value: str) -> ObjectName | None:
     return ObjectName(match[1], match[2])
 
 
+def yes_or_no(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value == "true"
+
+
 def server_name(value: str) -> str:
     """A DNS name or an IP address."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", value):
@@ -85,6 +91,10 @@ class WebhookSettings:
     agent_view_age: float = setting(
         duration, "how old the view of the agents may be; with an older one, pods are left alone", "30s"
     )
+    pull_secrets: bool = setting(yes_or_no, "whether pods are given their pull secrets for the agent: true or false", "false")
+    pull_secret_deadline: float = setting(
+        duration, "how long an admission waits for them; beyond, the pod is left alone", "1500ms"
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
 
     @property
@@ -94,7 +104,9 @@ class WebhookSettings:
     @property
     def needs_cluster(self) -> bool:
         """Whether any setting is about objects of a cluster."""
-        return any((self.certificate_secret, self.webhook_configuration, self.swarm_secret, self.agent_service))
+        return any(
+            (self.certificate_secret, self.webhook_configuration, self.swarm_secret, self.agent_service, self.pull_secrets)
+        )
 
 
 def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -> WebhookSettings:
@@ -110,7 +122,7 @@ def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -
         raise UsageError(
             f"{PROGRAM}: --agent-view-age must be at least {AGENT_VIEW_AGE_SECONDS_MIN}s, a few times what confirms it"
         )
-    for name in ("certificate_life", "authority_life", "certificate_interval"):
+    for name in ("certificate_life", "authority_life", "certificate_interval", "pull_secret_deadline"):
         if getattr(settings, name) <= 0:
             raise UsageError(f"{PROGRAM}: --{name.replace('_', '-')} must be more than 0s")
     return settings

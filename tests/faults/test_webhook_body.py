@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -110,15 +111,15 @@ def test_another_path_or_method_is_refused(webhook: RunningWebhook) -> None:
 
 
 def test_an_internal_error_admits_the_pod_unchanged_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from webhook import app
+    from webhook import admission, app
     from webhook.policy import Policy
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(app, "decide", broken)
+    monkeypatch.setattr(admission, "decide", broken)
     document = review(pod(container("a", "nginx")))
-    response = app._answer(json.dumps(document).encode(), Policy())["response"]
+    response = asyncio.run(app._answer(json.dumps(document).encode(), admission.Judge(Policy())))["response"]
     assert response["uid"] == document["request"]["uid"]
     assert response["allowed"] is True
     assert "patch" not in response
