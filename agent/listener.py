@@ -16,9 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from agent.errors import DarnerError, RequestError, UsageError
-from agent.exchange import HEAD_BYTES_MAX as HEAD_BYTES_MAX
 from agent.exchange import HEAD_SECONDS_MAX, ClientGone, Exchange, new_protocol, part, read_request, refuse
-from agent.exchange import joined as joined
 from agent.settings import Address
 
 log = logging.getLogger(__name__)

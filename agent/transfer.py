@@ -16,7 +16,7 @@ from math import inf
 import h11
 
 from agent.errors import DarnerError
-from agent.listener import HEAD_BYTES_MAX, joined
+from agent.exchange import HEAD_BYTES_MAX, joined
 from agent.settings import Address
 
 RECEIVE_BYTES = 64 << 10
