@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from agent.errors import RequestError
-from agent.reference import Digest, InvalidReference, Reference, origin_of, parse_digest, parse_registry, parse_tag
+from agent.reference import Digest, Reference, origin_of, parse_digest, parse_registry, parse_tag
 
 TARGET_LENGTH_MAX = 2048
 QUERY_FIELDS_MAX = 8
+RANGE_LENGTH_MAX = 64
+"""Three times what any blob's offsets take. What is longer is not looked at."""
 
 _TARGET = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<what>manifests|blobs|tags|referrers)/(?P<last>[A-Za-z0-9._:-]+)")
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_LISTING_FIELD = re.compile(r"(?:n|last|artifactType)=[A-Za-z0-9._/+%-]{1,256}")
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,37 +82,35 @@ def _place(name: str, query: str) -> tuple[str, str]:
         return origin_of(name)
     if len(mirrored) > 1:
         raise RequestError(400, "NAME_INVALID", "ns names one registry")
-    registry = parse_registry(mirrored[0])
-    reference = Reference.parse(f"{registry}/{name}")
-    if reference.registry != registry:
-        raise InvalidReference(f"{registry!a} is not a registry's name")
+    # Upper case makes a host of every name that has a letter, a bare one too (see agent.reference).
+    reference = Reference.parse(f"{parse_registry(mirrored[0]).upper()}/{name}")
+    if reference.registry != parse_registry(mirrored[0]):
+        raise RequestError(400, "NAME_INVALID", "ns names no registry")
     return reference.registry, reference.repository
 
 
 def _listing_query(query: str) -> str:
     """What the specification lets a client say of a list: how many, after which, and of which type."""
-    allowed = re.compile(r"(?:n|last|artifactType)=[A-Za-z0-9._/+%-]{1,256}")
-    return "&".join(part for part in query.split("&") if allowed.fullmatch(part))
+    return "&".join(part for part in query.split("&") if _LISTING_FIELD.fullmatch(part))
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and the byte after the last that a Range asks for, or None for the whole (RFC 9110 section 14).
 
-    One range of bytes is understood. Several, or what is malformed, are as if not there, as the RFC allows; a range that begins
-    past the end raises RequestError 416.
+    One range of bytes is understood. Several, or what is malformed, are as if not there, as the RFC allows; so is any range of
+    nothing, which no 206 could express. A range that begins past the end raises RequestError 416.
     """
-    match = _RANGE.fullmatch(header) if header else None
-    if not match or match[0] == "bytes=-":
+    if header is None or len(header) > RANGE_LENGTH_MAX or size == 0:
         return None
-    first, last = match[1], match[2]
-    if not first:
-        start, end = max(0, size - int(last)), size
-        unsatisfiable = not int(last)
-    else:
-        start, end = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < int(first):
+    match = _RANGE.fullmatch(header)
+    if not match or not (match[1] or match[2]):
+        return None
+    if match[1]:
+        start, end = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
+        if match[2] and int(match[2]) < start:
             return None
-        unsatisfiable = start >= size
-    if unsatisfiable:
+    else:
+        start, end = size - min(int(match[2]), size), size
+    if start >= size:
         raise RequestError(416, "SIZE_INVALID", f"the blob has {size} bytes")
     return start, end
