@@ -41,6 +41,8 @@ HUB_INDEX = "index.docker.io"
 SPELLINGS = ("", "https://", "http://")
 """To the kubelet these are one key, which is how several credentials for one place find room in one JSON object."""
 
+_HOST_PATTERN = re.compile(r"[a-z0-9.*_-]+")
+
 Entry = Mapping[str, Any]
 Secret = Mapping[str, Any]
 
@@ -54,13 +56,14 @@ class Location:
     """Empty, or from its first slash on."""
 
     def matches(self, registry: str) -> bool:
-        """As the kubelet compares: the port as it is, and the host part by part, each a pattern (Go's path.Match)."""
+        """As the kubelet compares: the port as it is, and the host part by part, of which each may have stars."""
         host, _, port = self.host.partition(":")
         name, _, number = registry.partition(":")
         parts, names = host.split("."), name.split(".")
-        if port != number or len(parts) != len(names) or "\\" in host or "[!" in host:
+        # Brackets and question marks are patterns to Go, but no host of a URL that it reads can have them.
+        if port != number or len(parts) != len(names) or not _HOST_PATTERN.fullmatch(host):
             return False
-        return all(fnmatchcase(given, part.replace("[^", "[!")) for part, given in zip(parts, names, strict=True))
+        return all(fnmatchcase(given, part) for part, given in zip(parts, names, strict=True))
 
 
 @dataclass(frozen=True)
