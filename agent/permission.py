@@ -1,7 +1,8 @@
 """Who may read which blob: whoever was served a manifest that lists it, or was told by the origin that the repository holds it.
 
-The store is by digest and does not know whose a blob is. This module remembers, for (registry, repository, credential), the
-digests that were shown to it, for a few minutes after the last use; it never asks anybody. Pure: the clock is the caller's.
+The store is by digest and does not know whose a blob is. This module remembers what was shown to (registry, repository,
+credential), for a while after the origin was asked: being used makes no permission longer. It never asks anybody, and what it has
+forgotten the origin is asked for again. Pure but for its lock: the clock is the caller's.
 """
 
 from __future__ import annotations
@@ -12,41 +13,34 @@ from collections.abc import Iterable
 
 from agent.credentials import Credential, key_of
 
-REPOSITORIES_MAX = 4096
-DIGESTS_MAX = 8192
-"""For each (registry, repository, credential): two manifests of the largest size, or some hundred usual ones."""
+SHOWN_MAX = 1 << 16
+"""Digests in all: some thousand images. Those that were shown longest ago are forgotten first."""
 REMEMBERED_SECONDS = 900.0
 """Longer than the minutes of a verdict: a slow pull asks for its last layer long after its manifest."""
-
-Who = tuple[str, str, str]
 
 
 class Permission:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._shown: OrderedDict[Who, OrderedDict[str, float]] = OrderedDict()
+        self._shown: OrderedDict[tuple[str, str, str, str], float] = OrderedDict()
 
-    def show(self, registry: str, repository: str, credential: Credential | None, digests: Iterable[str], now: float) -> None:
-        """The origin let this credential see these digests in this repository."""
-        who = (registry, repository, key_of(credential))
+    def show(self, registry: str, repository: str, credential: Credential | None, digests: Iterable[str], at: float) -> None:
+        """The origin let this credential see these digests in this repository at that time, or something that lists them."""
+        key = key_of(credential)
         with self._lock:
-            shown = self._shown.setdefault(who, OrderedDict())
-            self._shown.move_to_end(who)
             for digest in digests:
-                shown[digest] = now
-                shown.move_to_end(digest)
-            while len(shown) > DIGESTS_MAX:
-                shown.popitem(last=False)
-            while len(self._shown) > REPOSITORIES_MAX:
+                what = (registry, repository, key, digest)
+                if at >= self._shown.get(what, at):
+                    self._shown[what] = at
+                    self._shown.move_to_end(what)
+            while len(self._shown) > SHOWN_MAX:
                 self._shown.popitem(last=False)
 
-    def covers(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> bool:
-        """Whether this credential was shown this digest not long ago."""
-        who = (registry, repository, key_of(credential))
+    def shown_at(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> float | None:
+        """When this credential was shown this digest in this repository; None when that is too long ago, or never was."""
         with self._lock:
-            shown = self._shown.get(who, OrderedDict())
-            at = shown.get(digest)
-            if at is None or now - at > REMEMBERED_SECONDS:
-                return False
-            shown[digest] = now
-            return True
+            at = self._shown.get((registry, repository, key_of(credential), digest))
+        return at if at is not None and now - at <= REMEMBERED_SECONDS else None
+
+    def covers(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> bool:
+        return self.shown_at(registry, repository, credential, digest, now) is not None

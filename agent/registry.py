@@ -81,20 +81,16 @@ class Registry:
     # Manifests.
 
     def _manifest(self, exchange: Exchange, resource: ManifestResource, credential: Credential | None) -> None:
-        manifest = self._shown_before(resource, credential) or self._patience.ask(
-            exchange, resource.registry, lambda: self._resolve(resource, credential)
-        )
-        self._permission.show(
-            resource.registry, resource.repository, credential, [manifest.digest, *manifest.lists()], time.monotonic()
-        )
+        registry, repository, reference = resource.registry, resource.repository, resource.reference
+        # What this credential was shown just now, by its digest: a runtime that asked for a tag asks for that next.
+        at = self._permission.shown_at(registry, repository, credential, reference, time.monotonic())
+        manifest = self._manifests.kept(reference) if at is not None else None
+        if at is None or manifest is None:
+            manifest = self._patience.ask(exchange, registry, lambda: self._resolve(resource, credential))
+            at = time.monotonic()
+        self._permission.show(registry, repository, credential, [manifest.digest, *manifest.lists()], at)
         headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": manifest.digest, **VERSION}
         exchange.answer(200, headers | (STALE if manifest.stale else {}), manifest.body)
-
-    def _shown_before(self, resource: ManifestResource, credential: Credential | None) -> Manifest | None:
-        """What this credential was shown just now, by its digest: a runtime that asked for a tag asks for that next."""
-        if self._permission.covers(resource.registry, resource.repository, credential, resource.reference, time.monotonic()):
-            return self._manifests.kept(resource.reference)
-        return None
 
     def _resolve(self, resource: ManifestResource, credential: Credential | None) -> Manifest:
         """What the name means now: the supernode's answer, or the origin's."""
