@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from webhook.revert import Cause
 from webhook.rewrite import Reason
 
 ADMISSIONS = Counter("darner_admissions", "Questions of the API server, by what became of them", ["outcome"])
@@ -19,8 +20,19 @@ AGENTS_VIEW_AGE = Gauge("darner_webhook_agents_view_age_seconds", "How long ago 
 DERIVED_WRITES = Counter("darner_webhook_derived_secrets", "Derived pull secrets that were written", ["how"])
 DERIVED_FAILURES = Counter("darner_webhook_derived_secret_failures", "Pods whose pull secrets could not be derived", ["cause"])
 OUT_OF_STEP = Gauge("darner_webhook_derived_secrets_out_of_step", "Derived pull secrets that could not be made to follow")
+REVERTED_PODS = Counter(
+    "darner_webhook_reverted_pods", "Pods that got original images back, by why the pull had failed", ["reason"]
+)
+REVERT_FAILURES = Counter("darner_webhook_revert_failures", "Times that a pod could not be given its original images at once")
+PAUSED = Gauge("darner_webhook_paused", "Registries, and owners of pods, that are left alone now", ["kind"])
+PAUSES = Counter("darner_webhook_pauses", "Times that a registry or an owner of pods began to be left alone", ["kind"])
+LEADING = Gauge("darner_webhook_leading", "Whether this replica is the one that acts")
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)
 for reason in Reason:
     LEFT_ALONE.labels(reason)
+for cause in Cause:
+    REVERTED_PODS.labels(cause)
+for kind in ("registry", "owner"):
+    PAUSES.labels(kind)

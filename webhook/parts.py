@@ -5,6 +5,9 @@ The one place where settings become gates, controllers and the reasons for not b
 
 from __future__ import annotations
 
+import socket
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,13 +15,19 @@ from typing import TYPE_CHECKING
 from webhook.admission import Judge
 from webhook.agents import AgentView
 from webhook.background import Work
+from webhook.breaker import leave_alone
 from webhook.derive import Deriver
 from webhook.ensure import PullSecrets
+from webhook.events import Events
 from webhook.instep import InStep
+from webhook.learning import Learning
+from webhook.lease import Lease
+from webhook.metrics import LEADING
 from webhook.nodes import ready_nodes_only
 from webhook.policy import Policy
 from webhook.rewrite import Gate
 from webhook.settings import WebhookSettings
+from webhook.unrewrite import Unrewriter
 
 if TYPE_CHECKING:
     from webhook.cluster import Cluster
@@ -32,6 +41,7 @@ class Parts:
     working: dict[str, Work] = field(default_factory=dict)
     """What runs in a thread of its own, by its name, until the process ends."""
     pull_secrets: PullSecrets | None = None
+    lease: Lease | None = None
 
     def judge(self, policy: Policy) -> Judge:
         return Judge(policy, tuple(self.gates), self.pull_secrets.names_for if self.pull_secrets else None)
@@ -39,11 +49,24 @@ class Parts:
     def close(self) -> None:
         if self.pull_secrets:
             self.pull_secrets.close()
+        if self.lease:
+            self.lease.release()
 
 
 def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
     """To be called in the event loop, whose state some of the parts are."""
     parts = Parts()
+    identity = f"{socket.gethostname()[:50]}_{uuid.uuid4().hex[:10]}"
+    learning = Learning(Events(cluster, identity) if cluster else None)
+    # First, because what is left alone needs no agent and no pull secret.
+    parts.gates.append(leave_alone(learning.now, settings.excluded_owners, time.time))
+    if cluster and settings.lease:
+        parts.lease = lease = Lease(cluster, settings.lease, identity, learning.publish, learning.told)
+        learning.leading = lease.leading
+        LEADING.set_function(lease.leading)
+        parts.working["lease"] = lease.run
+        if settings.revert:
+            parts.working |= Unrewriter(cluster, Events(cluster, identity), learning, lease.leading).working()
     if cluster and settings.agent_service:
         agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
         parts.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
@@ -52,5 +75,6 @@ def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
     if cluster and settings.pull_secrets:
         deriver = Deriver(cluster)
         parts.pull_secrets = PullSecrets(deriver.settle, settings.pull_secret_deadline)
-        parts.working |= InStep(cluster, deriver.settle, parts.pull_secrets.changed).working()
+        leading = parts.lease.leading if parts.lease else lambda: True
+        parts.working |= InStep(cluster, deriver.settle, parts.pull_secrets.changed, leading).working()
     return parts

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from agent.errors import UsageError
 from agent.settings import Address, address, duration, listed, load, one_of, setting, text, whole
+from webhook.breaker import OwnerKind, owner_kind
 from webhook.policy import Pattern, Policy, pattern
 
 PROGRAM = "darner webhook"
@@ -95,6 +96,17 @@ class WebhookSettings:
     pull_secret_deadline: float = setting(
         duration, "how long an admission waits for them; beyond, the pod is left alone", "1500ms"
     )
+    lease: ObjectName | None = setting(object_name, "Lease by which one replica at a time acts; made if missing", "")
+    revert: bool = setting(
+        yes_or_no, "with a Lease: whether a pod whose pull fails gets its original images back: true or false", "true"
+    )
+    # Both compare a pod's images with those that they asked for (cloudnative-pg#6344, operator-lifecycle-manager#2986); the
+    # third is a fork of the first. Whoever compares revisions, as Kubernetes' own controllers do, does not belong here.
+    excluded_owners: tuple[OwnerKind, ...] = setting(
+        listed(owner_kind),
+        "pods of these owners, as KIND.GROUP, are left alone: operators that replace a pod whose image differs",
+        "Cluster.postgresql.cnpg.io,CatalogSource.operators.coreos.com,Cluster.postgresql.k8s.enterprisedb.io",
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
 
     @property
@@ -105,7 +117,14 @@ class WebhookSettings:
     def needs_cluster(self) -> bool:
         """Whether any setting is about objects of a cluster."""
         return any(
-            (self.certificate_secret, self.webhook_configuration, self.swarm_secret, self.agent_service, self.pull_secrets)
+            (
+                self.certificate_secret,
+                self.webhook_configuration,
+                self.swarm_secret,
+                self.agent_service,
+                self.pull_secrets,
+                self.lease,
+            )
         )
 
 

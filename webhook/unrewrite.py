@@ -1,0 +1,227 @@
+"""Follows the rewritten pods, and puts the original image back wherever a pull by its local name has failed.
+
+All replicas follow, so that each knows everything at once when its turn comes; only the leader acts. A few workers read a pod
+anew, patch it once, and tell: so what is kept of a pod is small, and what is decided is decided about the pod as it is now.
+What is to be put back is `webhook.revert`'s to say, and who is left alone after it `webhook.breaker`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from webhook.background import Work
+from webhook.breaker import controller
+from webhook.events import NOT_REVERTED, REVERTED, Events
+from webhook.learning import Learning, Owned
+from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
+from webhook.mirror import Api, Changes, Mirror, ObjectKey
+from webhook.revert import FailedPull, Failures, failed_pulls, patch
+from webhook.rewrite import REWRITTEN, mapping_at, text_at
+from webhook.stores import Unreachable
+
+log = logging.getLogger(__name__)
+
+WORKERS = 4
+ATTEMPTS_MAX = 4
+"""In a row, of a pod that changes between our look and our patch."""
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 60.0
+LOOK_SECONDS = 0.5
+TIMEOUT_SECONDS = (2.0, 5.0)
+BECAUSE = "its pull through the agent failed"
+
+
+class Kept(NamedTuple):
+    """What is kept of a rewritten pod."""
+
+    uid: str
+    failing: frozenset[str]
+    """Places whose pull has failed, and only while there is something to be done about them."""
+    owned: Owned | None
+    created: float
+    deleted: float | None
+    finished: bool
+
+
+def keep(pod: Mapping[str, Any]) -> Kept:
+    metadata = mapping_at(pod, "metadata")
+    deleted = _seconds(text_at(metadata, "deletionTimestamp"))
+    grace = metadata.get("deletionGracePeriodSeconds")
+    if deleted is not None and isinstance(grace, int):
+        deleted -= grace  # The API server writes when it is to be over.
+    failures = failed_pulls(pod) if deleted is None else Failures()
+    return Kept(
+        text_at(metadata, "uid"),
+        frozenset(str(pull.place) for pull in (*failures.back, *failures.stuck)),
+        _owned(pod),
+        _seconds(text_at(metadata, "creationTimestamp")) or 0.0,
+        deleted,
+        text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
+    )
+
+
+@dataclass
+class _Due:
+    at: float
+    attempts: int = 0
+    busy: bool = False
+
+
+class Unrewriter:
+    def __init__(
+        self,
+        api: Api,
+        events: Events,
+        learning: Learning,
+        leading: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = api
+        self._events = events
+        self._learning = learning
+        self._leading = leading
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._due: dict[ObjectKey, _Due] = {}
+        self._changes = threading.Condition()
+        self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": f"{REWRITTEN}=true"}, keep, self._changed)
+
+    def working(self) -> dict[str, Work]:
+        workers: dict[str, Work] = {f"revert {number}": self.work for number in range(1, WORKERS + 1)}
+        return {"rewritten pods": self._mirror.run, **workers}
+
+    def work(self, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            taken = self._take()
+            if taken is None:
+                with self._changes:
+                    self._changes.wait(LOOK_SECONDS)
+                continue
+            key, due = taken
+            try:
+                done = self.look_after(key)
+            except Unreachable as error:
+                log.warning("pod %s/%s cannot be given its original images yet: %s", key.namespace, key.name, error)
+                done = False
+            except Exception:
+                # One pod that nobody has thought of must not keep the others waiting, and never end the process.
+                log.exception("pod %s/%s could not be looked after", key.namespace, key.name)
+                done = False
+            self._finish(key, due, done)
+
+    def look_after(self, key: ObjectKey) -> bool:
+        """Puts back what can be; whether there is nothing left to do. Raises Unreachable."""
+        path = f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
+        for _ in range(ATTEMPTS_MAX):
+            found = self._api.ask("GET", path, timeout=TIMEOUT_SECONDS)
+            if found.status == 404:
+                return True
+            if found.status != 200:
+                raise Unreachable(f"the API server answered {found.status}")
+            pod = found.document
+            if text_at(mapping_at(pod, "metadata"), "deletionTimestamp"):
+                return True
+            failures = failed_pulls(pod)
+            if failures.back:
+                answered = self._api.ask("PATCH", path, patch(pod, failures.back, BECAUSE), timeout=TIMEOUT_SECONDS)
+                if answered.status in (409, 422):
+                    continue  # It has changed since we looked, and perhaps its container runs now.
+                if answered.status == 404:
+                    return True
+                if answered.status != 200:
+                    raise Unreachable(f"the API server answered {answered.status}: {text_at(answered.document, 'message')[:300]}")
+            self._tell(pod, failures)
+            return True
+        return False
+
+    def _tell(self, pod: Mapping[str, Any], failures: Failures) -> None:
+        uid = text_at(mapping_at(pod, "metadata"), "uid")
+        if failures.back:
+            REVERTED_PODS.labels(failures.back[0].cause).inc()
+        for pull in failures.back:
+            message = (
+                f"The original image {pull.original} is put back, because its pull as {pull.place.image} failed: {pull.words}"
+            )
+            self._events.warn(pod, REVERTED, message, _field(pull))
+        for pull in failures.stuck:
+            what = "an image volume" if pull.place.kind == "volumes" else "an ephemeral container"
+            message = (
+                f"The pull of {pull.original} as {pull.place.image} failed, and Kubernetes lets nobody change the image of "
+                f"{what}; make it anew, with darner.dev/inject: disabled on the pod if that does not help: {pull.words}"
+            )
+            self._events.warn(pod, NOT_REVERTED, message, _field(pull))
+        at_fault = {pull.registry: None for pull in (*failures.back, *failures.stuck) if pull.cause.registry_is_at_fault}
+        for registry in at_fault:
+            self._learning.failed(registry, pod, uid)
+
+    def _take(self) -> tuple[ObjectKey, _Due] | None:
+        if not self._leading():
+            return None
+        now = self._clock()
+        with self._changes:
+            for key, due in self._due.items():
+                if not due.busy and due.at <= now:
+                    due.busy = True
+                    return key, due
+        return None
+
+    def _finish(self, key: ObjectKey, due: _Due, done: bool) -> None:
+        with self._changes:
+            if self._due.get(key) is not due:
+                return  # It has changed meanwhile, and is looked at again or gone.
+            if done:
+                del self._due[key]
+                return
+            REVERT_FAILURES.inc()
+            due.at = self._clock() + min(RETRY_SECONDS * 2.0 ** min(due.attempts, 10), RETRY_SECONDS_MAX)
+            due.attempts += 1
+            due.busy = False
+
+    def _changed(self, changes: Changes[Kept]) -> None:
+        for key, (before, after) in changes.items():
+            with self._changes:
+                if after is None or not after.failing:
+                    self._due.pop(key, None)
+                elif before is None or (before.uid, before.failing) != (after.uid, after.failing):
+                    self._due[key] = _Due(self._clock())
+                    self._changes.notify()
+            self._learn(before, after)
+
+    def _learn(self, before: Kept | None, after: Kept | None) -> None:
+        """A pod's deletion counts once, when it begins, and not when the pod had done its work."""
+        if before is None or before.owned is None or before.deleted is not None or before.finished:
+            return
+        if after is None:
+            self._learning.deleted(before.owned, before.created, self._wall_clock())
+        elif after.uid != before.uid:
+            self._learning.deleted(before.owned, before.created, after.created)
+        elif after.deleted is not None and not after.finished:
+            self._learning.deleted(before.owned, before.created, after.deleted)
+
+
+def _field(pull: FailedPull) -> str:
+    return f"spec.{pull.place.kind}{{{pull.place.name}}}"
+
+
+def _owned(pod: Mapping[str, Any]) -> Owned | None:
+    metadata = mapping_at(pod, "metadata")
+    owner = controller(pod, text_at(metadata, "namespace"))
+    if owner is None:
+        return None
+    reference = next(item for item in metadata["ownerReferences"] if isinstance(item, Mapping) and item.get("controller") is True)
+    return Owned(owner, text_at(reference, "apiVersion"), text_at(reference, "uid"))
+
+
+def _seconds(stamp: str) -> float | None:
+    """Of an RFC 3339 time, since the epoch."""
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return None
