@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import threading
 import time
@@ -33,6 +34,9 @@ VERDICT_SECONDS = 300.0
 """How long the origin's permission for a digest is believed."""
 WAIT_SECONDS_MAX = 20.0
 """How long one asks while another already asks the same."""
+FAILURE_SECONDS_MAX = 10.0
+"""How long an origin that did not answer is not asked again, where its last answer can be used."""
+FAILURES_MAX = 1024
 ANSWERS_MAX = 50_000
 MANIFESTS_MAX = 10_000
 """Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
@@ -81,6 +85,8 @@ class Manifests:
         self._now = now
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Manifest]] = {}
+        self._failed_at: dict[str, float] = {}
+        """When the origin did not answer, for names whose last answer is used instead."""
 
     def resolve(self, registry: str, repository: str, reference: str, credential: Credential | None = None) -> Manifest:
         """The manifest that a tag or a digest names, for whoever has this credential. Raises OriginError and DigestError."""
@@ -108,18 +114,23 @@ class Manifests:
         fresh_seconds = VERDICT_SECONDS if reference.startswith("sha256:") else self._interval
         if last and known and 0 <= self._now() - last.asked_at < fresh_seconds:
             return known
+        usable = known if last and abs(self._now() - last.asked_at) < self._stale_if_error else None
+        if usable and 0 <= self._now() - self._failed_at.get(name, -math.inf) < min(self._interval, FAILURE_SECONDS_MAX):
+            return usable.as_stale()
         try:
             manifest = self._ask(registry, repository, reference, credential, known)
         except OriginError as error:
             if error.answered:
                 self._forget(name)
                 raise
-            if last and known and abs(self._now() - last.asked_at) < self._stale_if_error:
-                log.warning("%s/%s:%s is served as it was %d s ago: %s", registry, repository, reference,
-                            self._now() - last.asked_at, error)  # fmt: skip
+            if last and usable:
+                age = self._now() - last.asked_at
+                log.warning("%s/%s:%s is served as it was %d s ago: %s", registry, repository, reference, age, error)
                 metrics.STALE_ANSWERS.inc()
-                return known.as_stale()
+                self._failed(name)
+                return usable.as_stale()
             raise
+        self._failed_at.pop(name, None)
         self.remember(registry, repository, reference, credential, manifest)
         return manifest
 
@@ -135,6 +146,11 @@ class Manifests:
             return known
         return self._origin.manifest(registry, repository, reference, credential)
 
+    def _failed(self, name: str) -> None:
+        while len(self._failed_at) >= FAILURES_MAX:
+            self._failed_at.pop(next(iter(self._failed_at)), None)
+        self._failed_at[name] = self._now()
+
     def remember(self, registry: str, repository: str, reference: str, credential: Credential | None, manifest: Manifest) -> None:
         """Keep an answer that the origin gave just now, to this process or to the supernode."""
         self.keep(manifest)
@@ -148,7 +164,7 @@ class Manifests:
         """Keep a manifest, which says nothing of who may have it: a runtime that asked for a tag asks for its digest next."""
         path = self._manifests / manifest.digest.removeprefix("sha256:")
         try:
-            if path.exists():
+            if self.kept(manifest.digest):
                 os.utime(path)
             else:
                 _write(path, msgspec.msgpack.encode(_Kept(manifest.media_type, manifest.body)))

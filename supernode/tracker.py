@@ -71,7 +71,7 @@ class Tracker:
         self.tasks: dict[int, Task] = {}
         self._by_name: dict[str, Link] = {}
         self._by_digest: dict[bytes, Task] = {}
-        self._lease_seconds = health.lease_seconds
+        self._lease_seconds = min(health.lease_seconds, wire.LEASE_SECONDS_MAX)
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._names = Names(manifests, self._loop)
@@ -176,7 +176,7 @@ class Tracker:
         """What a report says of the peer that was the source."""
         source = self.links.get(item.source)
         if item.verdict == wire.DELIVERED:
-            if source:
+            if source and item.milliseconds:  # else the taker had the piece from elsewhere
                 self.health.delivered(source.name, now)
             return
         metrics.FAILED_PIECES.labels(_VERDICT_NAMES[item.verdict]).inc()
