@@ -68,10 +68,10 @@ class Exchange:
         self._protocol = protocol
 
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-        """A whole answer. To a HEAD the body is left out, and its length is told all the same."""
-        self.start(status, {**headers, "Content-Length": str(len(body))})
-        if self.request.method != "HEAD":
-            self.send(body)
+        """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
+        shown = b"" if self.request.method == "HEAD" else body
+        self._send(self._head(status, {**headers, "Content-Length": str(len(body))}) + shown)
+        self._count(len(shown))
         self.finish()
 
     def fail(self, error: DarnerError, headers: dict[str, str] | None = None) -> None:
@@ -79,11 +79,14 @@ class Exchange:
 
     def start(self, status: int, headers: dict[str, str]) -> None:
         """The head of an answer whose `Content-Length` is among the headers."""
+        self._send(self._head(status, headers))
+
+    def _head(self, status: int, headers: dict[str, str]) -> bytes:
         self.answered = True
         lines = list(headers.items())
         if self._protocol.their_state is h11.SEND_BODY:  # nothing here reads what clients send
             lines.append(("Connection", "close"))
-        self._send(self._protocol.send(h11.Response(status_code=status, headers=lines)))
+        return self._protocol.send(h11.Response(status_code=status, headers=lines)) or b""
 
     def send_file(self, fd: int, offset: int, end: int) -> None:
         """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""
