@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 
 from agent.ociformat import listing_of
@@ -12,6 +13,10 @@ MANIFEST_BYTES_MAX = 4 << 20
 LISTED_MAX = 4096
 """Contents of one manifest that are remembered as belonging to its repository."""
 MEDIA_TYPE_DEFAULT = "application/vnd.oci.image.manifest.v1+json"
+
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
+"""RFC 6838 section 4.2: it goes into headers and messages, so nothing else does."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,27 @@ class Manifest:
 
     @classmethod
     def of(cls, media_type: str, body: bytes) -> Manifest:
-        plain = media_type.partition(";")[0].strip()
-        if not plain or not plain.isascii() or not plain.isprintable():
-            plain = listing_of(body).media_type or MEDIA_TYPE_DEFAULT
-        return cls("sha256:" + hashlib.sha256(body).hexdigest(), plain, body)
+        """A manifest as it came; where its media type was not told with it, it is what the manifest itself says."""
+        told = media_type.partition(";")[0].strip()
+        if not _MEDIA_TYPE.fullmatch(told):
+            said = listing_of(body).media_type or ""
+            told = said if _MEDIA_TYPE.fullmatch(said) else MEDIA_TYPE_DEFAULT
+        return cls("sha256:" + hashlib.sha256(body).hexdigest(), told, body)
 
     def as_stale(self) -> Manifest:
         return replace(self, stale=True)
 
     def lists(self) -> list[str]:
-        """The digests that it names as its own: config, layers, and the manifests of an index. `urls` are not looked at."""
+        """The digests that its repository has to hold: config, layers, and the manifests of an index.
+
+        Its subject, and layers that are to be had elsewhere (`urls`), a registry takes without looking for them.
+        """
         listing = listing_of(self.body)
-        single = [descriptor for descriptor in (listing.config, listing.subject) if descriptor]
-        named = [*single, *listing.layers, *listing.manifests, *listing.blobs]
-        return [descriptor.digest for descriptor in named[:LISTED_MAX] if descriptor.digest]
+        named = [
+            *([listing.config] if listing.config else []),
+            *(listing.layers or []),
+            *(listing.manifests or []),
+            *(listing.blobs or []),
+        ]
+        digests = [descriptor.digest or "" for descriptor in named[:LISTED_MAX] if not descriptor.urls]
+        return [digest for digest in digests if _DIGEST.fullmatch(digest)]
