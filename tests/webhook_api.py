@@ -170,7 +170,10 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "PUT":
             self.answer(200, api.put(path, document))
         elif self.command == "PATCH" and self.headers["Content-Type"] == "application/json-patch+json":
-            self.answer(200, api.put(path, jsonpatch.apply_patch(found, document)))
+            try:
+                self.answer(200, api.put(path, jsonpatch.apply_patch(found, document)))
+            except jsonpatch.JsonPatchTestFailed:
+                self.fail(422)
         else:
             self.fail(405)
 

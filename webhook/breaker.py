@@ -8,6 +8,7 @@ alone is asked at an admission. Leaving alone is always safe: such a pod is what
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -207,14 +208,10 @@ class OwnerKind:
 
 def owner_kind(text: str) -> OwnerKind:
     """`Cluster.postgresql.cnpg.io`, or a kind of the core group: `Node`. Raises ValueError."""
-    kind, _, group = text.partition(".")
-    if (
-        not kind.isalnum()
-        or not kind[0].isupper()
-        or (group and not all(part.replace("-", "").isalnum() for part in group.split(".")))
-    ):
+    match = re.fullmatch(r"([A-Z][A-Za-z0-9]*)(?:\.([a-z0-9-]+(?:\.[a-z0-9-]+)*))?", text)
+    if not match:
         raise ValueError(f"{text!r} names no kind of owner; write KIND.GROUP, such as Cluster.postgresql.cnpg.io")
-    return OwnerKind(kind, group)
+    return OwnerKind(match[1], match[2] or "")
 
 
 def owners(pod: Pod, namespace: str) -> tuple[Owner, ...]:

@@ -1,0 +1,266 @@
+"""Row 53 of FAULTS.md: a rewritten pull fails, and the pod gets its original images back from a controller over a real socket.
+
+The API server is the tests' own (tests/webhook_api.py), which changes pods under our hands, refuses and falls silent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hack.lab.process import wait_until
+from tests.webhook_api import ApiServer, running
+from tests.webhook_lab import LOCAL, RunningWebhook, admitted, container, pod, review
+from webhook.cluster import Cluster
+from webhook.events import Events
+from webhook.learning import Learning
+from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
+from webhook.mirror import ObjectKey
+from webhook.revert import Cause
+from webhook.rewrite import DECISION, REWRITTEN
+from webhook.unrewrite import Unrewriter
+
+PODS = "/api/v1/namespaces/shop/pods"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/darner-system/leases/darner-webhook"
+UNREACHABLE = "dial tcp 127.0.0.1:65001: connect: connection refused"
+BROKEN = "unexpected status from HEAD request to http://127.0.0.1:65001/v2/x: 502 Bad Gateway"
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with running() as server:
+        yield server
+
+
+def put(api: ApiServer, name: str, words: str | None = UNREACHABLE, image: str = "nginx:1", **metadata: Any) -> str:
+    """A rewritten pod; with words, its pull has failed with them. Returns its path."""
+    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    given = {"name": name, "uid": f"uid-{name}", "creationTimestamp": created, **metadata}
+    document = admitted(pod(container("app", image), metadata=given))
+    assert document["metadata"]["labels"] == {REWRITTEN: "true"}
+    waits = {"waiting": {"reason": "ErrImagePull", "message": words} if words else {"reason": "ContainerCreating"}}
+    document["status"] = {"phase": "Pending", "containerStatuses": [{"name": "app", "state": waits}]}
+    api.put(f"{PODS}/{name}", document)
+    return f"{PODS}/{name}"
+
+
+def image_of(api: ApiServer, path: str) -> str:
+    with api.lock:
+        image: str = api.objects[path]["spec"]["containers"][0]["image"]
+        return image
+
+
+def events_of(api: ApiServer) -> list[tuple[str, str, str]]:
+    with api.lock:
+        events = [item for path, item in api.objects.items() if "/events/" in path]
+    return [(item["reason"], item["involvedObject"]["name"], item["message"]) for item in events]
+
+
+def reverted(cause: Cause) -> float:
+    return REVERTED_PODS.labels(cause)._value.get()
+
+
+class Controller:
+    def __init__(self, api: ApiServer, directory: Path) -> None:
+        self.leads = True
+        self.cluster = Cluster({"KUBECONFIG": str(api.kubeconfig(directory / "kubeconfig"))})
+        events = Events(self.cluster, "test")
+        self.learning = Learning(events)
+        self.learning.leading = self.leading
+        self.unrewriter = Unrewriter(self.cluster, events, self.learning, self.leading)
+
+    def leading(self) -> bool:
+        return self.leads
+
+
+@contextmanager
+def controlled(api: ApiServer, directory: Path, leads: bool = True) -> Iterator[Controller]:
+    """A controller with all its threads, which end with the test."""
+    controller, stopped = Controller(api, directory), threading.Event()
+    controller.leads = leads
+    threads = [threading.Thread(target=work, args=(stopped,)) for work in controller.unrewriter.working().values()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield controller
+    finally:
+        stopped.set()
+        with api.lock:
+            api.ended = True
+            api.lock.notify_all()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_pod_that_fails_while_it_is_watched_gets_its_image_back_with_an_event_and_a_reason(
+    api: ApiServer, tmp_path: Path
+) -> None:
+    before = reverted(Cause.AGENT_UNREACHABLE)
+    with controlled(api, tmp_path):
+        path = put(api, "web", None)
+        wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
+        put(api, "web")
+        wait_until(lambda: image_of(api, path) == "nginx:1", timeout_seconds=2)
+        wait_until(lambda: events_of(api))
+    (told,) = events_of(api)
+    assert told == (
+        "DarnerReverted",
+        "web",
+        f"The original image nginx:1 is put back, because its pull as {LOCAL}docker.io/library/nginx:1 failed: {UNREACHABLE}",
+    )
+    assert api.objects[path]["metadata"]["annotations"][DECISION].endswith("(agent-unreachable)")
+    assert reverted(Cause.AGENT_UNREACHABLE) == before + 1
+    assert len(api.asked("PATCH")) == 1
+
+
+def test_pods_that_failed_before_the_controller_came_get_theirs_back_too(api: ApiServer, tmp_path: Path) -> None:
+    paths = [put(api, f"web-{number}") for number in range(40)]
+    with controlled(api, tmp_path):
+        wait_until(lambda: {image_of(api, path) for path in paths} == {"nginx:1"})
+        wait_until(lambda: len(events_of(api)) == 40)
+    assert len(api.asked("PATCH")) == 40
+
+
+def test_a_container_that_has_begun_to_run_between_our_look_and_our_patch_is_not_patched(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(api, "web")
+    controller = Controller(api, tmp_path)
+    ask = controller.cluster.ask
+
+    def runs_meanwhile(method: str, *arguments: Any, **more: Any) -> Any:
+        if method == "PATCH":
+            with api.lock:
+                document = dict(api.objects[path])
+                document["status"] = {"phase": "Running", "containerStatuses": [{"name": "app", "state": {"running": {}}}]}
+                api.put(path, document)
+        return ask(method, *arguments, **more)
+
+    monkeypatch.setattr(controller.cluster, "ask", runs_meanwhile)
+    assert controller.unrewriter.look_after(ObjectKey("shop", "web"))
+    assert image_of(api, path).startswith(LOCAL)
+    assert len(api.asked("PATCH")) == 1
+    assert events_of(api) == []
+
+
+def test_a_pod_that_is_gone_or_going_is_left(api: ApiServer, tmp_path: Path) -> None:
+    controller = Controller(api, tmp_path)
+    assert controller.unrewriter.look_after(ObjectKey("shop", "gone"))
+    put(api, "going", deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
+    assert controller.unrewriter.look_after(ObjectKey("shop", "going"))
+    assert api.asked("PATCH") == []
+
+
+@pytest.mark.parametrize("status", [403, 422, 500])
+def test_a_patch_that_is_refused_is_tried_again_without_a_flood(api: ApiServer, tmp_path: Path, status: int) -> None:
+    before = REVERT_FAILURES._value.get()
+    api.refusals["PATCH"] = status
+    path = put(api, "web")
+    with controlled(api, tmp_path):
+        wait_until(lambda: REVERT_FAILURES._value.get() >= before + 2)
+        assert len(api.asked("PATCH")) <= 12
+        with api.lock:
+            api.refusals.clear()
+        wait_until(lambda: image_of(api, path) == "nginx:1")
+        wait_until(lambda: len(events_of(api)) == 1)
+
+
+def test_an_event_that_is_refused_keeps_no_pod_waiting(api: ApiServer, tmp_path: Path) -> None:
+    api.refusals["POST /api/v1/namespaces/shop/events"] = 403
+    path = put(api, "web")
+    with controlled(api, tmp_path):
+        wait_until(lambda: image_of(api, path) == "nginx:1")
+        wait_until(lambda: api.asked("POST"))
+
+
+def test_an_api_server_that_forgets_and_one_that_is_away_are_caught_up_with(api: ApiServer, tmp_path: Path) -> None:
+    with controlled(api, tmp_path):
+        wait_until(lambda: api.asked("GET /api/v1/pods"))
+        with api.lock:
+            api.refusal = 503
+            api.oldest = api.version + 100
+            api.ended = True  # every watch breaks off
+            api.lock.notify_all()
+        path = put(api, "web")
+        with api.lock:
+            api.refusal, api.ended, api.oldest = 0, False, 0
+        wait_until(lambda: image_of(api, path) == "nginx:1")
+
+
+def test_only_the_leader_acts_and_who_becomes_it_knows_everything_at_once(api: ApiServer, tmp_path: Path) -> None:
+    path = put(api, "web")
+    with controlled(api, tmp_path, leads=False) as controller:
+        wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
+        assert image_of(api, path).startswith(LOCAL)
+        controller.leads = True
+        wait_until(lambda: image_of(api, path) == "nginx:1", timeout_seconds=3)
+
+
+def test_three_pods_of_a_registry_that_fails_pause_it_and_say_so(api: ApiServer, tmp_path: Path) -> None:
+    with controlled(api, tmp_path) as controller:
+        for number in range(3):
+            put(api, f"web-{number}", BROKEN, f"reg.example.com/app:{number}")
+        wait_until(lambda: any(reason == "DarnerLeftAlone" for reason, _, _ in events_of(api)))
+        now = datetime.now(UTC).timestamp()
+        assert controller.learning.now().left_alone("reg.example.com", None, now)
+        assert controller.learning.now().left_alone("docker.io", None, now) is None
+    (words,) = [message for reason, _, message in events_of(api) if reason == "DarnerLeftAlone"]
+    assert words.startswith("the registry reg.example.com is left alone for 60 s")
+
+
+@pytest.mark.parametrize("words", [UNREACHABLE, "nginx: not found", "authorization failed"])
+def test_a_node_without_its_agent_and_an_image_that_its_registry_refuses_pause_no_registry(
+    api: ApiServer, tmp_path: Path, words: str
+) -> None:
+    with controlled(api, tmp_path) as controller:
+        paths = [put(api, f"web-{number}", words) for number in range(5)]
+        wait_until(lambda: {image_of(api, path) for path in paths} == {"nginx:1"})
+        wait_until(lambda: len(events_of(api)) == 5)
+        assert controller.learning.now().left_alone("docker.io", None, datetime.now(UTC).timestamp()) is None
+
+
+def test_an_operator_that_deletes_each_pod_that_differs_is_left_alone_after_five(api: ApiServer, tmp_path: Path) -> None:
+    reference = {"apiVersion": "example.com/v1", "kind": "Database", "name": "db", "uid": "o1", "controller": True}
+    start = datetime.now(UTC)
+    with controlled(api, tmp_path) as controller:
+        wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
+        for number in range(5):
+            moment = (start + timedelta(seconds=3 * number), start + timedelta(seconds=3 * number + 32))
+            created, deletion = (item.strftime("%Y-%m-%dT%H:%M:%SZ") for item in moment)
+            again: dict[str, Any] = {"uid": str(number), "creationTimestamp": created, "ownerReferences": [reference]}
+            path = put(api, "db-1", None, **again)
+            put(api, "db-1", None, **again, deletionTimestamp=deletion, deletionGracePeriodSeconds=30)
+            api.remove(path)
+        wait_until(lambda: events_of(api))
+        assert "db" in str(controller.learning.publish())
+    (told,) = events_of(api)
+    assert told[:2] == ("DarnerLeftAlone", "db")
+    assert told[2].startswith("the owner shop/Database.example.com/db is left alone for 60 s")
+
+
+def test_two_replicas_share_what_is_left_alone_and_the_second_takes_over_when_the_first_ends(
+    api: ApiServer, tmp_path: Path
+) -> None:
+    environment = {"KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))}
+    replicas = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        replicas.append(RunningWebhook(tmp_path / name, "--lease", "darner-system/darner-webhook", environment=environment))
+    with replicas[0] as first:
+        wait_until(lambda: LEASE in api.objects)
+        with replicas[1] as second:
+            for number in range(3):
+                put(api, f"web-{number}", BROKEN, f"reg.example.com/app:{number}")
+            subject = pod(container("a", "reg.example.com/app:9"))
+            for replica in (first, second):
+                wait_until(lambda replica=replica: "keep failing" in str(replica.ask(review(subject)).get("auditAnnotations")))
+            assert first.process.stop() == 0
+            path = put(api, "late")
+            wait_until(lambda: image_of(api, path) == "nginx:1", timeout_seconds=5)
+            assert "darner_webhook_leading 1.0" in second.get("/metrics")[1]
