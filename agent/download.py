@@ -178,6 +178,9 @@ class Download:
     def _run(self) -> None:
         metrics.DOWNLOADS.inc()
         try:
+            self._blob = self._all.store.blob(self.digest)
+            if self._blob:  # an earlier download ended between the look of whoever asks and now
+                return
             self._do(self._planner.start(bool(self._all.swarm.owners(self.digest)), time.monotonic()))
             while self._planner.mode is not planner.Mode.ENDED and self._error is None:
                 self._turn()

@@ -114,7 +114,7 @@ class Store:
     def _looked_at(self, blob: Blob, error: DarnerError | None) -> None:
         if error is None:
             self._proven.add(blob.digest)
-        else:
+        elif isinstance(error, DigestError | StoreError):
             log.warning("a stored blob is damaged and dropped: %s", error)
             self.drop(blob)
 

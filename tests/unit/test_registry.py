@@ -51,6 +51,20 @@ def test_a_pull_by_tag_is_three_questions_and_the_next_one_is_none(endpoint: End
     assert asked == [("GET", "manifests/1"), ("GET", f"blobs/{config}"), ("GET", BLOB)]
 
 
+def test_a_client_that_looks_a_moment_too_early_begins_no_second_download(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.ask("manifests/1")
+    endpoint.ask(BLOB)
+    wait_until(lambda: DIGEST in endpoint.store.holdings())
+    looks = []
+    really = endpoint.store.blob
+    monkeypatch.setattr(endpoint.store, "blob", lambda digest: really(digest) if looks else looks.append(digest))
+    assert endpoint.ask(BLOB).body == LAYER
+    assert looks == [DIGEST]
+    assert len(endpoint.origin.asked(DIGEST)) == 1
+
+
 def test_where_bytes_came_from_is_counted(endpoint: Endpoint) -> None:
     endpoint.ask("manifests/1")
     for source in ("origin", "store"):
