@@ -17,9 +17,17 @@ def every(objects: list[Object], kind: str) -> list[Object]:
     return [item for item in objects if item["kind"] == kind]
 
 
-def test_the_webhook_may_keep_its_own_secrets_and_its_own_configuration_and_nothing_else(default: list[Object]) -> None:
+def test_the_webhook_may_keep_its_own_objects_look_at_agents_and_copy_pull_secrets(default: list[Object]) -> None:
     (role,) = every(default, "Role")
     assert role["rules"] == [
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["darner-webhook"],
+            "verbs": ["get", "update"],
+        },
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {
             "apiGroups": [""],
@@ -35,7 +43,10 @@ def test_the_webhook_may_keep_its_own_secrets_and_its_own_configuration_and_noth
             "resources": ["mutatingwebhookconfigurations"],
             "resourceNames": [one(default, "MutatingWebhookConfiguration", "webhook")["metadata"]["name"]],
             "verbs": ["get", "patch"],
-        }
+        },
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "update"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
     ]
 
 
@@ -57,12 +68,14 @@ def test_only_the_webhook_has_rights_and_a_token(default: list[Object]) -> None:
 
 
 def test_a_webhook_that_keeps_no_secret_has_no_right_to_any(render: Render) -> None:
-    objects = render({"swarm": {"existingSecret": "key"}, "webhook": {"certificate": {"existingSecret": "certificate"}}})
-    assert not every(objects, "Role")
+    given = {"certificate": {"existingSecret": "certificate"}, "pullSecrets": {"enabled": False}, "revert": False}
+    objects = render({"swarm": {"existingSecret": "key"}, "webhook": given})
+    (role,) = every(objects, "Role")
+    assert [rule["resources"] for rule in role["rules"]] == [["endpointslices"], ["leases"], ["leases"]]
     assert not every(objects, "ClusterRole")
-    only_the_key = render({"webhook": {"certificate": {"existingSecret": "certificate"}}})
+    only_the_key = render({"webhook": given})
     (role,) = every(only_the_key, "Role")
-    assert role["rules"][1]["resourceNames"] == ["darner-swarm"]
+    assert role["rules"][-1]["resourceNames"] == ["darner-swarm"]
 
 
 @pytest.mark.parametrize("component", ["supernode", "webhook"])

@@ -36,6 +36,22 @@
   value: {{ join "," .Values.webhook.images.include | quote }}
 - name: DARNER_EXCLUDE_IMAGES
   value: {{ join "," .Values.webhook.images.exclude | quote }}
+- name: DARNER_PULL_SECRETS
+  value: {{ .Values.webhook.pullSecrets.enabled | quote }}
+- name: DARNER_PULL_SECRET_DEADLINE
+  value: {{ .Values.webhook.pullSecrets.deadline | quote }}
+- name: DARNER_LEASE
+  value: {{ .Release.Namespace }}/{{ include "darner.fullname" . }}-webhook
+- name: DARNER_REVERT
+  value: {{ .Values.webhook.revert | quote }}
+- name: DARNER_EXCLUDED_OWNERS
+  value: {{ join "," .Values.webhook.owners.exclude | quote }}
+- name: DARNER_AGENT_SERVICE
+  value: {{ .Release.Namespace }}/{{ include "darner.fullname" . }}-agent
+- name: DARNER_AGENT_READY_PERCENT
+  value: {{ .Values.webhook.agents.readyPercent | quote }}
+- name: DARNER_AGENT_VIEW_AGE
+  value: {{ .Values.webhook.agents.viewAge | quote }}
 - name: DARNER_LOG_LEVEL
   value: {{ .Values.logLevel }}
 {{- end -}}
