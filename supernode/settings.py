@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.settings import Address, address, duration, listed, one_of, setting, size, text, whole
+from agent.settings import Address, address, between, duration, listed, one_of, reachable, setting, size, text, whole
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class SupernodeSettings:
 
     node_name: str = setting(text, "name of this supernode, unique in the cluster")
     store: str = setting(text, "directory of the cache; made if missing")
-    piece_address: Address = setting(address, "the address at which agents reach --piece-listen")
+    piece_address: Address = setting(reachable, "the address at which agents reach --piece-listen")
     piece_listen: Address = setting(address, "where agents fetch pieces", "0.0.0.0:65002")
     http_listen: Address = setting(address, "health, metrics and the API", "0.0.0.0:65003")
     channel_listen: Address = setting(address, "where agents open their channels", "0.0.0.0:65004")
@@ -27,8 +27,12 @@ class SupernodeSettings:
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
-    peer_lease: float = setting(duration, "alive time of a peer: how long it counts after it was last heard", "30s")
-    quarantine_failures: int = setting(whole, "failures within the quarantine time that make a peer no source any more", "5")
+    peer_lease: float = setting(
+        between(duration, "1s", "24h"), "alive time of a peer: how long it counts after it was last heard", "30s"
+    )
+    quarantine_failures: int = setting(
+        between(whole, "1", "1000000"), "failures within the quarantine time that make a peer no source any more", "5"
+    )
     quarantine_time: float = setting(duration, "how long a first quarantine lasts; each further one is twice as long", "30s")
-    upload_slots: int = setting(whole, "pieces that a peer sends at once, at most", "8")
+    upload_slots: int = setting(between(whole, "1", "1000"), "pieces that a peer sends at once, at most", "8")
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
