@@ -244,9 +244,11 @@ class _Seeding:
         self._wanted.on_size(blob)
 
     def _announce(self, piece: int, digest: bytes) -> None:
-        if self._announced.setdefault(piece, digest) != digest:
+        if self._announced.get(piece, digest) != digest:
             raise DigestError(f"two versions of {self._wanted.digest} were sent under its one digest")
-        self._wanted.on_piece(piece, digest)
+        if piece not in self._announced:
+            self._announced[piece] = digest
+            self._wanted.on_piece(piece, digest)
 
     def _go_on(self) -> None:
         if self._wanted.abandoned.is_set():
