@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -64,8 +64,11 @@ class Cause(StrEnum):
         return self in (Cause.FAILED, Cause.THROTTLED, Cause.FORBIDDEN)
 
 
-_NAMES = re.compile(r'"[^"]*"|\S*127\.0\.0\.1:65001/\S*')
-"""Names of images, which may hold any word or number, and addresses with them."""
+_NAMES = re.compile(r'"[^"]*"|\[[^]]*\]|\S*127\.0\.0\.1:65001/\S*')
+"""Names of images, which may hold any word or number, and addresses and tags with them."""
+_STATUS = re.compile(r"\bstatus\b[^:]*[: ] *([45]\d\d)\b|: ([45]\d\d) [A-Z]")
+"""What the agent has answered; HTTP/1.1 lets it say so without a phrase, and containerd repeats that."""
+_STATUSES = {"401": Cause.DENIED, "403": Cause.FORBIDDEN, "404": Cause.NOT_FOUND, "429": Cause.THROTTLED}
 
 # Of containerd 1.6 to 2.2 and CRI-O, without the names in them; the first that is found decides.
 _CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
@@ -74,12 +77,9 @@ _CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
         (Cause.UNTOLD, r"^(back-off pulling image|errimagepull|imagepullbackoff)?[\s:]*$"),
         # To the agent: that a registry cannot be reached is the agent's own word, in the body of its 502.
         (Cause.AGENT_UNREACHABLE, r"\b(dial|read|write) tcp \S*127\.0\.0\.1:65001: |\b(head|get) : EOF\b"),
-        (Cause.THROTTLED, r"\b429\b|too ?many ?requests"),
-        (Cause.FAILED, r"\b50[0-9] [a-z]|status( code)?:? 50[0-9]|\b50[0-9]$"),
-        (Cause.FORBIDDEN, r"\b403 forbidden|status( code)?:? 403"),
-        (Cause.DENIED, r"\b401 unauthorized|status( code)?:? 401|authorization failed|pull access denied"),
-        (Cause.DENIED, r"insufficient_scope|no basic auth credentials|\bunauthorized\b|\bdenied\b"),
-        (Cause.NOT_FOUND, r"\bnot ?found\b|manifest unknown|name unknown|\b404\b"),
+        (Cause.THROTTLED, r"too ?many ?requests"),
+        (Cause.DENIED, r"authorization failed|pull access denied|insufficient_scope|no basic auth credentials|\bunauthorized\b"),
+        (Cause.NOT_FOUND, r"\bnot ?found\b|manifest unknown|name unknown"),
     )
 )
 
@@ -94,6 +94,8 @@ class FailedPull:
     cause: Cause
     words: str
     """The kubelet's, which carry the runtime's, which carry the agent's."""
+    foreseen: bool = False
+    """It has not been tried: the pod has not come to this container yet."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,30 @@ def failed_pulls(pod: Pod) -> Failures:
             stuck[str(place)] = _failed(place, originals.get(str(place)) or _original(place.image), waiting)
         elif place.kind in MUTABLE_KINDS and str(place) in originals:
             back.append(_failed(place, originals[str(place)], waiting))
-    return Failures(tuple(back), tuple(stuck.values()))
+    return Failures((*back, *_foreseen(pod, back, originals, statuses)), tuple(stuck.values()))
+
+
+def _foreseen(
+    pod: Pod, failed: Sequence[FailedPull], originals: Mapping[str, str], statuses: Mapping[str, Mapping[str, Any]]
+) -> Iterator[FailedPull]:
+    """Behind an init container whose pull has failed, those that would fail like it.
+
+    They cannot have begun, so this touches no container that runs; and each would cost the pod ten seconds or more, because a
+    kubelet whose pull is in back-off looks at the pod again only after that (seen with 1.36).
+    """
+    first = next((pull for pull in failed if pull.place.kind == "initContainers"), None)
+    behind = False
+    for place in places(pod, MUTABLE_KINDS):
+        if first is None or not behind:
+            behind = behind or (first is not None and place == first.place)
+            continue
+        state = mapping_at(statuses.get(str(place), {}), "state")
+        begun = state and text_at(mapping_at(state, "waiting"), "reason") != "PodInitializing"
+        if str(place) in originals and not begun:
+            pull = _failed(place, originals[str(place)], {"message": f"like that of {first.place.where}"})
+            alike = place.image == first.place.image or (first.cause.registry_is_at_fault and pull.registry == first.registry)
+            if alike or first.cause is Cause.AGENT_UNREACHABLE:
+                yield replace(pull, cause=first.cause, foreseen=True)
 
 
 def waiting(pod: Pod) -> tuple[FailedPull, ...]:
@@ -150,7 +175,7 @@ def running(pod: Pod) -> tuple[str, ...]:
     )
 
 
-def patch(pod: Pod, pulls: Sequence[FailedPull], because: str) -> list[dict[str, Any]]:
+def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict[str, Any]]:
     """One JSON Patch for all of them, which applies to exactly the pod that was looked at.
 
     Its version is tested because that is what tells whether a container still waits: a status that has changed since is a new
@@ -166,7 +191,7 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str) -> list[dict[str,
             {"op": "test", "path": pull.place.pointer, "value": pull.place.image},
             {"op": "replace", "path": pull.place.pointer, "value": pull.original},
         ]
-    said = [f"{pull.place.where}: it has its original image back, because {because}{_cause(pull)}" for pull in pulls]
+    said = [f"{pull.place.where}: it has its original image back, because {because or _failure(pull)}" for pull in pulls]
     present = text_at(mapping_at(metadata, "annotations"), DECISION)
     text = "; ".join(filter(None, (present, *said)))[:DECISION_LENGTH_MAX]
     # There are annotations: the original images are among them, or nothing could be put back.
@@ -176,6 +201,9 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str) -> list[dict[str,
 
 def cause_of(words: str) -> Cause:
     text = _NAMES.sub("", words)
+    status = _STATUS.search(text)
+    if status:
+        return _STATUSES.get(status[1] or status[2], Cause.FAILED)
     return next((cause for cause, expression in _CAUSES if expression.search(text)), Cause.FAILED)
 
 
@@ -187,8 +215,8 @@ def shortened(words: str, length: int = WORDS_LENGTH_MAX) -> str:
     return f"{words[:head]} ... {words[-(length - head - 5) :]}"
 
 
-def _cause(pull: FailedPull) -> str:
-    return f" ({pull.cause})" if pull.words else ""
+def _failure(pull: FailedPull) -> str:
+    return f"its pull through the agent {'would fail' if pull.foreseen else 'failed'} ({pull.cause})"
 
 
 def _failed(place: Place, original: str, waiting: Mapping[str, Any]) -> FailedPull:

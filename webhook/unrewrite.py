@@ -34,7 +34,6 @@ RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.5
 TIMEOUT_SECONDS = (2.0, 5.0)
-BECAUSE = "its pull through the agent failed"
 
 
 class Kept(NamedTuple):
@@ -130,7 +129,7 @@ class Unrewriter:
                 return True
             failures = failed_pulls(pod)
             if failures.back:
-                answered = self._api.ask("PATCH", path, patch(pod, failures.back, BECAUSE), timeout=TIMEOUT_SECONDS)
+                answered = self._api.ask("PATCH", path, patch(pod, failures.back), timeout=TIMEOUT_SECONDS)
                 if answered.status in (409, 422):
                     continue  # It has changed since we looked, and perhaps its container runs now.
                 if answered.status == 404:

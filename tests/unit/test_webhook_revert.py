@@ -116,7 +116,7 @@ def test_the_patch_puts_back_exactly_what_was_looked_at_and_says_so_on_the_pod()
         rewritten(container("a", "nginx:1"), container("n", "x/y", imagePullPolicy="Never")), state("a", "ErrImagePull", REFUSED)
     )
     before = copy.deepcopy(subject)
-    operations = patch(subject, failed_pulls(subject).back, "its pull through the agent failed")
+    operations = patch(subject, failed_pulls(subject).back)
     after = jsonpatch.apply_patch(subject, operations)
     assert subject == before
     assert [item["image"] for item in after["spec"]["containers"]] == ["nginx:1", "x/y"]
@@ -141,7 +141,7 @@ def test_the_patch_puts_back_exactly_what_was_looked_at_and_says_so_on_the_pod()
 )
 def test_the_patch_does_nothing_to_a_pod_that_has_changed_since(path: tuple[str, str], value: Any) -> None:
     subject = with_status(rewritten(container("a", "nginx:1")), state("a", "ErrImagePull"))
-    operations = patch(subject, failed_pulls(subject).back, "x")
+    operations = patch(subject, failed_pulls(subject).back)
     changed = copy.deepcopy(subject)
     changed[path[0]][path[1]] = value
     with pytest.raises(jsonpatch.JsonPatchTestFailed):
@@ -167,6 +167,11 @@ RESOLVE = 'failed to pull and unpack image "127.0.0.1:65001/r/a:1": failed to re
             Cause.DENIED,
         ),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 401 Unauthorized", Cause.DENIED),
+        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a/manifests/502: 401 ", Cause.DENIED),
+        (RESOLVE + "pulling from host 127.0.0.1:65001 failed with status code [manifests 502]: 403 ", Cause.FORBIDDEN),
+        (RESOLVE + "pulling from host 127.0.0.1:65001 failed with status code [manifests 401]: 502 ", Cause.FAILED),
+        (RESOLVE + "failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauthorized", Cause.DENIED),
+        ("initializing source docker://127.0.0.1:65001/r/a:1: reading manifest 1 in r/a: manifest unknown", Cause.NOT_FOUND),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 403 Forbidden", Cause.FORBIDDEN),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 429 Too Many Requests", Cause.THROTTLED),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 502 Bad Gateway", Cause.FAILED),
@@ -180,6 +185,36 @@ RESOLVE = 'failed to pull and unpack image "127.0.0.1:65001/r/a:1": failed to re
 )
 def test_the_runtimes_words_tell_what_a_pull_has_failed_by(words: str, cause: Cause) -> None:
     assert cause_of(words) == cause
+
+
+INITIALISING = state("x", "PodInitializing")["state"]
+
+
+def in_a_row(words: str, *images: str, app: dict[str, Any] | None = None) -> dict[str, str]:
+    """A pod whose second init container has failed with these words."""
+    init, (last,) = images[:-1], images[-1:]
+    subject = rewritten(
+        container("app", last), initContainers=[container(f"i{number}", image) for number, image in enumerate(init)]
+    )
+    statuses = [state("i0", terminated={}), state("i1", "ErrImagePull", words)]
+    statuses += [{"name": f"i{number}", "state": INITIALISING} for number in range(2, len(init))]
+    return back(with_status(subject, {"name": "app", "state": app or INITIALISING}, initContainerStatuses=statuses))
+
+
+def test_behind_an_init_container_that_failed_what_would_fail_like_it_gets_its_image_back_at_once() -> None:
+    assert in_a_row(REFUSED, "a", "b", "c", "quay.io/x/d") == {
+        "initContainers/i1": "b",
+        "initContainers/i2": "c",
+        "containers/app": "quay.io/x/d",
+    }
+    broken = "unexpected status from HEAD request to http://127.0.0.1:65001/v2/b: 502 "
+    assert in_a_row(broken, "a", "b", "quay.io/x/d", "c") == {"initContainers/i1": "b", "containers/app": "c"}
+    assert in_a_row("not found", "a", "b", "c", "b") == {"initContainers/i1": "b", "containers/app": "b"}
+
+
+@pytest.mark.parametrize("app", [{"running": {}}, {"terminated": {}}, {"waiting": {"reason": "CrashLoopBackOff"}}])
+def test_what_has_begun_is_not_foreseen(app: dict[str, Any]) -> None:
+    assert in_a_row(REFUSED, "a", "b", "b", app=app) == {"initContainers/i1": "b"}
 
 
 def test_a_registry_is_at_fault_only_where_neither_the_node_nor_the_image_is() -> None:
