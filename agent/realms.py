@@ -33,7 +33,7 @@ def realm_belongs(realm_host: str, registry_host: str) -> bool:
     """
     if realm_host == registry_host:
         return bool(realm_host)
-    if _is_address(realm_host) or _is_address(registry_host):
+    if _is_address(registry_host):
         return False
     domains = (registry_host, registry_host.partition(".")[2])
     return any(_is_in_one_hand(domain) and (realm_host == domain or realm_host.endswith("." + domain)) for domain in domains)

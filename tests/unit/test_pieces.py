@@ -86,7 +86,8 @@ def test_a_run_of_pieces_ends_at_the_first_gap_or_at_the_end_of_the_blob() -> No
     assert layout.run_end(0b1011, 10) == 2 * PIECE_BYTES_MIN
     assert layout.run_end(0b1011, 2 * PIECE_BYTES_MIN) == 2 * PIECE_BYTES_MIN
     assert layout.run_end(0b1011, 3 * PIECE_BYTES_MIN) == layout.size
-    assert layout.run_end(0b1011, layout.size + PIECE_BYTES_MIN) == layout.size + PIECE_BYTES_MIN
+    for past in (layout.size, layout.size + 1, layout.size + PIECE_BYTES_MIN):
+        assert layout.run_end(0b1011, past) == past
 
 
 def test_the_lowest_and_the_members_of_a_set_come_in_order() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 import pytest
@@ -127,6 +127,16 @@ def test_help_tells_each_flag_its_variable_its_meaning_and_its_default(process: 
 def test_no_variable_is_one_that_kubernetes_makes_of_a_service(process: str, item: Field[Any]) -> None:
     # A Service `darner-x` gives every pod beside it DARNER_X_SERVICE_HOST, DARNER_X_PORT, DARNER_X_PORT_80_TCP_ADDR and more.
     assert not re.search(r"_SERVICE_HOST$|_SERVICE_PORT|_PORT$|_PORT_", variable(item.name))
+
+
+def test_help_may_speak_of_percent(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        share: int = setting(whole, "100% of s and of %(prog)s", "50")
+
+    with pytest.raises(SystemExit):
+        load(Settings, "p", ["--help"], {})
+    assert "100% of s and of %(prog)s" in capsys.readouterr().out
 
 
 def test_what_processes_share_has_the_same_form_everywhere() -> None:
