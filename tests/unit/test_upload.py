@@ -18,6 +18,7 @@ from agent.settings import Address
 from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import PieceServer
+from tests.endpoint import wait_until
 
 CONTENT = random.Random(1).randbytes((1 << 20) + 1)
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -74,7 +75,7 @@ def test_a_node_gets_a_whole_blob_piece_by_piece_from_another(
         fetcher.fetch(wanted, piece, digest_of(piece), where)
     fetcher.close()
     assert wanted.whole
-    assert metrics.UPLOADED_BYTES._value.get() - uploaded == len(CONTENT)
+    wait_until(lambda: metrics.UPLOADED_BYTES._value.get() - uploaded == len(CONTENT))
 
 
 def test_a_node_of_another_swarm_gets_nothing(
