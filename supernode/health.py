@@ -161,6 +161,11 @@ class Health:
     def quarantines(self) -> list[Quarantine]:
         return [record.quarantine for record in self._records.values() if record.quarantine]
 
+    @property
+    def remembered(self) -> int:
+        """Names that have a slate, an empty one too."""
+        return len(self._records)
+
     # Verdicts.
 
     def _failed(self, name: str, record: _Record, reporter: str, verdict: int, now: float) -> Quarantine | None:

@@ -169,6 +169,9 @@ class Scheduler:
             return
         swarm.seeded |= 1 << event.piece
         self._offer(self._seed, swarm)
+        if swarm.copies.counts[event.piece] and not swarm.fresh:  # it was somewhere already, and may be granted only now
+            for member in swarm.parked.some(self._random(), self._limits.probes_max):
+                self._serve(member)
 
     def _ended(self, event: Ended) -> None:
         swarm = self._swarms.pop(event.task, None)
@@ -305,8 +308,10 @@ class Scheduler:
         while member.want and member.lacking:
             match = self._matcher.for_taker(member, self._now, starving)
             if match is None:
-                return
+                break
             self._grant(match)
+        if member.node.barred and member.want:
+            self._offer(self._seed, member.swarm)  # which prefers those who can pass its pieces on
 
     def _offer(self, source: Node, swarm: Swarm) -> None:
         """Give the free slots of a source to those who wait in one swarm."""

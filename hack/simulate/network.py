@@ -1,0 +1,120 @@
+"""Virtual time, and links whose connections share them.
+
+A flow moves at the smaller of its share of the sender's uplink and its share of the receiver's downlink, each link split evenly
+among its flows. What a flow leaves of its share because its other end is slower is not given to the others, so this network is
+a little slower than TCP's fair sharing, never faster. Nothing is random and nothing waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+
+class Clock:
+    """Things to be done at a time, done in the order of their times and then of their booking."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._booked = 0
+
+    def at(self, time: float, do: Callable[..., None], *arguments: Any) -> None:
+        self._booked += 1
+        heapq.heappush(self._queue, (max(time, self.now), self._booked, do, arguments))
+
+    def after(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
+        self.at(self.now + seconds, do, *arguments)
+
+    def run(self, until: Callable[[], bool], seconds_max: float) -> None:
+        """Do what is booked until `until()` holds. Raises TimeoutError when virtual time gets to `seconds_max` before."""
+        queue = self._queue
+        while not until():
+            if not queue or queue[0][0] > seconds_max:
+                raise TimeoutError(f"not done after {seconds_max} s of virtual time")
+            self.now, _, do, arguments = heapq.heappop(queue)
+            do(*arguments)
+
+
+class Host:
+    """The two directions of a host's link, in bytes a second."""
+
+    __slots__ = ("down", "incoming", "outgoing", "silent", "up")
+
+    def __init__(self, up: float, down: float) -> None:
+        self.up = up
+        self.down = down
+        self.incoming: dict[Flow, None] = {}
+        self.outgoing: dict[Flow, None] = {}
+        self.silent = False
+        """Its link is dead: nothing moves, and nobody is told."""
+
+
+class Flow:
+    """One transfer."""
+
+    __slots__ = ("done", "left", "rate", "receiver", "sender", "touched", "version")
+
+    def __init__(self, sender: Host, receiver: Host, size: float, now: float, done: Callable[[], None]) -> None:
+        self.sender = sender
+        self.receiver = receiver
+        self.left = size
+        self.rate = 0.0
+        self.touched = now
+        """When `left` was right."""
+        self.done = done
+        self.version = 0
+        """Counts the changes of rate, so that an end that was booked for an earlier rate is known to be void."""
+
+
+class Network:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def send(self, sender: Host, receiver: Host, size: float, done: Callable[[], None]) -> Flow:
+        """Begin a transfer; `done` is called when its last byte has arrived."""
+        flow = Flow(sender, receiver, size, self._clock.now, done)
+        if not (sender.silent or receiver.silent):
+            sender.outgoing[flow] = None
+            receiver.incoming[flow] = None
+            self._share(sender, receiver)
+        return flow
+
+    def stop(self, flow: Flow) -> None:
+        """The connection is closed before its end; its `done` is never called."""
+        flow.version += 1
+        flow.sender.outgoing.pop(flow, None)
+        flow.receiver.incoming.pop(flow, None)
+        self._share(flow.sender, flow.receiver)
+
+    def silence(self, host: Host) -> None:
+        """Its flows stand still from now on, and take nothing of the links at their other ends."""
+        host.silent = True
+        for flow in (*host.outgoing, *host.incoming):
+            self.stop(flow)
+
+    def _share(self, sender: Host, receiver: Host) -> None:
+        """The flows of two hosts get the rates that follow from who shares which link now."""
+        for flow in sender.outgoing:
+            self._pace(flow)
+        for flow in receiver.incoming:
+            if flow.sender is not sender:
+                self._pace(flow)
+
+    def _pace(self, flow: Flow) -> None:
+        sender, receiver = flow.sender, flow.receiver
+        rate = min(sender.up / len(sender.outgoing), receiver.down / len(receiver.incoming))
+        if rate == flow.rate:
+            return
+        now = self._clock.now
+        flow.left -= flow.rate * (now - flow.touched)
+        flow.touched = now
+        flow.rate = rate
+        flow.version += 1
+        self._clock.after(max(flow.left, 0.0) / rate, self._finish, flow, flow.version)
+
+    def _finish(self, flow: Flow, version: int) -> None:
+        if flow.version == version:
+            self.stop(flow)
+            flow.done()

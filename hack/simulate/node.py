@@ -1,0 +1,161 @@
+"""A node in virtual time: the production planner, with a simulated network below it and a simulated channel above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from agent import planner
+from agent.pieces import Layout, lowest
+from agent.wire import CORRUPT, DELIVERED, STALLED, UNREACHABLE
+from hack.simulate.network import Flow, Host
+
+Outcomes = tuple[tuple[int, int, float, int], ...]
+
+
+class World(Protocol):
+    """What a node needs of the simulation."""
+
+    layout: Layout
+    latency_seconds: float
+    stall_seconds: float
+
+    @property
+    def now(self) -> float: ...
+    def after(self, seconds: float, do: Callable[..., None], *arguments: object) -> None: ...
+    def peer(self, number: int) -> Node: ...
+    def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Flow: ...
+    def stop(self, flow: Flow) -> None: ...
+    def opened(self, node: Node) -> None: ...
+    def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None: ...
+    def closed(self, node: Node) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Node:
+    """One node, and the blob that it wants."""
+
+    def __init__(self, number: int, zone: str, host: Host, world: World) -> None:
+        self.number = number
+        self.zone = zone
+        self.host = host
+        self.reads = True
+        """A client reads the blob from its beginning."""
+        self.lies = False
+        """Every piece that it sends is wrong."""
+        self.dead = False
+        self.resets = False
+        """Whoever is connected to it when it dies is told; else nobody is."""
+        self.began_at = 0.0
+        self.first_at: float | None = None
+        """When the first piece of the blob was there."""
+        self.ended_at: float | None = None
+        self.fell_back = False
+        """It asked the origin."""
+        self._world = world
+        self._planner = planner.Planner()
+        self._fetches: dict[int, tuple[Flow, int, float]] = {}
+        """By piece: the transfer, its source, and when it began."""
+
+    # What the supernode says.
+
+    def begin(self) -> None:
+        self.began_at = self._world.now
+        self._do(self._planner.start(True, self._world.now))
+
+    def task_opened(self) -> None:
+        self._happened(planner.SizeKnown(self._world.layout, 0))
+        self._happened(planner.TaskOpened(1))
+
+    def granted(self, pieces: tuple[tuple[int, int, int], ...]) -> None:
+        granted = tuple(planner.GrantedPiece(piece, b"", source, alternative) for piece, source, alternative in pieces)
+        self._happened(planner.Granted(granted))
+
+    def still_seeding(self) -> None:
+        self._happened(planner.StillSeeding())
+
+    # What the network does.
+
+    def source_died(self, source: Node) -> None:
+        """A node from which a piece may be coming is dead: that is noticed at once, or after a while."""
+        for piece, (flow, number, _) in list(self._fetches.items()):
+            if number == source.number:
+                self._notice(piece, flow, source)
+
+    def _fetch(self, piece: int, source: int) -> None:
+        if self.dead:
+            return
+        sender = self._world.peer(source)
+        flow = self._world.send(sender, self, piece, partial(self._arrived, piece))
+        self._fetches[piece] = flow, source, self._world.now
+        if sender.dead:
+            self._notice(piece, flow, sender)
+
+    def _notice(self, piece: int, flow: Flow, source: Node) -> None:
+        seconds = self._world.latency_seconds if source.resets else self._world.stall_seconds
+        self._world.after(seconds, self._gave_up, piece, flow, UNREACHABLE if source.resets else STALLED)
+
+    def _gave_up(self, piece: int, flow: Flow, verdict: int) -> None:
+        fetch = self._fetches.get(piece)
+        if fetch is None or fetch[0] is not flow or self.dead:
+            return
+        self._world.stop(flow)
+        self._ended(piece, verdict)
+
+    def _arrived(self, piece: int) -> None:
+        if not self.dead:
+            self._ended(piece, CORRUPT if self._world.peer(self._fetches[piece][1]).lies else DELIVERED)
+
+    def _ended(self, piece: int, verdict: int) -> None:
+        _, source, began = self._fetches.pop(piece)
+        seconds = self._world.now - began
+        if verdict != DELIVERED:
+            self._happened(planner.NotFetched(piece, source, seconds, verdict))
+            return
+        if piece == 0:
+            self.first_at = self._world.now
+        self._happened(planner.Fetched(piece, source, seconds))
+
+    # What the planner wants.
+
+    def _happened(self, event: planner.Event) -> None:
+        if self.dead or self.ended_at is not None:
+            return
+        plan = self._planner
+        if self.reads and plan.layout:
+            missing = plan.layout.everything & ~plan.held
+            plan.readers = (lowest(missing),) if missing else ()
+        before = plan.deadline
+        self._do(plan.handle(event, self._world.now))
+        if plan.deadline is not None and plan.deadline != before:
+            self._world.after(plan.deadline - self._world.now, self._tick, plan.deadline)
+        if plan.mode is planner.Mode.ENDED:
+            self.ended_at = self._world.now
+            self._world.after(self._world.latency_seconds, self._world.closed, self)
+            self._world.ended()
+
+    def _tick(self, deadline: float) -> None:
+        if self._planner.deadline == deadline:
+            self._happened(planner.Tick())
+
+    def _do(self, commands: list[planner.Command]) -> None:
+        world = self._world
+        for command in commands:
+            match command:
+                case planner.Fetch(piece, _, source):
+                    world.after(world.latency_seconds, self._fetch, piece, source)
+                case planner.Tell(done, window):
+                    outcomes = tuple((item.piece, item.source, item.seconds, item.verdict) for item in done)
+                    world.after(world.latency_seconds, world.reported, self, outcomes, window, self._planner.readers)
+                case planner.OpenSwarm():
+                    world.after(world.latency_seconds, world.opened, self)
+                case planner.LeaveSwarm():
+                    world.after(world.latency_seconds, world.closed, self)
+                case planner.FetchOrigin():
+                    # An origin that can serve everybody directly is not what is simulated: the node counts as failed.
+                    self.fell_back = True
+                    self.ended_at = world.now
+                    world.ended()
+                case planner.GiveUp() | planner.LeaveOrigin() | planner.Confirm():
+                    pass

@@ -1,0 +1,280 @@
+"""One blob goes out to many nodes in virtual time, by the production scheduler, health and planner.
+
+What is simulated: the links (`network`), the channel, on which each message is late by `latency_seconds`, and a tracker that
+passes events and commands on as the real one does. The same plan gives the same result, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import floor, log2
+from random import Random
+
+from agent.pieces import Layout
+from agent.wire import DELIVERED, SEED
+from hack.simulate.network import Clock, Flow, Host, Network
+from hack.simulate.node import Node, Outcomes
+from supernode.health import Expired, Health, HealthSettings, Quarantine, Release
+from supernode.scheduler import (
+    Closed,
+    Command,
+    Event,
+    Grant,
+    Joined,
+    Left,
+    Limits,
+    Made,
+    Opened,
+    Quarantined,
+    Released,
+    Reported,
+    Scheduler,
+    Seeded,
+    Tick,
+)
+
+TASK = 1
+Timed = Callable[[Callable[[], list[Command]]], list[Command]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A rollout. Rates are in bytes a second; links are as fast in both directions."""
+
+    nodes: int = 8
+    pieces: int = 256
+    piece_bytes: int = 256 << 10
+    node_rate: float = 12.5e6
+    seed_rate: float = 12.5e6
+    origin_rate: float = 12.5e6
+    """How fast the supernode gets the blob from its origin, piece by piece; 0 when it has all of it at the start."""
+    slow: float = 0.0
+    """This share of the nodes has a link a quarter as fast."""
+    zones: int = 1
+    arrival_seconds: float = 0.0
+    """Nodes come at random moments of this span."""
+    readers: bool = True
+    """Every node has a client that reads the blob from its beginning."""
+    failing: float = 0.0
+    """This share of the nodes dies while the blob spreads: every second one resets its connections, the others fall silent."""
+    lying: float = 0.0
+    """This share of the nodes sends wrong bytes."""
+    latency_seconds: float = 0.0005
+    """Of a message on the channel, and of a request between nodes."""
+    stall_seconds: float = 2.0
+    """How long a taker waits for a byte."""
+    lease_seconds: float = 30.0
+    seed: int = 1
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def size(self) -> int:
+        return self.pieces * self.piece_bytes
+
+    @property
+    def bound(self) -> float:
+        """Seconds that no schedule beats: the blob once through the slowest part, and its last piece on to everybody."""
+        slowest = min(self.node_rate, self.seed_rate, self.origin_rate or self.seed_rate)
+        return self.size / slowest * (1 + floor(log2(self.nodes)) / self.pieces)
+
+
+@dataclass(frozen=True)
+class Result:
+    plan: Plan
+    seconds: tuple[float, ...]
+    """How long each node took that lived and got the blob through the swarm, shortest first."""
+    first_seconds: tuple[float, ...]
+    """How long each of them waited for the first piece, shortest first."""
+    fell_back: int
+    """Nodes that lost patience and asked the origin."""
+    seed_images: float
+    """What the supernode sent, in blobs."""
+    cross_zone_images: float
+    """What went from one zone to another between nodes, in blobs."""
+    grants: int
+    messages: int
+    wrong_pieces: int
+    liars: frozenset[int]
+    quarantined: frozenset[int]
+    """Nodes that were in quarantine at any time."""
+
+    @property
+    def ratio(self) -> float:
+        """Of the slowest node's time to the bound."""
+        return self.seconds[-1] / self.plan.bound
+
+    def quantile(self, share: float) -> float:
+        """Of the nodes' times to the bound."""
+        return self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))] / self.plan.bound
+
+
+def run(plan: Plan, timed: Timed | None = None, seconds_max: float = 3600.0) -> Result:
+    """Simulate a plan. `timed` calls the scheduler, for those who measure it. Raises TimeoutError when it does not end."""
+    return Rollout(plan, timed).run(seconds_max)
+
+
+class Rollout:
+    """The world of one plan."""
+
+    def __init__(self, plan: Plan, timed: Timed | None = None) -> None:
+        self.plan = plan
+        self.layout = Layout(plan.size, plan.piece_bytes)
+        self.latency_seconds = plan.latency_seconds
+        self.stall_seconds = plan.stall_seconds
+        self.scheduler = Scheduler(Random(plan.seed + 1), plan.limits)
+        self.health = Health(HealthSettings(lease_seconds=plan.lease_seconds))
+        self._timed = timed
+        self._random = Random(plan.seed)
+        self._clock = Clock()
+        self._network = Network(self._clock)
+        self._nodes: dict[int, Node] = {SEED: Node(SEED, "", Host(plan.seed_rate, plan.seed_rate), self)}
+        self._in_flight: dict[int, set[int]] = {}
+        self._unfinished = 0
+        self._grants = self._messages = self._wrong = 0
+        self._seed_pieces = self._cross_zone_pieces = 0
+        self._quarantined: set[int] = set()
+
+    def run(self, seconds_max: float) -> Result:
+        plan = self.plan
+        self._tell(Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything))
+        for piece in range(plan.pieces if plan.origin_rate else 0):
+            self._clock.at((piece + 1) * plan.piece_bytes / plan.origin_rate, self._tell, Seeded(TASK, piece))
+        self._populate()
+        self._clock.after(1.0, self._tick)
+        self._clock.run(lambda: not self._unfinished, seconds_max)
+        done = [node for node in self._nodes.values() if node.ended_at is not None and not node.dead and not node.fell_back]
+        return Result(
+            plan=plan,
+            seconds=tuple(sorted(node.ended_at - node.began_at for node in done if node.ended_at is not None)),
+            first_seconds=tuple(sorted(node.first_at - node.began_at for node in done if node.first_at is not None)),
+            fell_back=sum(node.fell_back for node in self._nodes.values()),
+            seed_images=self._seed_pieces / plan.pieces,
+            cross_zone_images=self._cross_zone_pieces / plan.pieces,
+            grants=self._grants,
+            messages=self._messages,
+            wrong_pieces=self._wrong,
+            liars=frozenset(node.number for node in self._nodes.values() if node.lies),
+            quarantined=frozenset(self._quarantined),
+        )
+
+    def _populate(self) -> None:
+        plan, random = self.plan, self._random
+        numbers = list(range(1, plan.nodes + 1))
+        slow = set(random.sample(numbers, round(plan.slow * plan.nodes)))
+        failing = round(plan.failing * plan.nodes)
+        bad = random.sample(numbers, failing + round(plan.lying * plan.nodes))
+        for number in numbers:
+            rate = plan.node_rate / 4 if number in slow else plan.node_rate
+            node = Node(number, f"zone-{number % plan.zones}" if plan.zones > 1 else "", Host(rate, rate), self)
+            node.reads = plan.readers
+            node.lies = number in bad[failing:]
+            self._nodes[number] = node
+            self._unfinished += 1
+            self._clock.at(random.random() * plan.arrival_seconds, self._arrive, node)
+        for place, number in enumerate(bad[:failing]):
+            self._nodes[number].resets = place % 2 == 1
+            self._clock.at(plan.arrival_seconds + random.random() * plan.bound, self._die, self._nodes[number])
+
+    def _arrive(self, node: Node) -> None:
+        self.health.heard(str(node.number), self.now)
+        self._tell(Joined(node.number, node.zone, 0))
+        node.begin()
+
+    def _die(self, node: Node) -> None:
+        if node.ended_at is None:
+            self._unfinished -= 1
+        node.dead = True
+        self._network.silence(node.host)
+        if node.resets:
+            self.health.left(str(node.number), self.now)
+            self.after(self.latency_seconds, self._tell, Left(node.number))
+        for taker in self._nodes.values():
+            taker.source_died(node)
+
+    def _tick(self) -> None:
+        now = self.now
+        for node in self._nodes.values():
+            if node.number != SEED and not node.dead:
+                self.health.heard(str(node.number), now)
+        for decision in self.health.tick(now):
+            match decision:
+                case Release(name):
+                    self._tell(Released(int(name)))
+                case Quarantine(name):
+                    self._tell(Quarantined(int(name)))
+                case Expired(name):
+                    self._tell(Left(int(name)))
+        self._tell(Tick())
+        self._clock.after(1.0, self._tick)
+
+    # What a node needs (see `node.World`).
+
+    @property
+    def now(self) -> float:
+        return self._clock.now
+
+    def after(self, seconds: float, do: Callable[..., None], *arguments: object) -> None:
+        self._clock.after(seconds, do, *arguments)
+
+    def peer(self, number: int) -> Node:
+        return self._nodes[number]
+
+    def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Flow:
+        start, end = self.layout.span(piece)
+        return self._network.send(sender.host, receiver.host, end - start, partial(self._sent, sender, receiver, done))
+
+    def _sent(self, sender: Node, receiver: Node, done: Callable[[], None]) -> None:
+        self._seed_pieces += sender.number == SEED
+        self._cross_zone_pieces += sender.number != SEED and sender.zone != receiver.zone
+        self._wrong += sender.lies
+        done()
+
+    def stop(self, flow: Flow) -> None:
+        self._network.stop(flow)
+
+    def ended(self) -> None:
+        self._unfinished -= 1
+
+    # The tracker.
+
+    def opened(self, node: Node) -> None:
+        self._in_flight[node.number] = set()
+        self._tell(Opened(node.number, TASK, 0, (), 0))
+        self.after(self.latency_seconds, node.task_opened)
+
+    def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None:
+        self._messages += 1
+        in_flight = self._in_flight[node.number]
+        for piece, source, _seconds, verdict in done:
+            in_flight.discard(piece)
+            self._judge(node, source, verdict)
+        self._tell(Reported(node.number, TASK, done, max(0, window - len(in_flight)), readers))
+
+    def closed(self, node: Node) -> None:
+        self._tell(Closed(node.number, TASK))
+
+    def _judge(self, node: Node, source: int, verdict: int) -> None:
+        if source == SEED:
+            return
+        if verdict == DELIVERED:
+            self.health.delivered(str(source), self.now)
+        elif self.health.failed(str(source), str(node.number), verdict, self.now):
+            self._quarantined.add(source)
+            self._tell(Quarantined(source))
+
+    def _tell(self, event: Event) -> None:
+        if self._timed is None:
+            commands = self.scheduler.handle(event, self.now)
+        else:
+            commands = self._timed(partial(self.scheduler.handle, event, self.now))
+        for command in commands:
+            self._messages += 1
+            node = self._nodes[command.node]
+            if isinstance(command, Grant):
+                self._grants += len(command.pieces)
+                self._in_flight[node.number].update(piece for piece, _, _ in command.pieces)
+                self.after(self.latency_seconds, node.granted, command.pieces)
+            else:
+                self.after(self.latency_seconds, node.still_seeding)
