@@ -179,10 +179,9 @@ class Breakers:
             return None
         if self.pauses.remaining(key, now):
             return None
-        # Creation times have whole seconds.
-        if streak and created + 1 > streak.last_deleted and deleted - streak.last_deleted <= WINDOW_SECONDS:
+        if streak and created >= streak.last_deleted and deleted - streak.last_deleted <= WINDOW_SECONDS:
             streak = _Streak(streak.rounds + 1, deleted)
-        elif streak and created + 1 <= streak.last_deleted:
+        elif streak and created < streak.last_deleted:
             return None
         else:
             streak = _Streak(1, deleted)

@@ -49,7 +49,8 @@ class Learning:
     def told(self, text: str) -> None:
         """What the Lease says. The leader's own breakers know it already, and more."""
         if not self.leading():
-            self._breakers = Breakers(Pauses.read(text, self._clock()))
+            with self._lock:
+                self._breakers = Breakers(Pauses.read(text, self._clock()))
 
     def publish(self) -> str:
         with self._lock:

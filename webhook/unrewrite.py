@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from webhook.background import Work
-from webhook.breaker import controller
+from webhook.breaker import YOUNG_SECONDS, controller
 from webhook.events import NOT_REVERTED, REVERTED, Events
 from webhook.learning import Learning, Owned
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
@@ -44,23 +44,20 @@ class Kept(NamedTuple):
     """Places whose pull has failed, and only while there is something to be done about them."""
     owned: Owned | None
     created: float
-    deleted: float | None
+    going: bool
     finished: bool
 
 
 def keep(pod: Mapping[str, Any]) -> Kept:
     metadata = mapping_at(pod, "metadata")
-    deleted = _seconds(text_at(metadata, "deletionTimestamp"))
-    grace = metadata.get("deletionGracePeriodSeconds")
-    if deleted is not None and isinstance(grace, int):
-        deleted -= grace  # The API server writes when it is to be over.
-    failures = failed_pulls(pod) if deleted is None else Failures()
+    going = bool(text_at(metadata, "deletionTimestamp"))
+    failures = Failures() if going else failed_pulls(pod)
     return Kept(
         text_at(metadata, "uid"),
         frozenset(str(pull.place) for pull in (*failures.back, *failures.stuck)),
         _owned(pod),
-        _seconds(text_at(metadata, "creationTimestamp")) or 0.0,
-        deleted,
+        _seconds(text_at(metadata, "creationTimestamp")),
+        going,
         text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
     )
 
@@ -89,6 +86,8 @@ class Unrewriter:
         self._clock = clock
         self._wall_clock = wall_clock
         self._due: dict[ObjectKey, _Due] = {}
+        self._seen: dict[ObjectKey, float] = {}
+        """When a pod was first seen, by our own clock, which may differ from the API server's by more than a pod's life."""
         self._changes = threading.Condition()
         self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": f"{REWRITTEN}=true"}, keep, self._changed)
 
@@ -145,8 +144,9 @@ class Unrewriter:
         if failures.back:
             REVERTED_PODS.labels(failures.back[0].cause).inc()
         for pull in failures.back:
+            failed = "would fail" if pull.foreseen else "failed"
             message = (
-                f"The original image {pull.original} is put back, because its pull as {pull.place.image} failed: {pull.words}"
+                f"The original image {pull.original} is put back, because its pull as {pull.place.image} {failed}: {pull.words}"
             )
             self._events.warn(pod, REVERTED, message, _field(pull))
         for pull in failures.stuck:
@@ -191,18 +191,20 @@ class Unrewriter:
                 elif before is None or (before.uid, before.failing) != (after.uid, after.failing):
                     self._due[key] = _Due(self._clock())
                     self._changes.notify()
-            self._learn(before, after)
+            self._learn(key, before, after)
 
-    def _learn(self, before: Kept | None, after: Kept | None) -> None:
+    def _learn(self, key: ObjectKey, before: Kept | None, after: Kept | None) -> None:
         """A pod's deletion counts once, when it begins, and not when the pod had done its work."""
-        if before is None or before.owned is None or before.deleted is not None or before.finished:
-            return
+        now = self._wall_clock()
+        gone = before is not None and (after is None or after.uid != before.uid)
+        begun = gone or (after is not None and after.going and not after.finished)
+        if before and before.owned and begun and not before.going and not before.finished:
+            self._learning.deleted(before.owned, self._seen.get(key, before.created), now)
         if after is None:
-            self._learning.deleted(before.owned, before.created, self._wall_clock())
-        elif after.uid != before.uid:
-            self._learning.deleted(before.owned, before.created, after.created)
-        elif after.deleted is not None and not after.finished:
-            self._learning.deleted(before.owned, before.created, after.deleted)
+            self._seen.pop(key, None)
+        elif before is None or gone:
+            # One that is old when it is first seen was there before us.
+            self._seen[key] = after.created if after.created < now - YOUNG_SECONDS else now
 
 
 def _field(pull: FailedPull) -> str:
@@ -218,9 +220,9 @@ def _owned(pod: Mapping[str, Any]) -> Owned | None:
     return Owned(owner, text_at(reference, "apiVersion"), text_at(reference, "uid"))
 
 
-def _seconds(stamp: str) -> float | None:
+def _seconds(stamp: str) -> float:
     """Of an RFC 3339 time, since the epoch."""
     try:
         return datetime.fromisoformat(stamp).timestamp()
     except ValueError:
-        return None
+        return 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -227,21 +227,38 @@ def test_a_node_without_its_agent_and_an_image_that_its_registry_refuses_pause_n
 
 def test_an_operator_that_deletes_each_pod_that_differs_is_left_alone_after_five(api: ApiServer, tmp_path: Path) -> None:
     reference = {"apiVersion": "example.com/v1", "kind": "Database", "name": "db", "uid": "o1", "controller": True}
-    start = datetime.now(UTC)
-    with controlled(api, tmp_path) as controller:
+    with controlled(api, tmp_path, leads=True) as controller:
         wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
         for number in range(5):
-            moment = (start + timedelta(seconds=3 * number), start + timedelta(seconds=3 * number + 32))
-            created, deletion = (item.strftime("%Y-%m-%dT%H:%M:%SZ") for item in moment)
-            again: dict[str, Any] = {"uid": str(number), "creationTimestamp": created, "ownerReferences": [reference]}
+            again: dict[str, Any] = {"uid": str(number), "ownerReferences": [reference]}
             path = put(api, "db-1", None, **again)
-            put(api, "db-1", None, **again, deletionTimestamp=deletion, deletionGracePeriodSeconds=30)
+            put(api, "db-1", None, **again, deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
+            assert events_of(api) == []
             api.remove(path)
         wait_until(lambda: events_of(api))
         assert "db" in str(controller.learning.publish())
     (told,) = events_of(api)
     assert told[:2] == ("DarnerLeftAlone", "db")
     assert told[2].startswith("the owner shop/Database.example.com/db is left alone for 60 s")
+
+
+def test_pods_of_one_owner_that_are_deleted_together_or_have_done_their_work_are_no_operators(
+    api: ApiServer, tmp_path: Path
+) -> None:
+    reference = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "o1", "controller": True}
+    with controlled(api, tmp_path) as controller:
+        wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
+        paths = [put(api, f"web-{number}", None, ownerReferences=[reference]) for number in range(20)]
+        for path in paths:
+            api.remove(path)
+        for number in range(10):
+            path = put(api, f"job-{number}", None, ownerReferences=[{**reference, "kind": "Runner"}])
+            done = dict(api.objects[path], status={"phase": "Succeeded"})
+            api.put(path, done)
+            api.remove(path)
+        put(api, "last")
+        wait_until(lambda: events_of(api))
+        assert controller.learning.publish() == "{}"
 
 
 def test_two_replicas_share_what_is_left_alone_and_the_second_takes_over_when_the_first_ends(
