@@ -138,6 +138,8 @@ class Tracker:
 
     def receive(self, link: Link, message: wire.FromAgent) -> None:
         """What an agent said. Raises WireError for what no agent says."""
+        if not self.knows(link):
+            return
         match message:
             case wire.Report():
                 self._reported(link, message)

@@ -1,0 +1,199 @@
+"""What tests of the tracker share: one in an event loop, whose seeds, names and sockets are in the hand of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import pytest
+
+from agent import wire
+from agent.blob import Blob
+from agent.errors import DarnerError
+from agent.manifest import Manifest
+from agent.manifests import Manifests
+from agent.pieces import Layout, to_bytes
+from agent.settings import Address
+from supernode.health import HealthSettings
+from supernode.link import Link
+from supernode.scheduler import Limits
+from supernode.seed import Seeder, Wanted
+from supernode.tracker import Tracker
+from tests.swarm import PIECE, SECONDS, nothing_left_running
+
+RAW = b"\xab" * 32
+OTHER = b"\xcd" * 32
+LAYOUT = Layout.of(8 * PIECE)
+MANIFEST = Manifest.of("application/vnd.oci.image.manifest.v1+json", b'{"schemaVersion": 2}')
+
+
+class FakeWriter:
+    """Takes what is sent to an agent."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.aborted = False
+        self.unsent = 0
+        self.transport = self
+        self._frames = wire.Frames()
+        self.sent: list[wire.FromSupernode] = []
+
+    def write(self, data: bytes) -> None:
+        self.sent += [wire.supernode_message(body) for body in self._frames.feed(data)]
+
+    def is_closing(self) -> bool:
+        return self.closed or self.aborted
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Agent:
+    """One end of a channel, without a socket."""
+
+    def __init__(self, lab: Lab, name: str, *holdings: bytes, port: int = 65002) -> None:
+        self.lab = lab
+        self.writer = FakeWriter()
+        held = [wire.Holding(digest, LAYOUT.size) for digest in holdings]
+        hello = wire.Hello(wire.VERSION, name, "", "10.0.0.1", port, 0, held)
+        self.link: Link = lab.tracker.join_agent(hello, cast(asyncio.StreamWriter, self.writer))
+
+    def say(self, *messages: wire.FromAgent) -> None:
+        for message in messages:
+            self.lab.tracker.receive(self.link, message)
+
+    def open(self, request: int = 1, digest: bytes = RAW, have: int = 0) -> None:
+        self.say(wire.Open(request, digest, "registry.test", "team/app", to_bytes(have), []))
+
+    def report(self, *done: wire.Done, window: int = 4, task: int | None = None) -> None:
+        self.say(wire.Report(self.task.task if task is None else task, list(done), window, []))
+
+    def take(self, verdict: Callable[[int], int] = lambda source: wire.DELIVERED) -> None:
+        """Fetch what is granted until nothing more is, and say of each source what `verdict` says; alternatives deliver."""
+        self.report(window=16)
+        seen = 0
+        while new := self.granted[seen:]:
+            seen += len(new)
+            done = []
+            for grant in new:
+                done.append(wire.Done(grant.piece, grant.source, 5, verdict(grant.source)))
+                if done[-1].verdict != wire.DELIVERED and grant.alternative != grant.source:
+                    done.append(wire.Done(grant.piece, grant.alternative, 5, wire.DELIVERED))
+            self.report(*done, window=16)
+
+    def heard(self, kind: type[wire.Message]) -> list[Any]:
+        return [message for message in self.writer.sent if isinstance(message, kind)]
+
+    @property
+    def task(self) -> wire.Task:
+        task: wire.Task = self.heard(wire.Task)[-1]
+        return task
+
+    @property
+    def granted(self) -> list[wire.Granted]:
+        return [piece for grant in self.heard(wire.Grant) for piece in grant.pieces]
+
+    def leave(self) -> None:
+        self.lab.tracker.leave(self.link)
+
+
+class Lab:
+    """A tracker whose seeds are in the hand of the test."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
+        self.wanted: list[Wanted] = []
+        self.names: list[tuple[str, str, str]] = []
+        self.answer: Manifest | Exception = MANIFEST
+        self.tracker = Tracker(
+            "supernode",
+            Address("10.0.0.9", 65002),
+            cast(Seeder, self),
+            cast(Manifests, self),
+            HealthSettings(),
+            Limits(),
+            random.Random(1),
+        )
+
+        # Seeds begin in the order in which blobs are opened, so that the same chances give the same test.
+        patch.setattr(self.tracker._seeding, "submit", lambda begin, wanted: begin(wanted))
+
+    def seed(self, wanted: Wanted) -> None:
+        """The seeder's part: the test does the rest."""
+        self.wanted.append(wanted)
+
+    def resolve(self, registry: str, repository: str, reference: str) -> Manifest:
+        """The manifests' part."""
+        self.names.append((registry, repository, reference))
+        time.sleep(0.05)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        end = time.monotonic() + SECONDS
+        while not holds():
+            assert time.monotonic() < end, "it did not come about in time"
+            await asyncio.sleep(0.005)
+
+    async def sized(self, number: int = 0, layout: Layout = LAYOUT) -> Wanted:
+        """The seed learns the size of the blob."""
+        await self.until(lambda: len(self.wanted) > number)
+        wanted = self.wanted[number]
+        wanted.on_size(Blob(wanted.digest, layout, open_nothing()))
+        await asyncio.sleep(0.01)
+        return wanted
+
+    async def seeded(self, wanted: Wanted, *pieces: int) -> None:
+        for piece in pieces:
+            wanted.on_piece(piece, digest_of(piece))
+        await asyncio.sleep(0.01)
+
+    async def ended(self, wanted: Wanted, error: DarnerError | None = None) -> None:
+        wanted.on_end(error)
+        await asyncio.sleep(0.01)
+
+    async def distributed(self) -> Wanted:
+        """A blob that is here whole."""
+        wanted = await self.sized()
+        await self.seeded(wanted, *range(LAYOUT.count))
+        await self.ended(wanted)
+        return wanted
+
+
+def digest_of(piece: int) -> bytes:
+    return hashlib.sha256(bytes([piece])).digest()
+
+
+def open_nothing() -> int:
+    return os.open("/dev/null", os.O_RDONLY)
+
+
+def in_loop(test: Callable[[Lab], Coroutine[Any, Any, None]]) -> Callable[[pytest.MonkeyPatch], None]:
+    """A test that runs in the tracker's loop, with a lab."""
+
+    def run(monkeypatch: pytest.MonkeyPatch) -> None:
+        async def with_lab() -> None:
+            lab = Lab(monkeypatch)
+            try:
+                await test(lab)
+            finally:
+                lab.tracker.stop()
+            await asyncio.get_running_loop().run_in_executor(None, lab.tracker.join)
+
+        with nothing_left_running():
+            asyncio.run(with_lab())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
