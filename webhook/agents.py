@@ -23,6 +23,7 @@ class AgentView:
         self._mirror: Mirror[Agents] = Mirror(api, path, selector, agents_of, self._changed)
         self._age_seconds_max = age_seconds_max
         self._agents = Agents()
+        self._changed({})
         AGENTS_VIEW_AGE.set_function(lambda: float("inf") if (age := self._mirror.age_seconds()) is None else age)
 
     def now(self) -> Agents | None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.errors import DarnerError
-from webhook.metrics import DERIVED_WRITES
+from webhook.metrics import DERIVED_FAILURES, DERIVED_WRITES
 from webhook.mirror import Answered, Api
 from webhook.pullsecrets import (
     REGISTRIES_MAX,
@@ -48,6 +48,12 @@ class Cause(StrEnum):
     CONFLICT = "conflict"
     FOREIGN = "foreign"
     TOO_MANY = "too-many"
+
+
+for _cause in Cause:
+    DERIVED_FAILURES.labels(_cause)
+for _how in ("created", "updated"):
+    DERIVED_WRITES.labels(_how)
 
 
 class NotDerived(DarnerError):  # noqa: N818 (the field's word; "Error" would say nothing more)
