@@ -33,6 +33,7 @@ ATTEMPTS_MAX = 4
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.5
+TOLD_MAX = 1000
 TIMEOUT_SECONDS = (2.0, 5.0)
 
 
@@ -88,6 +89,8 @@ class Unrewriter:
         self._due: dict[ObjectKey, _Due] = {}
         self._seen: dict[ObjectKey, float] = {}
         """When a pod was first seen, by our own clock, which may differ from the API server's by more than a pod's life."""
+        self._told: dict[tuple[str, str], None] = {}
+        """Pods and places that nothing can be done about; once is enough."""
         self._changes = threading.Condition()
         self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": f"{REWRITTEN}=true"}, keep, self._changed)
 
@@ -150,6 +153,8 @@ class Unrewriter:
             )
             self._events.warn(pod, REVERTED, message, _field(pull))
         for pull in failures.stuck:
+            if not self._first_time(uid, str(pull.place)):
+                continue
             what = "an image volume" if pull.place.kind == "volumes" else "an ephemeral container"
             message = (
                 f"The pull of {pull.original} as {pull.place.image} failed, and Kubernetes lets nobody change the image of "
@@ -159,6 +164,15 @@ class Unrewriter:
         at_fault = {pull.registry: None for pull in (*failures.back, *failures.stuck) if pull.cause.registry_is_at_fault}
         for registry in at_fault:
             self._learning.failed(registry, pod, uid)
+
+    def _first_time(self, uid: str, place: str) -> bool:
+        with self._changes:
+            if (uid, place) in self._told:
+                return False
+            self._told[uid, place] = None
+            if len(self._told) > TOLD_MAX:
+                del self._told[next(iter(self._told))]
+            return True
 
     def _take(self) -> tuple[ObjectKey, _Due] | None:
         if not self._leading():

@@ -149,6 +149,27 @@ def test_a_container_that_has_begun_to_run_between_our_look_and_our_patch_is_not
     assert events_of(api) == []
 
 
+def test_what_nobody_can_change_is_told_once_while_the_rest_is_put_back(api: ApiServer, tmp_path: Path) -> None:
+    path = put(api, "web")
+    with api.lock:
+        document = api.objects[path]
+        document["spec"]["ephemeralContainers"] = [container("debug", LOCAL + "docker.io/library/busybox:1")]
+        waits = {"waiting": {"reason": "ImagePullBackOff", "message": UNREACHABLE}}
+        document["status"]["ephemeralContainerStatuses"] = [{"name": "debug", "state": waits}]
+        api.put(path, document)
+    with controlled(api, tmp_path):
+        wait_until(lambda: image_of(api, path) == "nginx:1")
+        put(api, "last")
+        wait_until(lambda: len(events_of(api)) >= 3)
+        wait_until(lambda: len(api.asked(f"GET {path}")) >= 2)
+    told = sorted((reason, name) for reason, name, _ in events_of(api))
+    assert told == [("DarnerCannotRevert", "web"), ("DarnerReverted", "last"), ("DarnerReverted", "web")]
+    (words,) = [message for reason, _, message in events_of(api) if reason == "DarnerCannotRevert"]
+    assert words.startswith(
+        f"The pull of docker.io/library/busybox:1 as {LOCAL}docker.io/library/busybox:1 failed, and Kubernetes"
+    )
+
+
 def test_a_pod_that_is_gone_or_going_is_left(api: ApiServer, tmp_path: Path) -> None:
     controller = Controller(api, tmp_path)
     assert controller.unrewriter.look_after(ObjectKey("shop", "gone"))
