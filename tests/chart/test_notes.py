@@ -32,13 +32,12 @@ def notes(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Notes:
     return notes
 
 
-def test_by_default_they_say_how_to_watch_allow_use_and_remove_it(notes: Notes) -> None:
+def test_by_default_they_say_how_to_watch_allow_and_use_it(notes: Notes) -> None:
     text = notes({})
     for command in (
         "kubectl -n ns get pods -l app.kubernetes.io/instance=r",
         "kubectl label namespace ns pod-security.kubernetes.io/enforce=privileged",
         "kubectl label namespace NAMESPACE darner.dev/inject=enabled",
-        "kubectl -n ns delete secret r-darner-swarm r-darner-webhook-certificate",
     ):
         assert f"    {command}\n" in text
     assert "2 supernode(s) and 2 webhook(s)" in text
@@ -56,4 +55,3 @@ def test_without_a_webhook_they_do_not_speak_of_what_it_does(notes: Notes) -> No
     assert "nothing is rewritten" in text
     assert "supernode" not in text
     assert "webhook(s)" not in text
-    assert "delete secret" not in text

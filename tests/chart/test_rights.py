@@ -8,27 +8,32 @@ from typing import Any
 import pytest
 
 from hack.chart.helm import Object, one, pod_template
+from webhook.restore import read
 
 Render = Callable[..., list[Object]]
 COMPONENTS = ("agent", "supernode", "webhook")
 
 
-def every(objects: list[Object], kind: str) -> list[Object]:
-    return [item for item in objects if item["kind"] == kind]
+def every(objects: list[Object], kind: str, while_deleting: bool = False) -> list[Object]:
+    """All of a kind that are there while the release lives, or while it is being deleted."""
+    return [item for item in objects if item["kind"] == kind and while_deleting == (hook_of(item) == "pre-delete")]
+
+
+def hook_of(item: Object) -> str:
+    found: str = item["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+    return found
 
 
 def test_the_webhook_may_keep_its_own_objects_look_at_agents_and_copy_pull_secrets(default: list[Object]) -> None:
     (role,) = every(default, "Role")
     assert role["rules"] == [
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
             "resourceNames": ["darner-webhook"],
             "verbs": ["get", "update"],
         },
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {
             "apiGroups": [""],
             "resources": ["secrets"],
@@ -71,11 +76,30 @@ def test_a_webhook_that_keeps_no_secret_has_no_right_to_any(render: Render) -> N
     given = {"certificate": {"existingSecret": "certificate"}, "pullSecrets": {"enabled": False}, "revert": False}
     objects = render({"swarm": {"existingSecret": "key"}, "webhook": given})
     (role,) = every(objects, "Role")
-    assert [rule["resources"] for rule in role["rules"]] == [["endpointslices"], ["leases"], ["leases"]]
+    assert [rule["resources"] for rule in role["rules"]] == [["endpointslices"], ["leases"]]
     assert not every(objects, "ClusterRole")
     only_the_key = render({"webhook": given})
     (role,) = every(only_the_key, "Role")
     assert role["rules"][-1]["resourceNames"] == ["darner-swarm"]
+
+
+def test_an_uninstallation_may_take_back_what_the_webhook_did_and_leaves_nothing_of_its_own(default: list[Object]) -> None:
+    (role,) = every(default, "ClusterRole", while_deleting=True)
+    assert [(rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
+        (["mutatingwebhookconfigurations"], ["delete"]),
+        (["pods"], ["get", "list", "patch"]),
+        (["secrets"], ["list", "delete"]),
+    ]
+    (job,) = every(default, "Job", while_deleting=True)
+    pod = job["spec"]["template"]["spec"]
+    assert restricted_violations(pod) == set()
+    configuration = one(default, "MutatingWebhookConfiguration", "webhook")["metadata"]["name"]
+    assert pod["containers"][0]["args"] == ["revert", "--uninstall", "--webhook-configuration", configuration]
+    hooks = [item for item in default if hook_of(item) == "pre-delete"]
+    assert {item["kind"] for item in hooks} == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    policies = {item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for item in hooks}
+    assert policies == {"before-hook-creation,hook-succeeded,hook-failed"}
+    read(pod["containers"][0]["args"][1:])
 
 
 @pytest.mark.parametrize("component", ["supernode", "webhook"])

@@ -171,3 +171,10 @@ readinessProbe:
   timeoutSeconds: 5
   failureThreshold: 2
 {{- end -}}
+
+{{- /* Annotations of what is there while the release is being deleted; takes the order in which it is made. */ -}}
+{{- define "darner.beforeDeletion" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+{{- end -}}
