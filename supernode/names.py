@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from agent import wire
 from agent.errors import DarnerError
 from agent.manifests import Manifests
+from agent.reference import InvalidReference, Reference
 from supernode.link import Link
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,14 @@ RESOLVERS_MAX = 64
 QUESTIONS_MAX = 4096
 
 Name = tuple[str, str, str]
+
+
+def check(registry: str, repository: str, reference: str | None = None) -> None:
+    """Raises InvalidReference unless this is an image's name in its full form, perhaps with a tag or a digest."""
+    suffix = "" if reference is None else f"@{reference}" if ":" in reference else f":{reference}"
+    found = Reference.parse(f"{registry}/{repository}{suffix}")
+    if (found.registry, found.repository) != (registry, repository):
+        raise InvalidReference(f"{found.registry}/{found.repository} was meant, and has to be said")
 
 
 class Names:
@@ -41,6 +50,11 @@ class Names:
 
     def ask(self, link: Link, message: wire.Resolve) -> None:
         name = (message.registry, message.repository, message.reference)
+        try:
+            check(*name)
+        except InvalidReference as error:
+            link.send(wire.Unresolved(message.request, error.status, error.code, str(error)[: wire.MESSAGE_TEXT_MAX]))
+            return
         waiting = self._asked.get(name)
         if waiting is not None:
             waiting.append((link, message.request))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from agent import metrics
 from agent.control import ControlServer, application
 from agent.errors import DarnerError
 from agent.fetch import PieceFetcher
+from agent.housekeeping import Housekeeping
 from agent.listener import Listener, bind
 from agent.manifests import Manifests
 from agent.origin import Origin
@@ -29,7 +28,6 @@ from supernode.seed import Seeder
 from supernode.settings import SupernodeSettings
 from supernode.tracker import Tracker
 
-HOUSEKEEPING_SECONDS = 600.0
 ASK_SECONDS_MAX = 5.0
 STOP_SECONDS_MAX = 5.0
 BACKLOG = 4096
@@ -59,16 +57,17 @@ class Supernode:
         self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tracking = threading.Thread(target=lambda: asyncio.run(self._track()), name="tracker", daemon=True)
+        self._tracking = threading.Thread(target=self._track, name="tracker", daemon=True)
         self._begun = threading.Event()
         self._ending: asyncio.Event | None = None
-        self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
-        self._stopping = threading.Event()
+        self._housekeeping = Housekeeping(self._store, self._manifests)
 
     def start(self) -> str:
         self._pieces.start()
         self._tracking.start()
         self._begun.wait()
+        if not self._ending:
+            raise DarnerError("the tracker did not start; its thread says why")
         self._control.start()
         self._housekeeping.start()
         host, port = self._channel.getsockname()[:2]
@@ -76,7 +75,7 @@ class Supernode:
 
     def stop(self) -> None:
         """Agents are left alone at once, and what has arrived of a blob is on disk."""
-        self._stopping.set()
+        self._housekeeping.stop()
         if self._loop and self._ending:
             self._loop.call_soon_threadsafe(self._ending.set)
             self._tracking.join(STOP_SECONDS_MAX)
@@ -86,11 +85,16 @@ class Supernode:
             self._tracker.join()
         self._pieces.stop()
         self._control.stop()
-        self._housekeeping.join(STOP_SECONDS_MAX)
         self._store.close()
 
-    async def _track(self) -> None:
+    def _track(self) -> None:
         """The tracker's thread: its loop owns all that is scheduled."""
+        try:
+            asyncio.run(self._serve_channels())
+        finally:
+            self._begun.set()
+
+    async def _serve_channels(self) -> None:
         settings = self._settings
         health = HealthSettings(
             failures_max=settings.quarantine_failures,
@@ -98,12 +102,12 @@ class Supernode:
             lease_seconds=settings.peer_lease,
         )
         limits = Limits(upload_slots_max=settings.upload_slots)
-        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         self._tracker = Tracker(
             settings.node_name, settings.piece_address, self._seeder, self._manifests, health, limits, random.Random()
         )
         channels = Channels(self._tracker)
         server = await asyncio.start_server(channels.connected, sock=self._channel, backlog=BACKLOG, limit=RECEIVE_BYTES)
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         self._begun.set()
         await self._ending.wait()
         server.close()
@@ -126,12 +130,3 @@ class Supernode:
             return answer.result(ASK_SECONDS_MAX)
         except (RuntimeError, TimeoutError):
             raise DarnerError("the tracker does not answer") from None
-
-    def _keep_house(self) -> None:
-        next_at = time.monotonic() + HOUSEKEEPING_SECONDS
-        while not self._stopping.wait(5.0):
-            metrics.STORE_BYTES.set(self._store.used)
-            if time.monotonic() >= next_at:
-                self._store.evict_old()
-                self._manifests.evict_old(self._settings.store_age)
-                next_at = time.monotonic() + HOUSEKEEPING_SECONDS

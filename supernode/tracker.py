@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent import pieces, wire
 from agent.blob import Blob
-from agent.errors import DarnerError, DigestError
+from agent.errors import DarnerError, DigestError, OriginError
 from agent.manifests import Manifests
 from agent.settings import Address
 from supernode import metrics, scheduler
 from supernode.health import Expired, Health, HealthSettings, Quarantine, Release
 from supernode.link import Link
-from supernode.names import Names
+from supernode.names import Names, check
 from supernode.scheduler import Limits, Scheduler
 from supernode.seed import Holder, Seeder, Wanted
 from supernode.task import Task
@@ -195,9 +195,12 @@ class Tracker:
 
     def _opened(self, link: Link, message: wire.Open) -> None:
         now = time.monotonic()
-        if len(link.in_flight) + link.waiting >= TASKS_PER_LINK_MAX:
-            reason = f"{TASKS_PER_LINK_MAX} blobs are being distributed to this node already"
-            link.send(wire.TaskFailed(message.request, 0, 429, reason, False))
+        try:
+            check(message.registry, message.repository)
+            if len(link.in_flight) + link.waiting >= TASKS_PER_LINK_MAX:
+                raise OriginError(429, f"{TASKS_PER_LINK_MAX} blobs are being distributed to this node already")
+        except DarnerError as error:
+            link.send(wire.TaskFailed(message.request, 0, error.status, str(error)[: wire.MESSAGE_TEXT_MAX], False))
             return
         task = self._by_digest.get(message.digest)
         if task and task.failed and now - task.used_at < FAILURE_SECONDS:

@@ -177,6 +177,7 @@ class Lab:
         self.channels = [free_address() for _ in range(supernodes)]
         self.nodes: list[Node] = []
         self._pieces = [free_address() for _ in range(supernodes)]
+        self._http = [free_address() for _ in range(supernodes)]
         self._settings = settings
         self._stores = 0
         self._closing = contextlib.ExitStack()
@@ -205,7 +206,7 @@ class Lab:
             piece_address=self._pieces[number],
             piece_listen=self._pieces[number],
             channel_listen=self.channels[number],
-            http_listen=Address("127.0.0.1", 0),
+            http_listen=self._http[number],
             insecure_registries=(self.origin.address,),
             store_free=0,
             tag_interval=self.tag_interval,
@@ -224,6 +225,10 @@ class Lab:
     def supernode(self) -> Supernode:
         assert self.supernodes[0]
         return self.supernodes[0]
+
+    def http_address(self, number: int = 0) -> Address:
+        """Health, metrics and the API of a supernode."""
+        return self._http[number]
 
     def seed_address(self, number: int = 0) -> Address:
         """The supernode's piece server."""

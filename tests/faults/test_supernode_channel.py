@@ -1,0 +1,239 @@
+"""Rows 38 to 42: what comes over a channel that no agent would send, and agents that are slow, silent or there twice."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import wire
+from agent.settings import Address
+from hack.origin import Fault
+from supernode import channels
+from tests.swarm import PIECE, REPOSITORY, Lab, RawAgent, noise, wait_until
+
+HELLO = wire.Hello(wire.VERSION, "raw", "", "127.0.0.1", 1, 0, [])
+BODY = noise(3 * PIECE)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path) as lab:
+        yield lab
+
+
+def where(lab: Lab) -> Address:
+    return lab.channels[0]
+
+
+def state(lab: Lab) -> dict[str, object]:
+    connection = http.client.HTTPConnection(*lab.http_address(), timeout=10)
+    try:
+        connection.request("GET", "/api/v1/state")
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            found: dict[str, object] = json.loads(answer.read())
+            return found
+    finally:
+        connection.close()
+
+
+def still_serves(lab: Lab) -> None:
+    """Others are not disturbed."""
+    image = lab.push(noise(PIECE, seed=random.randrange(1 << 30)))
+    assert lab.node().pull(image.layers[0])
+
+
+def test_the_state_tells_nodes_swarms_and_quarantines(lab: Lab) -> None:
+    image = lab.push(BODY)
+    node = lab.node(zone="zone-a")
+    with RawAgent.joined(where(lab), "holder", None, ("sha256:" + "ab" * 32, 5)):
+        assert node.pull(image.layers[0]) == BODY
+        wait_until(lambda: state(lab)["nodes"][0]["blobs"] == 1)  # type: ignore[index]
+        found = state(lab)
+    assert found["nodesTotal"] == 2
+    assert {"name": "node-0", "zone": "zone-a", "address": str(node.pieces.address), "blobs": 1} in found["nodes"]  # type: ignore[operator]
+    assert found["swarms"] == [
+        {
+            "digest": image.layers[0],
+            "size": len(BODY),
+            "whole": True,
+            "failed": None,
+            "pieces": 3,
+            "seeded": 3,
+            "takers": 0,
+            "holders": 1,
+            "parked": 0,
+            "inFlight": 0,
+        }
+    ]
+    assert found["quarantines"] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "over the limit"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50, "over the limit"),
+        ((wire.FRAME_BYTES_MAX + 1).to_bytes(4), "over the limit"),
+        (b"\xff\xff\xff\xff", "over the limit"),
+        (b"\x00\x00\x00\x00", "not a message"),
+        (b"\x00\x00\x00\x03\xc1\xc1\xc1", "not a message"),
+        (b"\x00\x00\x00\x01\x90", "not a message"),
+        (wire.frame(wire.Heartbeat()), "the first message has to be Hello"),
+        (wire.frame(wire.Refused("no")), "not a message"),
+        (
+            wire.frame(wire.Hello(2, "raw", "", "127.0.0.1", 1, 0, [])),
+            "version 2 of the channel is not spoken here, version 1 is",
+        ),
+    ],
+    ids=["http", "tls", "too long", "longest", "empty", "garbage", "no tag", "no hello", "a supernode's", "version"],
+)
+def test_what_is_no_hello_is_refused_in_words_and_closed(lab: Lab, said: bytes, why: str) -> None:
+    with RawAgent(where(lab)) as agent:
+        agent.sock.sendall(said)
+        assert why in agent.hear(wire.Refused).reason
+        agent.until_closed()
+    still_serves(lab)
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03\xc1\xc1\xc1", wire.frame(HELLO)], ids=["long", "garbage", "hello"]
+)
+def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> None:
+    with RawAgent(where(lab), HELLO) as agent:
+        agent.sock.sendall(said)
+        assert agent.hear(wire.Refused)
+        agent.until_closed()
+    wait_until(lambda: state(lab)["nodesTotal"] == 0)
+    still_serves(lab)
+
+
+def test_a_message_that_comes_byte_by_byte_is_one_and_several_at_once_are_several(lab: Lab) -> None:
+    with RawAgent(where(lab)) as agent:
+        for byte in wire.frame(HELLO):
+            agent.sock.sendall(bytes([byte]))
+        assert agent.hear(wire.Welcome)
+        agent.say(*[wire.Heartbeat()] * 100)
+        for _ in range(100):
+            agent.hear(wire.Heartbeat)
+
+
+def test_random_bytes_never_end_the_supernode(lab: Lab) -> None:
+    rng = random.Random(42)
+    valid = wire.frame(HELLO) + wire.frame(wire.Open(1, b"d" * 32, "registry.test", "team/app", b"", []))
+    for _ in range(100):
+        said = bytearray(valid if rng.random() < 0.7 else rng.randbytes(200))
+        for _ in range(rng.randrange(4)):
+            said[rng.randrange(len(said))] = rng.randrange(256)
+        with RawAgent(where(lab)) as agent:
+            agent.sock.sendall(said)
+    still_serves(lab)
+
+
+def test_whoever_says_nothing_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "HELLO_SECONDS_MAX", 0.3)
+    with RawAgent(where(lab)) as silent, RawAgent(where(lab)) as slow:
+        slow.sock.sendall(wire.frame(HELLO)[:7])
+        silent.until_closed()
+        slow.until_closed()
+
+
+def test_no_more_connections_say_hello_at_a_time_than_there_is_room_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "GREETINGS_MAX", 3)
+    with RawAgent.joined(where(lab), "before"):
+        waiting = [RawAgent(where(lab)) for _ in range(3)]
+        time.sleep(0.2)
+        with RawAgent(where(lab)) as one_too_many:
+            assert "saying Hello already" in one_too_many.hear(wire.Refused).reason
+        waiting[0].say(HELLO)
+        assert waiting[0].hear(wire.Welcome)
+        with RawAgent.joined(where(lab), "after"):
+            pass
+        for agent in waiting:
+            agent.sock.close()
+
+
+def test_no_more_agents_are_welcomed_than_there_is_room_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "CONNECTIONS_MAX", 2)
+    with RawAgent.joined(where(lab), "one"), RawAgent.joined(where(lab), "two"), RawAgent(where(lab)) as three:
+        three.say(HELLO)
+        assert "2 agents are connected already" in three.hear(wire.Refused).reason
+
+
+def test_a_node_that_comes_back_under_its_name_takes_its_own_place(lab: Lab) -> None:
+    first = RawAgent.joined(where(lab), "node")
+    with RawAgent.joined(where(lab), "node") as second:
+        first.until_closed()
+        first.sock.close()
+        second.say(wire.Heartbeat())
+        assert second.hear(wire.Heartbeat)
+        assert state(lab)["nodesTotal"] == 1
+
+
+def test_an_agent_that_does_not_read_is_cut_off_and_the_others_go_on(lab: Lab) -> None:
+    image = lab.push(noise(PIECE))
+    big = json.dumps({"schemaVersion": 2, "config": {"digest": "sha256:" + "0" * 64}, "padding": "x" * (3 << 20)}).encode()
+    with RawAgent.joined(where(lab), "slow") as slow:
+        slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lab.node().resolve("1")
+        lab.origin.fail(Fault(path="/manifests/", status=200, body=big))
+        for number in range(40):
+            slow.say(wire.Resolve(number, lab.origin.address, REPOSITORY, f"big-{number % 2}"))
+        wait_until(lambda: state(lab)["nodesTotal"] == 1)
+    assert lab.node().pull(image.layers[0])
+
+
+def test_an_agent_that_is_silent_for_its_lease_is_gone_and_one_that_beats_is_not(tmp_path: Path) -> None:
+    with Lab(tmp_path, peer_lease=1.5) as lab:
+        node = lab.node()
+        with RawAgent.joined(where(lab), "silent") as silent:
+            assert silent.welcome.lease_seconds == 1.5
+            silent.until_closed()
+        time.sleep(2.0)
+        assert [item["name"] for item in state(lab)["nodes"]] == [node.name]  # type: ignore[attr-defined]
+        assert node.swarm.channels[0].up
+
+
+@pytest.mark.parametrize(
+    ("registry", "repository", "why"),
+    [
+        ("169.254.169.254", "team/app", "a link-local address"),
+        ("127.0.0.1:1", "team/app", "a loopback address"),
+        ("localhost:1", "team/app", "a loopback address"),
+        ("[::1]:1", "team/app", "a loopback address"),
+        ("registry.test/latest?x=", "team/app", "is not a repository"),
+        ("user@127.0.0.1", "team/app", "is not a"),
+        ("a b", "team/app", "is not a"),
+        ("", "team/app", "is not a"),
+        ("registry.test", "../../etc", "is not a repository"),
+        ("registry.test", "team/app?x=", "is not a repository"),
+        ("registry.test", "team/app:1", "is not a"),
+        ("REGISTRY.test", "team/app", "was meant"),
+    ],
+)
+def test_an_agent_cannot_make_the_supernode_contact_anything_but_a_registry(
+    lab: Lab, registry: str, repository: str, why: str
+) -> None:
+    with RawAgent.joined(where(lab), "raw") as agent:
+        agent.say(wire.Open(1, b"d" * 32, registry, repository, b"", []))
+        failed = agent.hear(wire.TaskFailed)
+        assert (failed.request, failed.corrupt) == (1, False)
+        agent.say(wire.Resolve(2, registry, repository, "1"))
+        unresolved = agent.hear(wire.Unresolved)
+        assert unresolved.request == 2
+        assert why in unresolved.reason
+
+
+@pytest.mark.parametrize("reference", ["", "../1", "a b", "sha256:abc", "1?x=", "x" * 129])
+def test_what_is_no_tag_and_no_digest_is_not_asked_for(lab: Lab, reference: str) -> None:
+    with RawAgent.joined(where(lab), "raw") as agent:
+        agent.say(wire.Resolve(1, lab.origin.address, REPOSITORY, reference))
+        assert agent.hear(wire.Unresolved).status == 400
+    assert not lab.origin.requests
