@@ -83,7 +83,11 @@ class InStep:
             self._due.wait(pause)
             stopped.wait(PAUSE_SECONDS)
             self._due.clear()
-            pause = CHECK_SECONDS if not self._leading() or self.step() else RETRY_SECONDS
+            if not self._leading():
+                OUT_OF_STEP.set(0)  # It is the leader's to tell.
+                pause = CHECK_SECONDS
+            else:
+                pause = CHECK_SECONDS if self.step() else RETRY_SECONDS
 
     def step(self) -> bool:
         """Derives anew whatever is out of step; whether all of it could be."""
