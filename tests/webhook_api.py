@@ -151,11 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         api = self.server
         found = api.objects.get(path)
         if self.command == "POST":
-            path = f"{path}/{document['metadata']['name']}"
-            if path in api.objects:
-                self.fail(409)
-            else:
-                self.answer(201, api.put(path, document))
+            self.create(f"{path}/{document['metadata']['name']}", document)
         elif found is None:
             self.fail(404)
         elif self.command == "GET":
@@ -176,6 +172,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.fail(422)
         else:
             self.fail(405)
+
+    def create(self, path: str, document: Any) -> None:
+        if path in self.server.objects:
+            self.fail(409)
+        else:
+            self.answer(201, self.server.put(path, document))
 
     def list(self, path: str, query: dict[str, str]) -> None:
         api = self.server
