@@ -187,7 +187,9 @@ class Handler(BaseHTTPRequestHandler):
         if start + limit < len(found):
             metadata["continue"] = str(start + limit)
         items = [self.shown(document) for _, document in found[start : start + limit]]
-        self.answer(200, {"kind": "List", "metadata": metadata, "items": items})
+        metadata_alone = METADATA_ONLY in self.headers["Accept"]
+        # Real API servers say null in place of an empty list of metadata alone.
+        self.answer(200, {"kind": "List", "metadata": metadata, "items": None if metadata_alone and not items else items})
 
     def watch(self, path: str, query: dict[str, str]) -> None:
         api = self.server

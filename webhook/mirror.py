@@ -134,6 +134,8 @@ class Mirror(Generic[Kept]):
             if answered.status != 200:
                 raise Unreachable(f"the API server answered {answered.status}")
             items, metadata = answered.document.get("items"), answered.document.get("metadata")
+            if items is None and "items" in answered.document:
+                items = []  # as API servers write an empty list of metadata alone
             if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise Unreachable("the API server's answer is no list")
             found |= {_key(item): self._keep(item) for item in items}
