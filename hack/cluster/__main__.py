@@ -47,6 +47,8 @@ def _do(cluster: Cluster, arguments: argparse.Namespace) -> None:
         cluster.down()
     elif arguments.verb == "add":
         print(cluster.add(arguments.containerd))
+    elif arguments.verb == "remove":
+        cluster.remove(host)
     elif arguments.verb == "load":
         cluster.load(arguments.archive)
     elif arguments.verb == "shape":
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("down", help="remove it")
     verbs.add_parser("add", help="one more node").add_argument("containerd", choices=RUNTIMES)
     verbs.add_parser("load", help="an image for every node").add_argument("archive", type=Path)
+    verbs.add_parser("remove", help="a node leaves for good").add_argument("host")
     for verb, meaning in (("kill", "a host loses its power"), ("boot", "and has it again"), ("reboot", "both")):
         verbs.add_parser(verb, help=meaning).add_argument("host")
     shape = verbs.add_parser("shape", help="give a host's link a rate")

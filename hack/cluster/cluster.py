@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from hack.cluster import images
 from hack.cluster.control import ControlPlane
 from hack.cluster.layout import CONTROL_PLANE, NODES_MAX, ORIGIN, ClusterError, Layout
 from hack.cluster.network import NAMESPACES, Network
-from hack.cluster.node import RUNTIMES, Node, control_groups
+from hack.cluster.node import RUNTIMES, Node, remove_control_groups
 from hack.cluster.origin import Origin
 from hack.cluster.programs import DEFAULT_KUBERNETES, HERE, Programs, last_words
 from hack.lab.process import LabError, wait_until
@@ -87,15 +86,21 @@ class Cluster:
     def down(self) -> None:
         """Removes all that bears the cluster's number, also what was left half made."""
         self.network.remove()
-        for group in control_groups(self.layout):
-            for directory, _, _ in os.walk(group, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
+        remove_control_groups(self.layout)
         shutil.rmtree(self.layout.directory, ignore_errors=True)
 
     def add(self, runtime: str) -> str:
         """One more node; its name. It joins by itself."""
         return self._add(runtime, control_plane_is_ready=True)
+
+    def remove(self, node: str) -> None:
+        """A node leaves for good."""
+        self.network.detach(self._known(node))
+        plan = self.plan
+        self._note(dataclasses.replace(plan, nodes={name: runtime for name, runtime in plan.nodes.items() if name != node}))
+        remove_control_groups(self.layout, node)
+        shutil.rmtree(self.layout.disk(node))
+        self.kubectl("delete", "node", node, "--ignore-not-found")
 
     def kill(self, host: str) -> None:
         """The host loses its power: everything on it ends at once."""
@@ -201,7 +206,7 @@ class Cluster:
 
     def _add(self, runtime: str, control_plane_is_ready: bool) -> str:
         plan = self.plan
-        name = f"n{len(plan.nodes)}"
+        name = next(name for number in range(NODES_MAX) if (name := f"n{number}") not in plan.nodes)
         self._attach(name)
         self._note(dataclasses.replace(plan, nodes={**plan.nodes, name: runtime}))
         node = self._node(name)

@@ -45,7 +45,10 @@ class Network:
         run("ip", "netns", "add", namespace)
         # The old link goes when the kernel gets round to it.
         subprocess.run(["ip", "-n", self._switch, "link", "delete", host.name], capture_output=True, check=False)
-        run("ip", "-n", self._switch, "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        # The hardware address stays, as that of a machine does: its neighbours have not forgotten it.
+        hardware = ["address", "02:00:" + ":".join(f"{int(part):02x}" for part in host.address.split("."))]
+        peer = ["peer", "name", "eth0", *hardware, "netns", namespace]
+        run("ip", "-n", self._switch, "link", "add", host.name, "type", "veth", *peer)
         run("ip", "-n", self._switch, "link", "set", host.name, "master", _BRIDGE, "up")
         run("ip", "-n", namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
@@ -93,13 +96,15 @@ class Network:
         prefix = self._layout.namespace("")
         return [found.name.removeprefix(prefix) for found in NAMESPACES.glob(f"{prefix}*")]
 
+    def detach(self, host: str) -> None:
+        """The host and its link are gone."""
+        self.kill(host)
+        run("ip", "netns", "delete", self._layout.namespace(host))
+
     def remove(self) -> None:
         subprocess.run(["ip", "link", "delete", self._machine_link], capture_output=True, check=False)
-        hosts = self.hosts()
-        for host in hosts:
-            self.kill(host)
-        for host in hosts:
-            run("ip", "netns", "delete", self._layout.namespace(host))
+        for host in self.hosts():
+            self.detach(host)
 
     def _route(self, pods: Host, at: Host) -> None:
         if pods.pods:

@@ -6,7 +6,9 @@ and so is /etc underneath a layer of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,6 +77,9 @@ class Node:
         (self._disk / "run").mkdir()
         if control_plane_is_ready:
             self.control_plane_is_ready()
+        remove_control_groups(
+            self._layout, self._host.name
+        )  # a kubelet waits seconds for every dead container that still has one
         for group in control_groups(self._layout, self._host.name):
             group.mkdir(parents=True, exist_ok=True)
             _fill_cpuset(group)
@@ -158,6 +163,14 @@ def control_groups(layout: Layout, host: str = "") -> Iterable[Path]:
     root = Path("/sys/fs/cgroup")
     hierarchies = [root] if (root / "cgroup.controllers").exists() else [found for found in root.iterdir() if found.is_dir()]
     return [hierarchy / layout.name / host for hierarchy in hierarchies]
+
+
+def remove_control_groups(layout: Layout, host: str = "") -> None:
+    """They are empty when their processes have ended."""
+    for group in control_groups(layout, host):
+        for directory, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
 def _fill_cpuset(group: Path) -> None:

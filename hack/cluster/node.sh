@@ -45,8 +45,11 @@ cd /
 
 containerd --config /etc/containerd/config.toml >>/var/log/containerd.log 2>&1 &
 until ctr version >/dev/null 2>&1; do sleep 0.1; done
+mkdir -p /var/lib/images # what is there already, after a loss of power
 for archive in /opt/images/*.tar; do
+    [ -e "/var/lib/images/${archive##*/}" ] && continue
     ctr --namespace k8s.io images import "$archive" >>/var/log/images.log 2>&1
+    touch "/var/lib/images/${archive##*/}"
 done
 until [ -e /run/control-plane-is-ready ]; do sleep 0.1; done
 kubelet --config=/etc/kubernetes/kubelet.yaml --kubeconfig=/etc/kubernetes/kubelet.kubeconfig \

@@ -24,6 +24,7 @@ from webhook.certificates import AUTHORITIES_FILE, SERVING_FILE, SERVING_KEY_FIL
 NAME = "registry.test"
 USER, PASSWORD = "alice", "s3cret"
 OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS = 5000, 5001, 443, 444
+PORTS = (OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS)
 _PASSWORDS = f"{USER}:$2b$05$41QmHtH2rz0Z40XkqXm/vekFwHMsB/Yqqk2Y4dSy21gyuG5plCJ7e\n"
 """bcrypt, the one form that the registry reads; a constant because Python has no bcrypt and the password is no secret."""
 _LIFE_SECONDS = 365 * 24 * 3600
@@ -42,11 +43,11 @@ class Origin:
         for name, content in certificates.items():
             (self._directory / name).write_bytes(content)
         (self._directory / "passwords").write_text(_PASSWORDS)
-        for port in (OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS):
+        for port in PORTS:
             self._configuration(port).write_text(json.dumps(self._settings(port)))  # JSON is YAML
 
     def start(self) -> None:
-        for port in (OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS):
+        for port in PORTS:
             start(self._layout, ORIGIN, f"registry-{port}", ["docker-registry", "serve", self._configuration(port)])
 
     def access_log(self, port: int) -> Path:

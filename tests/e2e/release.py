@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from hack.chart.helm import CHART, tool
 from hack.cluster import Cluster, ClusterError
 from hack.cluster.api import Api, Object
-from hack.cluster.origin import OPEN, PRIVATE
+from hack.cluster.layout import ORIGIN
+from hack.cluster.origin import OPEN, PORTS, PRIVATE
 from hack.lab.darner import metric_in
 from hack.lab.process import LabError, wait_until
 from tests.e2e.space import told
@@ -92,22 +94,39 @@ class Release:
         agent = self.agents()[node]
         return {source: int(self.metric_of("agent", agent, "darner_received_bytes_total", source=source)) for source in SOURCES}
 
-    def unready(self) -> list[str]:
-        """What is missing or not Ready; nothing, if all is well."""
+    def unready(self, *components: str) -> list[str]:
+        """What is missing or not Ready, of some components or of all and between them; nothing, if all is well."""
         wanted = {"agent": len(self.cluster.plan.nodes), "supernode": 2, "webhook": 2}
         problems = []
-        for component, number in wanted.items():
+        for component in components or wanted:
             pods = self.pods(component)
-            if len(pods) != number:
-                problems.append(f"{len(pods)} of {number} {component}s")
+            if len(pods) != wanted[component]:
+                problems.append(f"{len(pods)} of {wanted[component]} {component}s")
             problems += [pod["metadata"]["name"] for pod in pods if not _ready(pod)]
+        if problems or components:
+            return problems
+        channels = wanted["agent"] * wanted["supernode"]
+        if self.metric("agent", "darner_supernodes_connected") != channels:
+            problems.append("not every agent has a channel to every supernode")
+        if self.metric("webhook", "darner_webhook_agents", state="ready") != wanted["webhook"] * wanted["agent"]:
+            problems.append("not every webhook knows that all agents are ready")
         return problems
 
-    def wait_ready(self, seconds: float = READY_SECONDS_MAX) -> None:
+    def wait_ready(self, *components: str) -> None:
         try:
-            wait_until(lambda: not self.unready(), seconds)
+            wait_until(lambda: not self.unready(*components), READY_SECONDS_MAX)
         except LabError:
-            raise ClusterError(f"not Ready after {seconds:g} s: {self.unready()}\n{self.report()}") from None
+            raise ClusterError(f"not Ready after {READY_SECONDS_MAX} s: {self.unready(*components)}\n{self.report()}") from None
+
+    @contextlib.contextmanager
+    def without_origin(self) -> Iterator[None]:
+        """No registry answers."""
+        self.cluster.kill(ORIGIN)
+        try:
+            yield
+        finally:
+            self.cluster.boot(ORIGIN)
+            wait_until(self._origin_answers)
 
     @contextlib.contextmanager
     def without_supernodes(self) -> Iterator[None]:
@@ -122,7 +141,7 @@ class Release:
     @contextlib.contextmanager
     def without_agents(self, nodes: Sequence[str]) -> Iterator[None]:
         """The DaemonSet leaves these nodes out, and all others as they are: no agent is replaced for its template's sake."""
-        terms = [{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": list(nodes)}]}]
+        terms = [{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]}]
         affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
         name = f"{self.name}-agent"
         before = self.api.get("DaemonSet", NAMESPACE, name)
@@ -136,7 +155,7 @@ class Release:
         finally:
             back = {"updateStrategy": before["spec"]["updateStrategy"], "template": {"spec": {"affinity": None}}}
             self.api.merge("DaemonSet", NAMESPACE, name, {"spec": back})
-            self.wait_ready()
+            self.wait_ready("agent")
 
     @contextlib.contextmanager
     def stopped(self, component: str) -> Iterator[None]:
@@ -150,7 +169,7 @@ class Release:
             for node, pid in processes:
                 with contextlib.suppress(ClusterError):  # the kubelet may have lost its patience and killed it
                     self.cluster.run(node, ["kill", "-CONT", pid])
-            self.wait_ready()
+            self.wait_ready(component)
 
     def report(self) -> str:
         """The last words of every part, and what happened to it."""
@@ -158,11 +177,19 @@ class Release:
         events = list(map(told, self.api.events(NAMESPACE)))
         return "\n".join([*parts, "--- events", *events[-LOG_LINES:]])
 
+    def _origin_answers(self) -> bool:
+        try:
+            for port in PORTS:
+                socket.create_connection((self.cluster.layout.origin.address, port), 1).close()
+        except OSError:
+            return False
+        return True
+
     def _process(self, pod: Object) -> str:
         """The process id of the pod's only container, as its node counts."""
         container = pod["status"]["containerStatuses"][0]["containerID"].partition("://")[2]
-        crictl = ["crictl", "--runtime-endpoint", "unix:///run/containerd/containerd.sock"]
-        return str(json.loads(self.cluster.run(pod["spec"]["nodeName"], [*crictl, "inspect", container]))["info"]["pid"])
+        tasks = self.cluster.run(pod["spec"]["nodeName"], ["ctr", "--namespace", "k8s.io", "tasks", "list"])
+        return next(line.split()[1] for line in tasks.splitlines() if line.startswith(container))
 
     @contextlib.contextmanager
     def _scaled_to_nothing(self, kind: str, component: str) -> Iterator[None]:
@@ -173,7 +200,7 @@ class Release:
             yield
         finally:
             self.api.merge(kind, NAMESPACE, name, {"spec": {"replicas": 2}})
-            self.wait_ready()
+            self.wait_ready(component)
 
     def _last_words(self, pod: Object) -> str:
         name = pod["metadata"]["name"]

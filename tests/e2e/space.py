@@ -15,10 +15,10 @@ from typing import Any
 from hack.cluster import ClusterError, images
 from hack.cluster.api import Api, Object
 from hack.cluster.cluster import Cluster
-from hack.cluster.origin import NAME, OPEN, OPEN_TLS, PRIVATE, PRIVATE_TLS
+from hack.cluster.origin import NAME, OPEN, PORTS, PRIVATE_TLS
 from hack.lab.process import wait_until
 from hack.lab.registry import answers_in, blob_bytes_in
-from hack.origin.image import Image
+from hack.origin.image import Image, size_of
 
 INJECT = "darner.dev/inject"
 ORIGINALS, DECISION = "darner.dev/original-images", "darner.dev/decision"
@@ -35,6 +35,11 @@ class Pushed:
     tag: str
     origin: str
     """The origin's address."""
+
+    @property
+    def new_blobs(self) -> dict[str, int]:
+        """Digest and size of those that no other image has: all but the busybox."""
+        return {digest: size_of(content) for digest, content in self.image.blobs.items() if digest != self.image.layers[0]}
 
     @property
     def name(self) -> str:
@@ -69,9 +74,18 @@ class Space:
         images.push(pushed.image, f"{pushed.origin}:{OPEN}", pushed.repository, tag)
         return pushed
 
+    def forget(self, node: str, pushed: Pushed) -> None:
+        """The node's runtime has the image no more, by none of its names there. Its containers have to go first."""
+        ctr = ["ctr", "--namespace", "k8s.io"]
+        wait_until(lambda: pushed.repository not in self.cluster.run(node, [*ctr, "containers", "list"]))
+        listed = self.cluster.run(node, [*ctr, "images", "list", "--quiet"]).split()
+        config = json.loads(pushed.image.manifest)["config"]["digest"]
+        names = [name for name in listed if pushed.repository in name or name == config]
+        self.cluster.run(node, [*ctr, "images", "remove", "--sync", *names])
+
     def sent_by_origin(self, pushed: Pushed) -> dict[str, int]:
         """Bytes of each blob that left the origin, whichever of its registries was asked."""
-        logs = [self.cluster.origin.access_log(port).read_text() for port in (OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS)]
+        logs = [self.cluster.origin.access_log(port).read_text() for port in PORTS]
         return blob_bytes_in((answer for log in logs for answer in answers_in(log)), pushed.repository)
 
     def create(self, kind: str, name: str, spec: Object, **metadata: Any) -> Object:
@@ -86,10 +100,11 @@ class Space:
             }
         )
 
-    def pod(self, name: str, *image_names: str, node: str = "", labels: dict[str, str] | None = None, **spec: Any) -> Object:
+    def pod(self, name: str, *image_names: str, node: str = "", owner: Object | None = None, **spec: Any) -> Object:
         """A pod with a container for each image; bound to a node, if one is named, without asking the scheduler."""
         bound = {"nodeName": node} if node else {}
-        return self.create("Pod", name, {**pod_spec(*image_names), **bound, **spec}, labels=labels or {})
+        owners = [{**_identity(owner), "controller": True}] if owner else []
+        return self.create("Pod", name, {**pod_spec(*image_names), **bound, **spec}, ownerReferences=owners)
 
     def run(self, name: str, *image_names: str, node: str = "", seconds: float = RUNNING_SECONDS_MAX, **spec: Any) -> Object:
         """The same, once all of its containers run."""
@@ -136,14 +151,17 @@ class Space:
         return [event for event in self.api.events(self.name) if event["involvedObject"]["name"] == name]
 
     def pull_secret(self, name: str, registry: str, user: str, password: str) -> None:
-        config = json.dumps({"auths": {registry: {"username": user, "password": password}}})
+        self.secret(name, {registry: {"username": user, "password": password}})
+
+    def secret(self, name: str, auths: Object) -> None:
+        """A pull secret; `auths` as in Docker's configuration."""
         self.api.create(
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "type": "kubernetes.io/dockerconfigjson",
                 "metadata": {"name": name, "namespace": self.name},
-                "stringData": {".dockerconfigjson": config},
+                "stringData": {".dockerconfigjson": json.dumps({"auths": auths})},
             }
         )
 
@@ -151,9 +169,22 @@ class Space:
         """It goes while the next test runs."""
         self.api.delete("Namespace", None, self.name)
 
+    def gated(self, name: str, *image_names: str, node: str = "", **more: Any) -> Object:
+        """A pod that is admitted and goes no further, until `open`: where it may run is decided, and nothing is started."""
+        bound = {"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}
+        gates = {"schedulingGates": [{"name": "darner.test/gate"}]}
+        return self.pod(name, *image_names, **{**bound, **gates, **more})
+
+    def open(self, name: str) -> None:
+        self.api.merge("Pod", self.name, name, {"spec": {"schedulingGates": []}})
+
+    def darners_words(self, name: str) -> list[str]:
+        """The events of an object that Darner wrote."""
+        return [f"{event['reason']}: {event['message']}" for event in self.events(name) if "darner" in _author(event)]
+
     def report(self) -> str:
         """What somebody wants to see of this namespace when a test has failed in it."""
-        pods = [f"{state(pod)}\n  {annotations(pod)}" for pod in self.pods()]
+        pods = [f"{state(pod)}\n  {notes(pod)}" for pod in self.pods()]
         return "\n".join([*pods, *map(told, self.api.events(self.name))])
 
 
@@ -172,7 +203,7 @@ def container_images(pod: Object) -> list[str]:
     return [container["image"] for container in pod["spec"]["containers"]]
 
 
-def annotations(pod: Object) -> dict[str, str]:
+def notes(pod: Object) -> dict[str, str]:
     """Those that Darner wrote."""
     return {name: text for name, text in pod["metadata"].get("annotations", {}).items() if name.startswith("darner.dev/")}
 
@@ -198,6 +229,15 @@ def told(event: Object) -> str:
     """An event in a line."""
     when, subject = event.get("lastTimestamp") or event.get("eventTime"), event["involvedObject"]
     return f"{when} {subject['kind']}/{subject['name']} {event['reason']}: {event.get('message', '')}"
+
+
+def _identity(item: Object) -> Object:
+    """As an owner reference says whose something is."""
+    return {name: item[name] for name in ("apiVersion", "kind")} | {name: item["metadata"][name] for name in ("name", "uid")}
+
+
+def _author(event: Object) -> str:
+    return str(event.get("reportingComponent") or event["source"].get("component", ""))
 
 
 def _statuses(pod: Object) -> Iterable[Object]:

@@ -8,15 +8,16 @@ import pytest
 
 from hack.cluster import Cluster
 from hack.cluster.api import Api, Object
+from hack.origin.image import size_of
 from tests.e2e.release import NAMESPACE, Release
-from tests.e2e.space import INJECT, LOCAL, ORIGINALS, Space, annotations, container_images, local, pod_spec
+from tests.e2e.space import INJECT, LOCAL, ORIGINALS, Space, container_images, local, notes, pod_spec
 
 
 def test_a_bare_pod_runs_with_a_rewritten_image(darner: Release, space: Space) -> None:
     image = space.push()
     pod = space.run("web", image.name)
     assert container_images(pod) == [local(image.name)]
-    assert json.loads(annotations(pod)[ORIGINALS]) == {"containers": {"c0": image.name}}
+    assert json.loads(notes(pod)[ORIGINALS]) == {"containers": {"c0": image.name}}
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet", "Job"])
@@ -40,7 +41,7 @@ def test_in_an_unlabelled_namespace_nothing_is_touched(darner: Release, plain_sp
     image = plain_space.push()
     pod = plain_space.run("web", image.name)
     assert container_images(pod) == [image.name]
-    assert annotations(pod) == {}
+    assert notes(pod) == {}
 
 
 @pytest.mark.parametrize("where", ["labels", "annotations"])
@@ -55,9 +56,10 @@ def test_the_releases_own_namespace_is_not_touched_even_with_the_label(darner: R
     namespace = api.merge("Namespace", None, NAMESPACE, {"metadata": {"labels": {INJECT: "enabled"}}})
     try:
         assert namespace["metadata"]["labels"][INJECT] == "enabled"
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": NAMESPACE}, "spec": pod_spec("nginx")}
-        dry = api.json("POST", f"api/v1/namespaces/{NAMESPACE}/pods?dryRun=All", pod)
-        assert container_images(dry) == ["nginx"]
+        spec = {**pod_spec("nginx"), "schedulingGates": [{"name": "darner.test/never"}]}
+        pod = api.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": NAMESPACE}, "spec": spec})
+        api.delete("Pod", NAMESPACE, "web")
+        assert container_images(pod) == ["nginx"]
     finally:
         api.merge("Namespace", None, NAMESPACE, {"metadata": {"labels": {INJECT: None}}})
 
@@ -111,10 +113,12 @@ def test_a_daemon_set_costs_the_origin_one_image_and_the_nodes_feed_each_other(d
     space.workload("DaemonSet", "web", image.name)
     pods = space.wait_all_running("web", 3)
     assert {container_images(pod)[0] for pod in pods} == {local(image.name)}
-    assert space.sent_by_origin(image) == {digest: len(content) for digest, content in image.image.blobs.items()}
+    sent = space.sent_by_origin(image)
+    assert {digest: sent[digest] for digest in image.new_blobs} == image.new_blobs
+    assert set(sent.values()) <= {size_of(content) for content in image.image.blobs.values()}, "nor was anything sent twice"
     after = {node: darner.received(node) for node in before}
     fed = {node: {source: after[node][source] - before[node][source] for source in after[node]} for node in after}
-    assert {node: sum(sources.values()) for node, sources in fed.items()} == dict.fromkeys(fed, image.image.size)
+    assert {node: sum(sources.values()) for node, sources in fed.items()} == dict.fromkeys(fed, sum(image.new_blobs.values()))
     assert sum(sources["origin"] for sources in fed.values()) == 0, "agents leave the origin to the supernode"
     assert sum(sources["peer"] for sources in fed.values()) > 0
 
