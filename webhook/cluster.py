@@ -103,7 +103,8 @@ class Cluster:
     def _sent(
         self, method: str, path: str, body: Any, query: Mapping[str, str], timeout: tuple[float, float], accept: str
     ) -> BaseHTTPResponse:
-        headers = {"Accept": accept}
+        # By this name the cluster's audit log, and the managed fields of what is written, know us.
+        headers = {"Accept": accept, "User-Agent": LABELS["app.kubernetes.io/managed-by"]}
         tokens: Mapping[str, Any] = self._configuration.auth_settings()
         headers |= {token["key"]: token["value"] for token in tokens.values()}
         if body is not None:
