@@ -72,7 +72,7 @@ class Downloads:
             if self._stopping:
                 raise RequestError(503, "UNAVAILABLE", "this agent is stopping")
             download = self._active.get(digest)
-            if download is None:
+            if download is None or download.failed:
                 if len(self._active) >= DOWNLOADS_MAX:
                     raise RequestError(503, "TOOMANYREQUESTS", f"{DOWNLOADS_MAX} blobs are being downloaded already")
                 download = self._active[digest] = Download(self, registry, repository, digest, credential)
@@ -158,6 +158,11 @@ class Download:
         if self._blob is None:
             raise self._error.again() if self._error else OriginError(504, f"the download of {self.digest} ended")
         return self._blob
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without the blob. Whoever comes then begins anew."""
+        return self._error is not None or bool(self._blob and self._blob.error)
 
     def happened(self, event: planner.Event) -> None:
         self._events.put(event)

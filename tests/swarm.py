@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import http.client
+import itertools
+import json
 import os
 import random
 import socket
@@ -17,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent import wire
 from agent.blob import Blob
@@ -73,7 +76,8 @@ def free_address() -> Address:
 class Node:
     """An agent without its registry endpoint."""
 
-    def __init__(self, root: Path, name: str, lab: Lab, zone: str = "") -> None:
+    def __init__(self, root: Path, name: str, lab: Lab, zone: str = "", *, wait: bool = True) -> None:
+        """With `wait`, every supernode has welcomed it."""
         self.name = name
         self.fetched: list[tuple[int, Address, int]] = []
         """Pieces that were asked for at other nodes: number, from where, and the verdict."""
@@ -94,7 +98,7 @@ class Node:
         self.store.on_change = self.swarm.tell
         self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
         self.swarm.start()
-        if lab.channels:
+        if wait:
             wait_until(lambda: all(channel.up for channel in self.swarm.channels))
 
     def _up(self, channel: Channel) -> None:
@@ -179,6 +183,7 @@ class Lab:
         self._pieces = [free_address() for _ in range(supernodes)]
         self._http = [free_address() for _ in range(supernodes)]
         self._settings = settings
+        self._names = itertools.count()
         self._stores = 0
         self._closing = contextlib.ExitStack()
 
@@ -226,16 +231,24 @@ class Lab:
         assert self.supernodes[0]
         return self.supernodes[0]
 
-    def http_address(self, number: int = 0) -> Address:
-        """Health, metrics and the API of a supernode."""
-        return self._http[number]
+    def state(self, number: int = 0) -> dict[str, Any]:
+        """What a supernode's API tells of its swarms."""
+        connection = http.client.HTTPConnection(*self._http[number], timeout=SECONDS)
+        try:
+            connection.request("GET", "/api/v1/state")
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+                found: dict[str, Any] = json.loads(answer.read())
+                return found
+        finally:
+            connection.close()
 
     def seed_address(self, number: int = 0) -> Address:
         """The supernode's piece server."""
         return self._pieces[number]
 
     def node(self, zone: str = "") -> Node:
-        node = Node(self.root, f"node-{len(self.nodes)}", self, zone)
+        node = Node(self.root, f"node-{next(self._names)}", self, zone)
         self.nodes.append(node)
         return node
 

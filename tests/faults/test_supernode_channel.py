@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 import socket
@@ -32,18 +31,6 @@ def where(lab: Lab) -> Address:
     return lab.channels[0]
 
 
-def state(lab: Lab) -> dict[str, object]:
-    connection = http.client.HTTPConnection(*lab.http_address(), timeout=10)
-    try:
-        connection.request("GET", "/api/v1/state")
-        with connection.getresponse() as answer:
-            assert answer.status == 200
-            found: dict[str, object] = json.loads(answer.read())
-            return found
-    finally:
-        connection.close()
-
-
 def still_serves(lab: Lab) -> None:
     """Others are not disturbed."""
     image = lab.push(noise(PIECE, seed=random.randrange(1 << 30)))
@@ -55,10 +42,10 @@ def test_the_state_tells_nodes_swarms_and_quarantines(lab: Lab) -> None:
     node = lab.node(zone="zone-a")
     with RawAgent.joined(where(lab), "holder", None, ("sha256:" + "ab" * 32, 5)):
         assert node.pull(image.layers[0]) == BODY
-        wait_until(lambda: state(lab)["nodes"][0]["blobs"] == 1)  # type: ignore[index]
-        found = state(lab)
+        wait_until(lambda: lab.state()["nodes"][0]["blobs"] == 1)
+        found = lab.state()
     assert found["nodesTotal"] == 2
-    assert {"name": "node-0", "zone": "zone-a", "address": str(node.pieces.address), "blobs": 1} in found["nodes"]  # type: ignore[operator]
+    assert {"name": "node-0", "zone": "zone-a", "address": str(node.pieces.address), "blobs": 1} in found["nodes"]
     assert found["swarms"] == [
         {
             "digest": image.layers[0],
@@ -111,7 +98,7 @@ def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> N
         agent.sock.sendall(said)
         assert agent.hear(wire.Refused)
         agent.until_closed()
-    wait_until(lambda: state(lab)["nodesTotal"] == 0)
+    wait_until(lambda: lab.state()["nodesTotal"] == 0)
     still_serves(lab)
 
 
@@ -174,7 +161,7 @@ def test_a_node_that_comes_back_under_its_name_takes_its_own_place(lab: Lab) -> 
         first.sock.close()
         second.say(wire.Heartbeat())
         assert second.hear(wire.Heartbeat)
-        assert state(lab)["nodesTotal"] == 1
+        assert lab.state()["nodesTotal"] == 1
 
 
 def test_an_agent_that_does_not_read_is_cut_off_and_the_others_go_on(lab: Lab) -> None:
@@ -186,7 +173,7 @@ def test_an_agent_that_does_not_read_is_cut_off_and_the_others_go_on(lab: Lab) -
         lab.origin.fail(Fault(path="/manifests/", status=200, body=big))
         for number in range(40):
             slow.say(wire.Resolve(number, lab.origin.address, REPOSITORY, f"big-{number % 2}"))
-        wait_until(lambda: state(lab)["nodesTotal"] == 1)
+        wait_until(lambda: lab.state()["nodesTotal"] == 1)
     assert lab.node().pull(image.layers[0])
 
 
@@ -197,7 +184,7 @@ def test_an_agent_that_is_silent_for_its_lease_is_gone_and_one_that_beats_is_not
             assert silent.welcome.lease_seconds == 1.5
             silent.until_closed()
         time.sleep(2.0)
-        assert [item["name"] for item in state(lab)["nodes"]] == [node.name]  # type: ignore[attr-defined]
+        assert [item["name"] for item in lab.state()["nodes"]] == [node.name]
         assert node.swarm.channels[0].up
 
 

@@ -115,9 +115,7 @@ def test_a_download_that_nobody_waits_for_stops_and_leaves_its_swarm(lab: Lab) -
     began = time.monotonic()
     wait_until(lambda: not node.downloads._active)
     assert time.monotonic() - began < 5
-    tracker = lab.supernode._tracker
-    assert tracker
-    wait_until(lambda: not any(task.takers for task in list(tracker.tasks.values())))
+    wait_until(lambda: not any(swarm["takers"] for swarm in lab.state()["swarms"]))
 
 
 def test_a_blob_of_no_bytes_and_one_of_one_byte_are_blobs(lab: Lab) -> None:

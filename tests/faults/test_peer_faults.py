@@ -1,0 +1,203 @@
+"""Rows 31 to 33: a peer that lies, stalls, trickles, is dead or lacks what it claims. The blob is right all the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import fetch, wire
+from agent.exchange import Exchange
+from agent.settings import Address
+from tests.swarm import PIECE, SECONDS, Lab, Node, RawAgent, free_address, noise, piece_listener, wait_until
+
+BODY = noise(16 * PIECE + 99)
+PIECES = 17
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path) as lab:
+        yield lab
+
+
+@contextmanager
+def peer(lab: Lab, digest: str, handle: Callable[[Exchange], None] | None, name: str = "bad") -> Iterator[Address]:
+    """A node that says it holds the blob, and gives what `handle` gives; nobody listens there without one."""
+    listener = piece_listener(handle) if handle else None
+    where = listener.address if listener else free_address()
+    with RawAgent.joined(lab.channels[0], name, where, (digest, len(BODY))):
+        yield where
+    if listener:
+        listener.stop()
+
+
+def distributed(lab: Lab) -> str:
+    """A blob that the supernode has whole, so that whoever holds it is a source."""
+    digest = lab.push(BODY).layers[0]
+    assert lab.node().pull(digest) == BODY
+    lab.nodes.pop().close()
+    wait_until(lambda: not lab.state()["nodesTotal"])
+    return digest
+
+
+def verdicts(node: Node, where: Address) -> list[int]:
+    return [verdict for _, source, verdict in node.fetched if source == where]
+
+
+def piece_of(exchange: Exchange) -> int:
+    return int(exchange.request.target.rpartition("/")[2])
+
+
+def right(exchange: Exchange) -> bytes:
+    return BODY[piece_of(exchange) * PIECE : (piece_of(exchange) + 1) * PIECE]
+
+
+def send(exchange: Exchange, body: bytes) -> None:
+    exchange.answer(200, {}, body)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda exchange: send(exchange, bytes(len(right(exchange)))),
+        lambda exchange: send(exchange, right(exchange)[:-1] + b"\x00"),
+        lambda exchange: send(exchange, right(exchange)[:-1]),
+        lambda exchange: send(exchange, right(exchange) + b"x"),
+        lambda exchange: send(exchange, BODY[:PIECE]),
+    ],
+    ids=["zeros", "one byte", "short", "long", "another piece's bytes"],
+)
+def test_a_peer_that_lies_is_caught_reported_and_asked_no_more(lab: Lab, lie: Callable[[Exchange], None]) -> None:
+    digest = distributed(lab)
+    with peer(lab, digest, lie, "liar") as where:
+        bystanders = [lab.node() for _ in range(4)]
+        taker = lab.node()
+        assert taker.pull(digest) == BODY
+        lied = [verdict for verdict in verdicts(taker, where) if verdict != wire.DELIVERED]
+        assert lied
+        assert set(lied) == {wire.CORRUPT}
+        wait_until(lambda: lab.state()["quarantines"])
+        held = lab.state()["quarantines"]
+        assert [item["name"] for item in held] == ["liar"]
+        assert taker.name in held[0]["reason"]
+        assert bystanders[0].pull(digest) == BODY
+        assert not verdicts(bystanders[0], where)
+    assert lab.origin.blob_bytes_sent == len(BODY)
+
+
+def test_fifty_peers_that_have_nothing_of_what_they_claim_cost_little(lab: Lab) -> None:
+    digest = distributed(lab)
+
+    def nothing(exchange: Exchange) -> None:
+        exchange.answer(404, {})
+
+    listener = piece_listener(nothing)
+    agents = [RawAgent.joined(lab.channels[0], f"empty-{number}", listener.address, (digest, len(BODY))) for number in range(50)]
+    node = lab.node()
+    assert node.pull(digest) == BODY
+    assert len(node.fetched) < PIECES * 8, "each piece is tried a few times, and not at all fifty"
+    for agent in agents:
+        agent.sock.close()
+    listener.stop()
+
+
+def test_a_peer_that_is_dead_is_gone_round(lab: Lab) -> None:
+    digest = distributed(lab)
+    with peer(lab, digest, None) as where:
+        node = lab.node()
+        assert node.pull(digest) == BODY
+        assert set(verdicts(node, where)) == {wire.UNREACHABLE}
+
+
+def test_a_peer_that_dies_in_the_middle_of_a_piece_is_gone_round(lab: Lab) -> None:
+    digest = distributed(lab)
+
+    def break_off(exchange: Exchange) -> None:
+        exchange.start(200, {"Content-Length": str(PIECE)})
+        exchange.send(right(exchange)[:1000])
+        exchange.abort()
+
+    with peer(lab, digest, break_off) as where:
+        node = lab.node()
+        assert node.pull(digest) == BODY
+        assert wire.DELIVERED not in verdicts(node, where)
+
+
+@pytest.mark.parametrize("first", [0, 1, 1000], ids=["nothing", "a byte", "some bytes"])
+def test_a_peer_that_stalls_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    monkeypatch.setattr(fetch, "PIECE_STALL_SECONDS_MAX", 0.5)
+    digest = distributed(lab)
+    over = threading.Event()
+
+    def stall(exchange: Exchange) -> None:
+        if first:
+            exchange.start(200, {"Content-Length": str(len(right(exchange)))})
+            exchange.send(right(exchange)[:first])
+        over.wait(SECONDS)
+
+    with peer(lab, digest, stall) as where:
+        node = lab.node()
+        assert node.pull(digest) == BODY
+        assert set(verdicts(node, where)) == {wire.STALLED}
+        over.set()
+
+
+def test_a_peer_that_sends_a_byte_now_and_then_is_not_waited_for_either(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "PIECE_SECONDS_MAX", 0.5)
+    digest = distributed(lab)
+    over = threading.Event()
+
+    def trickle(exchange: Exchange) -> None:
+        exchange.start(200, {"Content-Length": str(len(right(exchange)))})
+        for position in range(PIECE):
+            exchange.send(right(exchange)[position : position + 1])
+            if over.wait(0.05):
+                return
+
+    with peer(lab, digest, trickle) as where:
+        node = lab.node()
+        assert node.pull(digest) == BODY
+        assert set(verdicts(node, where)) == {wire.STALLED}
+        over.set()
+
+
+def test_a_node_that_leaves_in_the_middle_of_a_rollout_stops_nobody(lab: Lab) -> None:
+    digest = lab.push(BODY).layers[0]
+    nodes = [lab.node() for _ in range(6)]
+    leaver = nodes[0]
+    with ThreadPoolExecutor(1) as pool:
+        pull = pool.submit(leaver.pull, digest)
+        wait_until(lambda: leaver.fetched)
+        lab.nodes.remove(leaver)
+        leaver.close()
+        assert set(lab.pull_everywhere(digest)) == {BODY}
+        assert pull.exception(SECONDS) or pull.result() == BODY
+    assert lab.origin.blob_bytes_sent == len(BODY)
+
+
+def test_a_peer_that_was_slow_once_is_not_held_against_it_for_ever(lab: Lab) -> None:
+    digest = distributed(lab)
+    broken = threading.Event()
+    broken.set()
+
+    def at_first_broken(exchange: Exchange) -> None:
+        if broken.is_set():
+            exchange.answer(503, {})
+        else:
+            send(exchange, right(exchange))
+
+    with peer(lab, digest, at_first_broken) as where:
+        assert lab.node().pull(digest) == BODY
+        broken.clear()
+
+        def asked_again() -> bool:
+            later = lab.node()
+            assert later.pull(digest) == BODY
+            return wire.DELIVERED in verdicts(later, where)
+
+        wait_until(asked_again)
