@@ -133,10 +133,8 @@ class Mirror(Generic[Kept]):
                 raise _Expired
             if answered.status != 200:
                 raise Unreachable(f"the API server answered {answered.status}")
-            items, metadata = answered.document.get("items"), answered.document.get("metadata")
-            if items is None and "items" in answered.document:
-                items = []  # as API servers write an empty list of metadata alone
-            if not isinstance(items, list) or not isinstance(metadata, dict):
+            items, metadata = items_of(answered.document), answered.document.get("metadata")
+            if items is None or not isinstance(metadata, dict):
                 raise Unreachable("the API server's answer is no list")
             found |= {_key(item): self._keep(item) for item in items}
             if not metadata.get("continue"):
@@ -195,3 +193,11 @@ class Mirror(Generic[Kept]):
 def _key(item: Item) -> ObjectKey:
     metadata = item["metadata"]
     return ObjectKey(metadata.get("namespace", ""), metadata["name"])
+
+
+def items_of(document: Mapping[str, Any]) -> list[Item] | None:
+    """Of a list as the API server writes it; None: it is no list."""
+    items = document.get("items")
+    if items is None and "items" in document:
+        return []  # as it writes an empty list of metadata alone
+    return items if isinstance(items, list) else None

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TextIO
 
 from agent.errors import DarnerError, UsageError
-from webhook.mirror import METADATA, PAGE_ITEMS, Api
+from webhook.mirror import METADATA, PAGE_ITEMS, Api, items_of
 from webhook.pullsecrets import DERIVED_FROM, MANAGED_BY, MANAGER, derived_from
 from webhook.revert import patch, running, waiting
 from webhook.rewrite import REWRITTEN, mapping_at, text_at
@@ -115,8 +115,8 @@ class Restorer:
         while True:
             accept = METADATA.format(list="List") if metadata_only else "application/json"
             answered = self._api.ask("GET", path, query=query, accept=accept)
-            items = answered.document.get("items")
-            if answered.status != 200 or not isinstance(items, list):
+            items = items_of(answered.document)
+            if answered.status != 200 or items is None:
                 raise Unreachable(f"{path} cannot be listed: the API server answered {answered.status}")
             yield from items
             token = text_at(mapping_at(answered.document, "metadata"), "continue")
