@@ -29,7 +29,7 @@ RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 5.0
 HEARTBEATS_PER_LEASE = 3
 RECEIVE_BYTES = 256 << 10
-RESOLVE_SECONDS_MAX = 12.0
+RESOLVE_SECONDS_MAX = 13.0
 """The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin). The agent's own try follows,
 and the runtime has its answer within 25 s."""
 LEASE_SECONDS_MIN = 1.0

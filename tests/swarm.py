@@ -83,7 +83,7 @@ class Node:
         """Pieces that were asked for at other nodes: number, from where, and the verdict."""
         self._lab = lab
         self.store = Store(root / name, quota=1 << 30, free=0, age=3600.0)
-        self.client = OriginClient([lab.origin.address], [])
+        self.client = OriginClient(lab.insecure, [])
         self.manifests = Manifests(root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0)
         key = SwarmKey("")
         self.pieces = piece_listener(PieceServer(self.store, key).handle)
@@ -114,9 +114,9 @@ class Node:
         finally:
             self.fetched.append((piece, where, verdict))
 
-    def resolve(self, reference: str, repository: str = REPOSITORY) -> Manifest:
+    def resolve(self, reference: str, registry: str = "", repository: str = REPOSITORY) -> Manifest:
         """What a name means, as the registry endpoint asks for whoever has no credential."""
-        registry = self._lab.origin.address
+        registry = registry or self._lab.origin.address
         manifest = self.swarm.resolve(registry, repository, reference)
         if manifest is None:
             return self.manifests.resolve(registry, repository, reference)
@@ -124,13 +124,19 @@ class Node:
             self.manifests.remember(registry, repository, reference, None, manifest)
         return manifest
 
-    def pull(self, digest: str, seconds: float = SECONDS, on_bytes: Callable[[int], None] = lambda count: None) -> bytes:
+    def pull(
+        self,
+        digest: str,
+        seconds: float = SECONDS,
+        on_bytes: Callable[[int], None] = lambda count: None,
+        registry: str = "",
+    ) -> bytes:
         """All bytes of a blob, each run as soon as it is there, as the registry endpoint reads it. Raises what it would raise."""
         until = time.monotonic() + seconds
         stored = self.store.blob(digest)
         if stored:
             return read(stored, until)
-        with self.downloads.reading(self._lab.origin.address, REPOSITORY, digest, None, 0) as reader:
+        with self.downloads.reading(registry or self._lab.origin.address, REPOSITORY, digest, None, 0) as reader:
             blob = reader.download.blob(seconds)
 
             def moved(count: int) -> None:
@@ -176,6 +182,8 @@ class Lab:
     def __init__(self, root: Path, supernodes: int = 1, *, tag_interval: float = 30.0, **settings: object) -> None:
         self.root = root
         self.origin = Origin()
+        self.insecure: list[str] = []
+        """Registries on loopback: the origin, and what a test adds before it starts nodes."""
         self.tag_interval = tag_interval
         self.supernodes: list[Supernode | None] = [None] * supernodes
         self.channels = [free_address() for _ in range(supernodes)]
@@ -190,6 +198,7 @@ class Lab:
     def __enter__(self) -> Lab:
         self._closing.enter_context(nothing_left_running())
         self._closing.enter_context(self.origin)
+        self.insecure.append(self.origin.address)
         for number in range(len(self.supernodes)):
             self.start_supernode(number)
         return self
@@ -212,7 +221,7 @@ class Lab:
             piece_listen=self._pieces[number],
             channel_listen=self.channels[number],
             http_listen=self._http[number],
-            insecure_registries=(self.origin.address,),
+            insecure_registries=tuple(self.insecure),
             store_free=0,
             tag_interval=self.tag_interval,
         )
