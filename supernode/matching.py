@@ -17,6 +17,9 @@ from supernode.swarm import Bag, Member, Node, Swarm
 
 TAKING_ENOUGH = 1
 """Pieces on their way to a node; with fewer or as many, its link has room for one more at full speed."""
+LAST = 1 << 20
+"""More than pieces can be on their way to a node: whoever ranks so comes after everybody who does not."""
+NOBODY = 2 * LAST
 
 
 class Match(NamedTuple):
@@ -45,7 +48,7 @@ class Matcher:
         fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed)
-        home = swarm.zone(taker.node.zone)
+        home = taker.zone
         match = self._among(home.holders, taker, wanted, now)
         if match is None and len(swarm.zones) > 1:
             abroad = wanted if starving else wanted & ~home.copies.present
@@ -59,32 +62,31 @@ class Matcher:
 
         Between equals the one that has least. Its own zone comes first, and another zone gets what it neither has nor is getting.
         """
-        seed = source is self._seed
         offered = self._offered(source, swarm)
         if not offered:
             return None
-        zone = source.zone
-        zones = len(swarm.zones) > 1
+        seed = source is self._seed
+        zone = source.zone if len(swarm.zones) > 1 else None
         best: Member | None = None
-        best_rank, best_useful = (True, inf, inf), 0
+        best_rank, best_useful = NOBODY, 0
         for taker in swarm.parked.some(self._random(), self._limits.probes_max):
+            node = taker.node
+            rank = node.taking
+            foreign = zone is not None and node.zone != zone
+            if foreign or (seed and node.barred):
+                rank += LAST
+            if rank > best_rank:
+                continue
             useful = offered & taker.lacking
+            if foreign and not seed:
+                useful &= ~taker.zone.copies.present
             if not useful or (taker.shunned and shuns(taker, source.number, now)):
                 continue
-            node = taker.node
-            foreign = zones and node.zone != zone
-            if foreign and not seed:
-                useful &= ~swarm.zone(node.zone).copies.present
-                if not useful:
-                    continue
-            rank = (foreign or (seed and node.barred), node.taking, taker.held)
-            if rank < best_rank:
+            if best is None or rank < best_rank or taker.held < best.held:
                 best, best_rank, best_useful = taker, rank, useful
-                if node.taking <= TAKING_ENOUGH and not foreign and not seed:
+                if rank <= TAKING_ENOUGH and not seed:
                     break  # its link has room: looking further finds hardly anybody better
-        if best is None:
-            return None
-        return Match(best, self._piece(best, best_useful), source)
+        return None if best is None else Match(best, self._piece(best, best_useful), source)
 
     def alternative(self, match: Match, now: float) -> int:
         """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more."""
@@ -137,14 +139,15 @@ class Matcher:
         urgent = candidates & taker.urgent
         if urgent:
             return lowest(urgent)
-        counts, count, random = taker.swarm.copies.counts, taker.swarm.count, self._random
-        best, fewest, start = 0, inf, taker.rotation
-        for _ in range(self._limits.rarest_of):
+        counts, count, looks = taker.swarm.copies.counts, taker.swarm.count, self._limits.rarest_of
+        start, elsewhere = taker.rotation, int(self._random() * count)
+        best, fewest = 0, NOBODY
+        for look in range(1, looks + 1):
             ahead = candidates >> start
             piece = start + lowest(ahead) if ahead else lowest(candidates)
             if counts[piece] < fewest:
                 best, fewest = piece, counts[piece]
-            start = int(random() * count)
+            start = (elsewhere + look * count // looks) % count
         return best
 
 

@@ -277,7 +277,8 @@ class Scheduler:
             return None
         member = node.members.get(task)
         if member is None and make:
-            member = Member(node, swarm, int(self._random() * swarm.count), lacking=swarm.everything)
+            rotation = int(self._random() * swarm.count)
+            member = Member(node, swarm, swarm.zone(node.zone), rotation, lacking=swarm.everything)
             node.members[task] = swarm.members[number] = member
         return member
 
@@ -315,7 +316,7 @@ class Scheduler:
 
     def _offer(self, source: Node, swarm: Swarm) -> None:
         """Give the free slots of a source to those who wait in one swarm."""
-        while source.busy < source.slots and len(swarm.parked):
+        while source.busy < source.slots and swarm.parked:
             match = self._matcher.for_source(source, swarm, self._now)
             if match is None:
                 return
@@ -334,7 +335,7 @@ class Scheduler:
                 if match is not None:
                     self._grant(match)
                     break
-                if not len(swarm.parked):
+                if not swarm.parked:
                     hungry.discard(swarm)
             else:
                 return

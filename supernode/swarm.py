@@ -137,6 +137,8 @@ class Member:
 
     node: Node
     swarm: Swarm
+    zone: Zone
+    """The part of the swarm that is in the node's zone."""
     rotation: int
     """The piece at which its download begins."""
     lacking: int
@@ -215,7 +217,7 @@ class Swarm:
         member.lacking &= ~pieces
         new = pieces & ~member.offered
         if not member.node.barred and not member.whole:
-            self._count(member.node.zone, new, 1)
+            self._count(member.zone, new, 1)
         self._offer(member, member.offered | new)
 
     def begin_anew(self, member: Member, have: int) -> None:
@@ -229,10 +231,10 @@ class Swarm:
         if member.whole:
             member.whole = False
             if not member.node.barred:
-                self._count_whole(member.node.zone, -1)
-                self._count(member.node.zone, member.offered & ~pieces, 1)
+                self._count_whole(member.zone, -1)
+                self._count(member.zone, member.offered & ~pieces, 1)
         elif not member.node.barred:
-            self._count(member.node.zone, member.offered & pieces, -1)
+            self._count(member.zone, member.offered & pieces, -1)
         self._offer(member, member.offered & ~pieces)
 
     def hold_all(self, member: Member) -> None:
@@ -240,7 +242,7 @@ class Swarm:
         self.lose(member, self.everything)
         member.have, member.held, member.lacking, member.whole = self.everything, self.count, 0, True
         if not member.node.barred:
-            self._count_whole(member.node.zone, 1)
+            self._count_whole(member.zone, 1)
         self._offer(member, self.everything)
 
     def bar(self, member: Member) -> None:
@@ -248,7 +250,7 @@ class Swarm:
         for piece, flight in member.flights.items():
             if flight.counted:
                 flight.counted = False
-                self._count(member.node.zone, 1 << piece, -1)
+                self._count(member.zone, 1 << piece, -1)
         self._count_held(member, -1)
         self._offer(member, member.offered)
 
@@ -266,7 +268,7 @@ class Swarm:
         if not node.barred:
             flight.counted = True
             self.copies.add(piece)
-            self.zone(node.zone).copies.add(piece)
+            member.zone.copies.add(piece)
 
     def free_slot(self, flight: Flight) -> None:
         """The source sends this piece no more, or too slowly to be waited for."""
@@ -280,7 +282,7 @@ class Swarm:
         self.free_slot(flight)
         if flight.counted:
             flight.counted = False
-            self._count(member.node.zone, 1 << piece, -1)
+            self._count(member.zone, 1 << piece, -1)
 
     def touch_down(self, member: Member, piece: int, arrived: bool) -> None:
         """The piece is not on its way any more: it is there, or may be granted again."""
@@ -299,7 +301,7 @@ class Swarm:
         else:
             member.lacking |= bit & ~member.have
         if flight.counted:
-            self._count(member.node.zone, bit, -1)
+            self._count(member.zone, bit, -1)
 
     def _offer(self, member: Member, pieces: int) -> None:
         """Set what others may take from `member`, and keep it among the holders while that is anything."""
@@ -307,7 +309,7 @@ class Swarm:
         offers = pieces != 0 and not member.node.barred
         if offers == (member in self.holders):
             return
-        for holders in (self.holders, self.zone(member.node.zone).holders):
+        for holders in (self.holders, member.zone.holders):
             if offers:
                 holders.add(member)
             else:
@@ -315,12 +317,12 @@ class Swarm:
 
     def _count_held(self, member: Member, by: int) -> None:
         if member.whole:
-            self._count_whole(member.node.zone, by)
+            self._count_whole(member.zone, by)
         else:
-            self._count(member.node.zone, member.offered, by)
+            self._count(member.zone, member.offered, by)
 
-    def _count(self, zone: str, pieces: int, by: int) -> None:
-        here = self.zone(zone).copies
+    def _count(self, zone: Zone, pieces: int, by: int) -> None:
+        here = zone.copies
         for piece in members(pieces):
             if by > 0:
                 self.copies.add(piece)
@@ -329,6 +331,6 @@ class Swarm:
                 self.copies.remove(piece)
                 here.remove(piece)
 
-    def _count_whole(self, zone: str, by: int) -> None:
+    def _count_whole(self, zone: Zone, by: int) -> None:
         self.copies.add_wholes(by)
-        self.zone(zone).copies.add_wholes(by)
+        zone.copies.add_wholes(by)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from math import floor, log2
+from math import ceil, floor, log2
 from random import Random
 
 from agent.pieces import Layout
@@ -162,9 +162,9 @@ class Rollout:
     def _populate(self) -> None:
         plan, random = self.plan, self._random
         numbers = list(range(1, plan.nodes + 1))
-        slow = set(random.sample(numbers, round(plan.slow * plan.nodes)))
-        failing = round(plan.failing * plan.nodes)
-        bad = random.sample(numbers, failing + round(plan.lying * plan.nodes))
+        slow = set(random.sample(numbers, ceil(plan.slow * plan.nodes)))
+        failing = ceil(plan.failing * plan.nodes)
+        bad = random.sample(numbers, failing + ceil(plan.lying * plan.nodes))
         for number in numbers:
             rate = plan.node_rate / 4 if number in slow else plan.node_rate
             node = Node(number, f"zone-{number % plan.zones}" if plan.zones > 1 else "", Host(rate, rate), self)

@@ -327,7 +327,7 @@ def check_the_books(scheduler: Scheduler) -> None:
             assert member.lacking == swarm.everything & ~member.have & ~sum(1 << piece for piece in member.flights)
             assert member.held == member.have.bit_count()
             assert member.offered & ~member.have == 0
-            assert (member in swarm.holders) == (member in swarm.zone(node.zone).holders)
+            assert (member in swarm.holders) == (member in member.zone.holders)
             assert (member in swarm.holders) == (member.offered != 0 and not node.barred)
             assert member.want >= 0
             assert (member in swarm.parked) == (member.want > 0 and member.lacking != 0)
