@@ -15,6 +15,7 @@ from agent.listener import Listener
 from agent.manifests import Manifests
 from agent.origin import Origin
 from agent.permission import Permission
+from agent.recollection import Recollection
 from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.settings import AgentSettings
 from agent.store import Store
@@ -44,6 +45,7 @@ class Agent:
         self._swarm = Swarm(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
         self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key)
         self._store.on_change = self._swarm.tell
+        self._swarm.recall = Recollection(self._manifests)
         registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)
         self._registry = Listener(
             settings.registry_listen,

@@ -48,11 +48,19 @@ class ChannelError(DarnerError):
 class Channel:
     """The connection to one supernode."""
 
-    def __init__(self, where: Address, hello: Callable[[], wire.Hello], on_up: Callable[[Channel], None]) -> None:
+    def __init__(
+        self,
+        where: Address,
+        hello: Callable[[], wire.Hello],
+        on_up: Callable[[Channel], None],
+        recall: Callable[[wire.Recall], wire.Recalled] | None = None,
+    ) -> None:
+        """`recall` answers what the supernode has lost; like the others it is called by the channel's thread."""
         self.where = where
         self.peers: dict[int, Address] = {}
         self._hello = hello
         self._on_up = on_up
+        self._recall = recall or _knows_nothing
         self._connection: socket.socket | None = None
         self._sock: socket.socket | None = None
         """The connection, once the supernode has said Welcome."""
@@ -208,6 +216,8 @@ class Channel:
                     answer = self._resolving.pop(message.request, None)
                 if answer:
                     answer.set_result(message)
+            case wire.Recall():
+                self.send(self._recall(message))
             case wire.Task():
                 with self._lock:
                     listener = self._opening.pop(message.request, None)
@@ -252,6 +262,10 @@ class Channel:
             answer.set_exception(ChannelError(f"the supernode {self.where} is gone"))
 
 
+def _knows_nothing(question: wire.Recall) -> wire.Recalled:
+    return wire.Recalled(question.request, None, 0.0, "", b"")
+
+
 def raw_digest(digest: str) -> bytes:
     """A sha256 digest as it travels in messages: its 32 bytes."""
     return bytes.fromhex(digest.removeprefix("sha256:"))
@@ -266,7 +280,9 @@ class Swarm:
     def __init__(
         self, supernodes: tuple[Address, ...], hello: Callable[[], wire.Hello], on_up: Callable[[Channel], None]
     ) -> None:
-        self.channels = [Channel(where, hello, on_up) for where in supernodes]
+        self.recall: Callable[[wire.Recall], wire.Recalled] = _knows_nothing
+        """What this node knows of names that a supernode has lost."""
+        self.channels = [Channel(where, hello, on_up, lambda question: self.recall(question)) for where in supernodes]
 
     def start(self) -> None:
         for channel in self.channels:

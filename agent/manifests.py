@@ -151,10 +151,26 @@ class Manifests:
             self._failed_at.pop(next(iter(self._failed_at)), None)
         self._failed_at[name] = self._now()
 
-    def remember(self, registry: str, repository: str, reference: str, credential: Credential | None, manifest: Manifest) -> None:
-        """Keep an answer that the origin gave just now, to this process or to the supernode."""
+    def recall(self, registry: str, repository: str, reference: str) -> tuple[Manifest, float] | None:
+        """What the origin last said of a name to whoever has no credential, and how many seconds ago, if it may still be used."""
+        last = self._last_answer(_name(registry, repository, reference, None))
+        known = self.kept(last.digest) if last else None
+        if last is None or known is None or (age := abs(self._now() - last.asked_at)) >= self._stale_if_error:
+            return None
+        return known, age
+
+    def remember(
+        self,
+        registry: str,
+        repository: str,
+        reference: str,
+        credential: Credential | None,
+        manifest: Manifest,
+        age: float = 0.0,
+    ) -> None:
+        """Keep an answer that the origin gave `age` seconds ago, to this process or to another one."""
         self.keep(manifest)
-        answer = msgspec.msgpack.encode(_Answer(manifest.digest, self._now()))
+        answer = msgspec.msgpack.encode(_Answer(manifest.digest, self._now() - age))
         try:
             _write(self._tags / _name(registry, repository, reference, credential), answer)
         except OSError as error:  # the answer is right all the same

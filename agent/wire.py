@@ -33,6 +33,7 @@ Text = Annotated[str, msgspec.Meta(max_length=MESSAGE_TEXT_MAX)]
 RawDigest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=LEASE_SECONDS_MAX)]
+Age = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Pieces = Annotated[bytes, msgspec.Meta(max_length=PIECES_MAX // 8)]
 """A set of pieces as `agent.pieces.to_bytes` writes it."""
 
@@ -128,6 +129,17 @@ class Holds(Message, frozen=True, tag=True):
     held: bool
 
 
+class Recalled(Message, frozen=True, tag=True):
+    """What this node knows of a name: the digest that the origin last said, how long ago, and the manifest if it was wanted."""
+
+    request: Count
+    digest: RawDigest | None
+    """None when it knows nothing."""
+    age_seconds: Age
+    media_type: Text
+    body: bytes
+
+
 # From the supernode.
 
 
@@ -160,6 +172,17 @@ class Unresolved(Message, frozen=True, tag=True):
     status: Count
     code: Text
     reason: Text
+
+
+class Recall(Message, frozen=True, tag=True):
+    """Ask a node what the origin last said of a name to whoever has no credential. The origin is away, and this is lost here."""
+
+    request: Count
+    registry: Text
+    repository: Text
+    reference: Text
+    body: bool
+    """Whether the manifest itself is wanted, or its digest alone."""
 
 
 class Task(Message, frozen=True, tag=True):
@@ -210,8 +233,8 @@ class TaskFailed(Message, frozen=True, tag=True):
     """The bytes that arrived did not have the blob's digest: pieces of this swarm are worth nothing."""
 
 
-FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds
-FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Task | Peer | Grant | Seeding | TaskFailed
+FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds | Recalled
+FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Recall | Task | Peer | Grant | Seeding | TaskFailed
 
 Body = TypeVar("Body")
 

@@ -1,20 +1,23 @@
 """What a name means, for agents that ask: one question to the origin for all who ask the same at the same time.
 
 Which manifest that is, and how long it is believed, is `agent.manifests`'s affair; it is asked in threads, of which a question
-takes one, however many agents wait for it. The rest runs in the tracker's event loop.
+takes one, however many agents wait for it. What neither the origin nor this supernode can say, the agents may (`recall`). All but
+those threads runs in the tracker's event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from agent import wire
-from agent.errors import DarnerError
+from agent.errors import DarnerError, OriginError
 from agent.manifests import Manifests
 from agent.reference import InvalidReference, Reference
 from supernode.link import Link
+from supernode.recall import Name, Recalls
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ RESOLVERS_MAX = 64
 """A registry that does not answer keeps one for as long as the origin client waits."""
 QUESTIONS_MAX = 4096
 
-Name = tuple[str, str, str]
+Answer = wire.Resolved | wire.Unresolved
 
 
 def check(registry: str, repository: str, reference: str | None = None) -> None:
@@ -34,14 +37,19 @@ def check(registry: str, repository: str, reference: str | None = None) -> None:
 
 
 class Names:
-    def __init__(self, manifests: Manifests, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, manifests: Manifests, loop: asyncio.AbstractEventLoop, links: Callable[[], Iterable[Link]]) -> None:
+        """`links` are the agents that are connected now."""
         self._manifests = manifests
         self._loop = loop
+        self._recalls = Recalls(links)
+        self._recalling: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="resolve")
         self._asked: dict[Name, list[tuple[Link, int]]] = {}
         """Who waits for the answer, and the number of its request."""
 
     def stop(self) -> None:
+        for task in self._recalling:
+            task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
@@ -64,23 +72,45 @@ class Names:
             self._asked[name] = [(link, message.request)]
             self._threads.submit(self._resolve, name)
 
+    def recalled(self, link: Link, answer: wire.Recalled) -> None:
+        """An agent says what it knows of a name."""
+        self._recalls.heard(link, answer)
+
     def _resolve(self, name: Name) -> None:
         """In a thread."""
-        answer: wire.Resolved | wire.Unresolved
+        answer: Answer
+        then = self._answered
         try:
             manifest = self._manifests.resolve(*name)
             answer = wire.Resolved(0, manifest.media_type, manifest.body, manifest.stale)
         except DarnerError as error:
             answer = wire.Unresolved(0, error.status, error.code, str(error)[: wire.MESSAGE_TEXT_MAX])
+            if isinstance(error, OriginError) and not error.answered:
+                then = self._begin_recall
         except Exception as error:
             log.exception("resolving a name failed inside")
             answer = wire.Unresolved(0, 502, "UNAVAILABLE", f"the supernode failed inside: {type(error).__name__}")
         try:
-            self._loop.call_soon_threadsafe(self._answered, name, answer)
+            self._loop.call_soon_threadsafe(then, name, answer)
         except RuntimeError:
             return  # the loop has ended: the process is stopping
 
-    def _answered(self, name: Name, answer: wire.Resolved | wire.Unresolved) -> None:
+    def _begin_recall(self, name: Name, answer: Answer) -> None:
+        task = self._loop.create_task(self._recall(name, answer))
+        self._recalling.add(task)
+        task.add_done_callback(self._recalling.discard)
+
+    async def _recall(self, name: Name, answer: Answer) -> None:
+        try:
+            known = await self._recalls.recall(name)
+            if known:
+                manifest, age = known
+                self._threads.submit(self._manifests.remember, *name, None, manifest, age)
+                answer = wire.Resolved(0, manifest.media_type, manifest.body, True)
+        finally:
+            self._answered(name, answer)
+
+    def _answered(self, name: Name, answer: Answer) -> None:
         for link, request in self._asked.pop(name):
             if isinstance(answer, wire.Resolved):
                 link.send(wire.Resolved(request, answer.media_type, answer.body, answer.stale))

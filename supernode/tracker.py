@@ -74,7 +74,7 @@ class Tracker:
         self._lease_seconds = min(health.lease_seconds, wire.LEASE_SECONDS_MAX)
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._names = Names(manifests, self._loop)
+        self._names = Names(manifests, self._loop, self.links.values)
         self._seeding = ThreadPoolExecutor(SEEDS_MAX, thread_name_prefix="seed")
         self._ticking = self._loop.create_task(self._tick())
 
@@ -151,6 +151,8 @@ class Tracker:
                 self._holds(link, message)
             case wire.Resolve():
                 self._names.ask(link, message)
+            case wire.Recalled():
+                self._names.recalled(link, message)
             case wire.Heartbeat():
                 link.send(wire.Heartbeat())
             case wire.Hello():

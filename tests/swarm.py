@@ -32,6 +32,7 @@ from agent.listener import Listener
 from agent.manifest import Manifest
 from agent.manifests import Manifests
 from agent.origin import Origin as OriginClient
+from agent.recollection import Recollection
 from agent.settings import Address
 from agent.store import Store
 from agent.swarmkey import SwarmKey
@@ -96,6 +97,7 @@ class Node:
         self.swarm = Swarm(tuple(lab.channels), hello, self._up)
         self.downloads = Downloads(self.store, self.swarm, self.client, key)
         self.store.on_change = self.swarm.tell
+        self.swarm.recall = Recollection(self.manifests)
         self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
         self.swarm.start()
         if wait:
@@ -301,18 +303,29 @@ class RawAgent:
     def open(self, origin: Origin, digest: str, request: int = 1) -> None:
         self.say(wire.Open(request, raw_digest(digest), origin.address, REPOSITORY, b"", []))
 
-    def hear(self, kind: type[M], seconds: float = SECONDS) -> M:
+    def hear(self, kind: type[M]) -> M:
         """The next message of this kind; those before it are dropped."""
-        until = time.monotonic() + seconds
+        self.sock.settimeout(SECONDS)
+        message = self.hear_or_end(kind)
+        assert message, f"the supernode closed the connection before it said {kind.__name__}"
+        return message
+
+    def hear_or_end(self, kind: type[M]) -> M | None:
+        """The next message of this kind, or None at the end of the connection."""
         while True:
             while self._heard:
                 message = self._heard.pop(0)
                 if isinstance(message, kind):
                     return message
-            self.sock.settimeout(max(0.01, until - time.monotonic()))
             data = self.sock.recv(1 << 20)
-            assert data, f"the supernode closed the connection before it said {kind.__name__}"
+            if not data:
+                return None
             self._heard += [wire.supernode_message(body) for body in self._frames.feed(data)]
+
+    def end(self) -> None:
+        """Make another thread, which hears, see the end."""
+        self.sock.settimeout(None)
+        self.sock.shutdown(socket.SHUT_RDWR)
 
     def until_closed(self) -> None:
         """Wait for the end of the connection, whatever is said before."""

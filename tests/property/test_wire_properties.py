@@ -30,6 +30,7 @@ from_agent = st.one_of(
     st.builds(wire.Report, counts, st.lists(done, max_size=20), counts, readers),
     st.builds(wire.Close, counts),
     st.builds(wire.Holds, holdings, st.booleans()),
+    st.builds(wire.Recalled, counts, st.none() | digests, st.floats(0, 1e9), texts, st.binary(max_size=100)),
 )
 from_supernode = st.one_of(
     st.builds(wire.Welcome, st.integers(0, 1 << 31), texts, st.floats(0.001, wire.LEASE_SECONDS_MAX), texts, ports),
@@ -37,6 +38,7 @@ from_supernode = st.one_of(
     st.just(wire.Heartbeat()),
     st.builds(wire.Resolved, counts, texts, st.binary(max_size=100), st.booleans()),
     st.builds(wire.Unresolved, counts, counts, texts, texts),
+    st.builds(wire.Recall, counts, texts, texts, texts, st.booleans()),
     st.builds(wire.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5)),
     st.builds(wire.Peer, counts, texts, ports),
     st.builds(wire.Grant, counts, st.lists(granted, max_size=20)),
@@ -55,8 +57,8 @@ def refusal(read: Callable[[bytes], wire.Message], body: bytes) -> str:
 
 
 def test_the_messages_that_are_tried_here_are_all_that_there_are() -> None:
-    assert len(get_args(FromAgent)) == 7
-    assert len(get_args(FromSupernode)) == 10
+    assert len(get_args(FromAgent)) == 8
+    assert len(get_args(FromSupernode)) == 11
 
 
 @given(from_agent)
