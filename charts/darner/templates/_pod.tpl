@@ -74,6 +74,8 @@ name: {{ .component }}
 image: {{ include "darner.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: [{{ .component }}]
+# A process that cannot start says why in its last line; so does the pod's status then.
+terminationMessagePolicy: FallbackToLogsOnError
 {{- with $values.securityContext }}
 securityContext:
   {{- toYaml . | nindent 2 }}
