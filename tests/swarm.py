@@ -70,8 +70,11 @@ def nothing_left_running() -> Iterator[None]:
 
 
 def free_address() -> Address:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return Address(*sock.getsockname())
+    """One where nobody listens, and that the system gives to no outgoing connection meanwhile: those have ports from 32768 on."""
+    while True:
+        where = Address("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000))
+        with contextlib.suppress(OSError), socket.create_server(where):
+            return where
 
 
 class Node:
