@@ -101,6 +101,9 @@ class Cluster:
         remove_control_groups(self.layout, node)
         shutil.rmtree(self.layout.disk(node))
         self.kubectl("delete", "node", node, "--ignore-not-found")
+        # Kubernetes would mourn its pods for most of a minute.
+        pods = ["pods", "--all-namespaces", f"--field-selector=spec.nodeName={node}"]
+        self.kubectl("delete", *pods, "--force", "--grace-period=0")
 
     def kill(self, host: str) -> None:
         """The host loses its power: everything on it ends at once."""

@@ -180,7 +180,11 @@ class Space:
 
     def darners_words(self, name: str) -> list[str]:
         """The events of an object that Darner wrote."""
-        return [f"{event['reason']}: {event['message']}" for event in self.events(name) if "darner" in _author(event)]
+        return _darners(self.events(name))
+
+    def all_words(self) -> list[str]:
+        """The same of the whole namespace."""
+        return _darners(self.api.events(self.name))
 
     def report(self) -> str:
         """What somebody wants to see of this namespace when a test has failed in it."""
@@ -234,6 +238,10 @@ def told(event: Object) -> str:
 def _identity(item: Object) -> Object:
     """As an owner reference says whose something is."""
     return {name: item[name] for name in ("apiVersion", "kind")} | {name: item["metadata"][name] for name in ("name", "uid")}
+
+
+def _darners(events: Iterable[Object]) -> list[str]:
+    return [f"{event['reason']}: {event['message']}" for event in events if "darner" in _author(event)]
 
 
 def _author(event: Object) -> str:
