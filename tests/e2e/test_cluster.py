@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hack.chart.helm import ROOT
 from hack.cluster import Cluster, ClusterError
 from hack.cluster.layout import CLUSTERS_MAX
 from hack.cluster.node import control_groups
@@ -37,24 +38,23 @@ def test_a_second_start_removes_what_a_killed_one_left_and_nothing_of_its_neighb
     image = space.push()
     space.run("neighbour", image.name)
     hosts = cluster.network.hosts()
-    first = subprocess.Popen([*_command(another), "up", "--nodes", "1"], start_new_session=True)
+    first = subprocess.Popen([*_command(another), "up", "--nodes", "1"], start_new_session=True, cwd=ROOT)
     wait_until(lambda: another.network.inhabitants("n0"))
     first.kill()
     first.wait()
     left = set(another.network.inhabitants("control-plane"))
     assert left
 
-    subprocess.run([*_command(another), "up", "--nodes", "1", "--containerd", "2"], check=True, timeout=100)
+    subprocess.run([*_command(another), "up", "--nodes", "1", "--containerd", "2"], check=True, timeout=100, cwd=ROOT)
     assert another.kubectl("get", "nodes", "--output", "name").split() == ["node/n0"]
     assert not left & set(another.network.inhabitants("control-plane"))
 
-    subprocess.run([*_command(another), "down"], check=True, timeout=30)
+    subprocess.run([*_command(another), "down"], check=True, timeout=30, cwd=ROOT)
     assert another.network.hosts() == []
     assert not another.layout.directory.exists()
     assert not [group for group in control_groups(another.layout) if group.exists()]
-    assert (
-        f"darner-{another.layout.number}@" not in subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
-    )
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    assert f"darner-{another.layout.number}@" not in links
     assert cluster.network.hosts() == hosts
     assert space.get("neighbour")["status"]["phase"] == "Running"
 
@@ -62,7 +62,7 @@ def test_a_second_start_removes_what_a_killed_one_left_and_nothing_of_its_neighb
 def test_while_somebody_is_at_work_on_a_cluster_nobody_else_is(another: Cluster) -> None:
     with another.locked() as free:
         assert free
-        refused = subprocess.run([*_command(another), "down"], capture_output=True, text=True)
+        refused = subprocess.run([*_command(another), "down"], capture_output=True, text=True, cwd=ROOT)
     assert refused.returncode == 1
     assert refused.stderr == f"another process is at work on {another.layout.name}; --cluster takes another number\n"
 
