@@ -1,53 +1,35 @@
 """A cluster from its first host to its last: made, changed host by host, and removed.
 
-What a cluster is made of is noted in its directory, so that another process can go on with it. `up` removes whatever an earlier
-cluster of the same number left, and a lock keeps two processes from doing that to each other.
+`up` removes whatever an earlier cluster of the same number left, and a lock keeps two processes from doing that to each other.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import json
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hack.cluster import images
+from hack.cluster.access import Access, Plan
 from hack.cluster.control import ControlPlane
-from hack.cluster.layout import CONTROL_PLANE, NODES_MAX, ORIGIN, ClusterError, Layout
-from hack.cluster.network import NAMESPACES, Network
+from hack.cluster.layout import CONTROL_PLANE, NODES_MAX, ORIGIN, ClusterError
 from hack.cluster.node import RUNTIMES, Node, remove_control_groups
 from hack.cluster.origin import Origin
-from hack.cluster.programs import DEFAULT_KUBERNETES, HERE, Programs, last_words
+from hack.cluster.programs import DEFAULT_KUBERNETES, HERE, Programs
 from hack.lab.process import LabError, wait_until
 
 READY_SECONDS_MAX = 180
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is noted."""
-
-    kubernetes: str = DEFAULT_KUBERNETES
-    nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Name and container runtime of each."""
-    bits_per_second: int = 0
-    """Of the links of nodes and origin; 0: as fast as they are."""
-
-
-class Cluster:
-    """The cluster of one number, whether it is there or not."""
-
+class Cluster(Access):
     def __init__(self, number: int = 0) -> None:
-        self.layout = Layout(number)
-        self.network = Network(self.layout)
+        super().__init__(number)
         self.control = ControlPlane(self.layout)
         self.origin = Origin(self.layout)
-        self._plan = self.layout.directory / "plan.json"
         self._images = self.layout.directory / "images"
 
     def up(self, runtimes: Sequence[str], kubernetes: str = DEFAULT_KUBERNETES, bits_per_second: int = 0) -> None:
@@ -58,7 +40,7 @@ class Cluster:
         self.down()
         self.layout.logs.mkdir(parents=True)
         self._images.mkdir()
-        self._note(Plan(kubernetes, {}, bits_per_second))
+        self.note(Plan(kubernetes, {}, bits_per_second))
         _allow_many_watches()
         images.write_archive(images.busybox(), images.BUSYBOX, self._images / "busybox.tar")
         images.write_archive(images.coredns(programs.coredns / "coredns"), images.COREDNS, self._images / "coredns.tar")
@@ -95,9 +77,9 @@ class Cluster:
 
     def remove(self, node: str) -> None:
         """A node leaves for good."""
-        self.network.detach(self._known(node))
+        self.network.detach(self.known(node))
         plan = self.plan
-        self._note(dataclasses.replace(plan, nodes={name: runtime for name, runtime in plan.nodes.items() if name != node}))
+        self.note(dataclasses.replace(plan, nodes={name: runtime for name, runtime in plan.nodes.items() if name != node}))
         remove_control_groups(self.layout, node)
         shutil.rmtree(self.layout.disk(node))
         self.kubectl("delete", "node", node, "--ignore-not-found")
@@ -107,11 +89,11 @@ class Cluster:
 
     def kill(self, host: str) -> None:
         """The host loses its power: everything on it ends at once."""
-        self.network.kill(self._known(host))
+        self.network.kill(self.known(host))
 
     def boot(self, host: str) -> None:
         """And has it again: a node with its disk and without its /run, the origin with its store."""
-        if self.network.inhabitants(self._known(host)):
+        if self.network.inhabitants(self.known(host)):
             raise ClusterError(f"{host} is running")
         self._attach(host)
         plan = self.plan
@@ -125,7 +107,7 @@ class Cluster:
             self._node(host).boot(Programs.of(plan.kubernetes), self.control, self._images, True)
 
     def shape(self, host: str, bits_per_second: int) -> None:
-        self.network.shape(self.layout.host(self._known(host)), bits_per_second)
+        self.network.shape(self.layout.host(self.known(host)), bits_per_second)
 
     def load(self, archive: Path) -> None:
         """An image for all nodes, those included that join or boot later."""
@@ -145,28 +127,6 @@ class Cluster:
         if failed := [text for text, code in said if code]:
             raise ClusterError(f"{archive} cannot be loaded: {failed[0].strip()}")
 
-    def command(self, host: str, argv: Sequence[object]) -> list[str]:
-        """What to execute so that `argv` runs on the host, with a node's own processes, mounts and programs."""
-        arguments = [str(argument) for argument in argv]
-        if self._known(host) in (CONTROL_PLANE, ORIGIN):
-            return ["nsenter", f"--net={NAMESPACES / self.layout.namespace(host)}", "--", *arguments]
-        first = self._first_process(host)
-        path = Path(f"/proc/{first}/environ").read_bytes().decode().split("PATH=")[1].split("\0")[0]
-        namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc"]
-        return ["nsenter", "--target", str(first), *namespaces, "--", "env", f"PATH={path}", *arguments]
-
-    def run(self, host: str, argv: Sequence[object], timeout_seconds: float = 60) -> str:
-        """What a command prints that ends by itself; an error with its last words if it fails."""
-        return _output(self.command(host, argv), timeout_seconds)
-
-    def kubectl(self, *arguments: object, given: str = "", timeout_seconds: float = READY_SECONDS_MAX) -> str:
-        """What kubectl prints, as the administrator."""
-        return _output([*self._kubectl(), *map(str, arguments)], timeout_seconds, given)
-
-    def answers(self, *arguments: str) -> bool:
-        """Whether kubectl succeeds with this."""
-        return subprocess.run([*self._kubectl(), *arguments], capture_output=True, check=False).returncode == 0
-
     def wait_for_nodes(self, timeout_seconds: float = READY_SECONDS_MAX) -> None:
         """Until all that there should be are Ready."""
         path = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status} {end}"
@@ -179,30 +139,16 @@ class Cluster:
 
         self._wait("the nodes are not Ready", ready, timeout_seconds)
 
-    def last_words(self) -> str:
-        """The end of every log of every host."""
-        nodes = [self._node(name).logs for name in self.plan.nodes]
-        return "\n".join(filter(None, (last_words(logs) for logs in [self.layout.logs, *nodes])))
-
-    @property
-    def plan(self) -> Plan:
-        try:
-            return Plan(**json.loads(self._plan.read_text()))
-        except FileNotFoundError:
-            raise ClusterError(f"there is no {self.layout.name}; `make cluster-up` makes one") from None
-
-    @property
-    def programs(self) -> Programs:
-        return Programs.of(self.plan.kubernetes)
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
-        """Whether the number was free; then nobody else has it until this ends. It ends with its holder too."""
-        path = self.layout.directory.with_suffix(".lock")
-        with path.open("w") as lock:
+        """Whether the number was free; then nobody else has it until this ends, or its holder does.
+
+        A socket's name in the abstract namespace (unix(7)) is such a lock: it leaves no file behind.
+        """
+        with socket.socket(socket.AF_UNIX) as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.bind(f"\0{self.layout.name}")
+            except OSError:
                 yield False
                 return
             yield True
@@ -211,7 +157,7 @@ class Cluster:
         plan = self.plan
         name = next(name for number in range(NODES_MAX) if (name := f"n{number}") not in plan.nodes)
         self._attach(name)
-        self._note(dataclasses.replace(plan, nodes={**plan.nodes, name: runtime}))
+        self.note(dataclasses.replace(plan, nodes={**plan.nodes, name: runtime}))
         node = self._node(name)
         node.prepare(self.control, self.origin, plan.kubernetes)
         node.boot(Programs.of(plan.kubernetes), self.control, self._images, control_plane_is_ready)
@@ -227,43 +173,11 @@ class Cluster:
     def _node(self, name: str) -> Node:
         return Node(self.layout, self.layout.node(name), self.plan.nodes[name])
 
-    def _known(self, host: str) -> str:
-        hosts = [CONTROL_PLANE, ORIGIN, *self.plan.nodes]
-        if host not in hosts:
-            raise ClusterError(f"{self.layout.name} has no host {host}; it has {', '.join(hosts)}")
-        return host
-
-    def _first_process(self, node: str) -> int:
-        """The process that is number 1 in the node's own process namespace, and in no further one (NSpid in proc(5))."""
-        for pid in self.network.inhabitants(node):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                status = Path(f"/proc/{pid}/status").read_text()
-                numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
-                if len(numbers) == 2 and numbers[1] == "1":
-                    return pid
-        raise ClusterError(f"{node} is not running")
-
-    def _note(self, plan: Plan) -> None:
-        self._plan.write_text(json.dumps(dataclasses.asdict(plan)))
-
-    def _kubectl(self) -> list[str]:
-        return [str(self.programs.kubernetes / "kubectl"), "--kubeconfig", str(self.layout.kubeconfig)]
-
     def _wait(self, problem: str, condition: Callable[[], object], timeout_seconds: float = READY_SECONDS_MAX) -> None:
         try:
             wait_until(condition, timeout_seconds)
         except LabError as error:
             raise ClusterError(f"{problem}: {error}\n{self.last_words()}") from None
-
-
-def _output(command: Sequence[str], timeout_seconds: float, given: str = "") -> str:
-    try:
-        done = subprocess.run(command, input=given, text=True, capture_output=True, timeout=timeout_seconds, check=False)
-    except subprocess.TimeoutExpired as expired:
-        raise ClusterError(f"{' '.join(command)} goes on after {timeout_seconds:g} s\n{expired.output!r}") from None
-    if done.returncode:
-        raise ClusterError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def _allow_many_watches() -> None:

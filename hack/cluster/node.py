@@ -99,10 +99,6 @@ class Node:
     def control_plane_is_ready(self) -> None:
         (self._disk / READY).touch()
 
-    @property
-    def logs(self) -> Path:
-        return self._disk / "var/log"
-
     def _pod_network(self) -> dict[str, Any]:
         ranges = [[{"subnet": self._host.pods}]]
         bridge = {
