@@ -112,8 +112,8 @@ def test_no_pod_fails_to_start_during_an_upgrade_and_a_rollback(
     assert starts.last_states == {}
     assert set(starts.seconds) == set(starts.admitted)
     assert max(starts.seconds.values()) < RUNNING_SECONDS_MAX
-    # Somebody answered every admission, and most pods went through Darner: nothing has passed by Darner being away. Of three nodes  # noqa: E501
-    # one is without an agent at a time; of two that would be half of them, and pods would keep their names.
+    # Somebody answered every admission, and most pods went through Darner: nothing has passed by Darner being away.
+    # Of three nodes one is without an agent at a time; of two that would be half of them, and pods would keep their names.
     assert [name for name, pod in starts.admitted.items() if not notes(pod)] == []
     assert len(starts.rewritten()) > len(starts.admitted) / 2
 
