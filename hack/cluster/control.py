@@ -14,14 +14,14 @@ from hack.cluster.layout import CONTROL_PLANE, NODES_MAX, SERVICE_NETWORK, Layou
 from hack.cluster.programs import Programs, start
 
 API_PORT = 6443
-_IMAGE_VOLUMES = "ImageVolume"
-"""On by default since Kubernetes 1.35; API server and kubelets have to agree."""
+FEATURES_OF_35 = ("ImageVolume", "KubeletEnsureSecretPulledImages")
+"""On by default since Kubernetes 1.35: images as volumes, and kubelets that ask again whether a pod may have a private image."""
 
 
 def features(kubernetes: str) -> dict[str, bool]:
     """Feature gates that are set in a version."""
     minor = int(kubernetes.split(".")[1])
-    return {_IMAGE_VOLUMES: True} if minor < 35 else {}
+    return dict.fromkeys(FEATURES_OF_35, True) if minor < 35 else {}
 
 
 class ControlPlane:

@@ -78,14 +78,16 @@ def test_a_changed_secret_is_followed_and_a_deleted_one_takes_its_derived_one_wi
 
 
 @pytest.mark.unrewrites
+@pytest.mark.parametrize("policy", ["IfNotPresent", "Always"])
 def test_a_pod_without_the_secret_does_not_run_on_a_node_that_has_the_image(
-    darner: Release, space: Space, cluster: Cluster
+    darner: Release, space: Space, cluster: Cluster, policy: str
 ) -> None:
     image = space.push()
     space.pull_secret("private", REGISTRY, USER, PASSWORD)
     space.run("allowed", image.private, node="n1", imagePullSecrets=[{"name": "private"}])
     assert local(image.private).partition(":1")[0] in cluster.run("n1", ["ctr", "--namespace", "k8s.io", "images", "list", "-q"])
-    space.pod("curious", image.private, node="n1")
+    containers = [{"name": "c0", "image": image.private, "imagePullPolicy": policy}]
+    space.pod("curious", node="n1", containers=containers)
     space.wait_for("curious", lambda pod: set(waiting_reasons(pod)) & {"ErrImagePull", "ImagePullBackOff"})
     # It is told under the name that its author wrote, once it has that back.
     space.wait_for("curious", lambda pod: container_images(pod) == [image.private])

@@ -71,8 +71,8 @@ def test_a_version_that_is_not_pinned_is_refused_with_those_that_are() -> None:
         kubernetes_module("v1.29.0")
 
 
-def test_image_volumes_are_switched_on_where_they_are_not_by_themselves() -> None:
-    assert features("v1.34.4") == {"ImageVolume": True}
+def test_what_later_versions_have_by_themselves_is_switched_on_in_earlier_ones() -> None:
+    assert features("v1.34.4") == {"ImageVolume": True, "KubeletEnsureSecretPulledImages": True}
     assert features("v1.36.3") == {}
 
 
