@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from agent import wire
-from agent.channel import Swarm, raw_digest
+from agent.channel import raw_digest
 from agent.control import ControlServer, application
-from agent.download import Downloads
+from agent.downloads import Downloads
 from agent.errors import UsageError
 from agent.housekeeping import Housekeeping
 from agent.listener import Listener
@@ -19,6 +19,7 @@ from agent.recollection import Recollection
 from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.settings import AgentSettings
 from agent.store import Store
+from agent.swarm import Swarm
 from agent.swarmkey import SwarmKey
 from agent.upload import CONNECTIONS_MAX as UPLOADS_MAX
 from agent.upload import CONNECTIONS_PER_ADDRESS_MAX, PieceServer

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from agent import metrics
 from agent.blob import Blob
 from agent.credentials import Credential
-from agent.download import Downloads, Reader
+from agent.download import Reader
+from agent.downloads import Downloads
 from agent.errors import DigestError, OriginError, RequestError, StoreError
 from agent.exchange import ClientGone, Exchange, Request
 from agent.fetch import chunks

@@ -1,4 +1,4 @@
-"""Channels: one persistent TCP connection to each supernode, and which supernode a digest belongs to.
+"""A channel: the one persistent TCP connection from this node to a supernode.
 
 The agent's end of `agent.wire`. A channel comes back by itself after it was lost and says anew what this node holds; whoever had
 asked something over it is told. It carries no blob bytes.
@@ -6,7 +6,6 @@ asked something over it is told. It carries no blob bytes.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import random
@@ -29,9 +28,6 @@ RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 5.0
 HEARTBEATS_PER_LEASE = 3
 RECEIVE_BYTES = 256 << 10
-RESOLVE_SECONDS_MAX = 13.0
-"""The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin). The agent's own try follows,
-and the runtime has its answer within 25 s."""
 LEASE_SECONDS_MIN = 1.0
 STOP_SECONDS_MAX = 2.0
 
@@ -60,7 +56,7 @@ class Channel:
         self.peers: dict[int, Address] = {}
         self._hello = hello
         self._on_up = on_up
-        self._recall = recall or _knows_nothing
+        self._recall = recall or knows_nothing
         self._connection: socket.socket | None = None
         self._sock: socket.socket | None = None
         """The connection, once the supernode has said Welcome."""
@@ -262,67 +258,11 @@ class Channel:
             answer.set_exception(ChannelError(f"the supernode {self.where} is gone"))
 
 
-def _knows_nothing(question: wire.Recall) -> wire.Recalled:
+def knows_nothing(question: wire.Recall) -> wire.Recalled:
+    """The answer of a node that remembers no names."""
     return wire.Recalled(question.request, None, 0.0, "", b"")
 
 
 def raw_digest(digest: str) -> bytes:
     """A sha256 digest as it travels in messages: its 32 bytes."""
     return bytes.fromhex(digest.removeprefix("sha256:"))
-
-
-class Swarm:
-    """All channels. A key (a digest, an image's name) belongs to the first connected supernode in its rendezvous order.
-
-    Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998.
-    """
-
-    def __init__(
-        self, supernodes: tuple[Address, ...], hello: Callable[[], wire.Hello], on_up: Callable[[Channel], None]
-    ) -> None:
-        self.recall: Callable[[wire.Recall], wire.Recalled] = _knows_nothing
-        """What this node knows of names that a supernode has lost."""
-        self.channels = [Channel(where, hello, on_up, lambda question: self.recall(question)) for where in supernodes]
-
-    def start(self) -> None:
-        for channel in self.channels:
-            channel.start()
-
-    def wait_for_one(self, seconds: float) -> None:
-        """Until a supernode is connected, if there are any, and not longer than this."""
-        end = time.monotonic() + seconds
-        while self.channels and not any(channel.up for channel in self.channels) and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        for channel in self.channels:
-            channel.stop()
-
-    def owners(self, key: str) -> list[Channel]:
-        """The connected supernodes, the key's owner first."""
-        connected = [channel for channel in self.channels if channel.up]
-        return sorted(connected, key=lambda channel: hashlib.sha256(f"{key} {channel.where}".encode()).digest())
-
-    def resolve(self, registry: str, repository: str, reference: str) -> Manifest | None:
-        """What a supernode says of a name; None when none could say. Raises OriginError for the origin's own refusal."""
-        until = time.monotonic() + RESOLVE_SECONDS_MAX
-        for channel in self.owners(f"{registry}/{repository}:{reference}")[:2]:
-            try:
-                return channel.resolve(registry, repository, reference, max(0.0, until - time.monotonic()))
-            except ChannelError as error:
-                log.warning("%s", error)
-            except OriginError as error:
-                if error.answered:
-                    raise
-                return None
-        return None
-
-    def tell(self, digest: str, size: int, held: bool) -> None:
-        """This node has a whole blob now, or has it no longer."""
-        message = wire.Holds(wire.Holding(raw_digest(digest), size), held)
-        for channel in self.channels:
-            if channel.up:
-                try:
-                    channel.send(message)
-                except ChannelError as error:
-                    log.debug("%s", error)

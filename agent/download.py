@@ -1,7 +1,7 @@
-"""Downloads: one for each blob that somebody on this node waits for, whoever and however many they are.
+"""A download: one blob on its way to this node.
 
-A `Download` drives a `Planner`, which decides, with one thread that does nothing but take what happened and hand out work; pieces
-are fetched by threads that all downloads share. It goes on while anyone waits and stops within a second when nobody does.
+It drives a `Planner`, which decides, with one thread that does nothing but take what happened and hand out work; pieces are
+fetched by threads that all downloads share. Who waits for it, and until when it goes on, is `agent.downloads`'s affair.
 """
 
 from __future__ import annotations
@@ -10,34 +10,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent import metrics, planner, wire
 from agent.blob import Blob
 from agent.blobstream import BlobStream
-from agent.channel import Channel, Swarm
 from agent.credentials import Credential
-from agent.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError
-from agent.fetch import PieceFetcher
+from agent.errors import DarnerError, DigestError, OriginError, SourceError, StoreError
 from agent.membership import Membership
-from agent.origin import Origin
 from agent.originstream import OriginStream
 from agent.pieces import Layout
 from agent.settings import Address
-from agent.store import Store
-from agent.swarmkey import SwarmKey
+
+if TYPE_CHECKING:
+    from agent.downloads import Downloads
 
 log = logging.getLogger(__name__)
 
-DOWNLOADS_MAX = 64
-FETCHERS_MAX = 32
-LINGER_SECONDS = 0.5
-"""How long a download goes on after its last reader left: parallel range readers come and go."""
 LOOK_SECONDS_MAX = 0.25
-STOP_SECONDS_MAX = 5.0
 
 _VERDICT_NAMES = {wire.UNREACHABLE: "unreachable", wire.STALLED: "stalled", wire.CORRUPT: "corrupt", wire.MISSING: "missing"}
 
@@ -50,81 +41,8 @@ class Reader:
     offset: int
 
 
-class Downloads:
-    """The downloads of a node, and what they share."""
-
-    def __init__(self, store: Store, swarm: Swarm, origin: Origin, swarm_key: SwarmKey) -> None:
-        self.store = store
-        self.swarm = swarm
-        self.origin = origin
-        self.fetcher = PieceFetcher(swarm_key)
-        self.threads = ThreadPoolExecutor(FETCHERS_MAX, thread_name_prefix="fetch")
-        self._lock = threading.Lock()
-        self._active: dict[str, Download] = {}
-        self._stopping = False
-
-    @contextmanager
-    def reading(
-        self, registry: str, repository: str, digest: str, credential: Credential | None, offset: int
-    ) -> Iterator[Reader]:
-        """Take part in the download of a blob, beginning it if need be. Raises RequestError when there are too many."""
-        with self._lock:
-            if self._stopping:
-                raise RequestError(503, "UNAVAILABLE", "this agent is stopping")
-            download = self._active.get(digest)
-            if download is None or download.failed:
-                if len(self._active) >= DOWNLOADS_MAX:
-                    raise RequestError(503, "TOOMANYREQUESTS", f"{DOWNLOADS_MAX} blobs are being downloaded already")
-                download = self._active[digest] = Download(self, registry, repository, digest, credential)
-            reader = Reader(download, offset)
-            download.readers.append(reader)
-        try:
-            yield reader
-        finally:
-            with self._lock:
-                download.readers.remove(reader)
-                download.left_at = time.monotonic()
-
-    def abandon(self, download: Download, now: float) -> None:
-        """End a download for which nobody has waited for a while. Whoever comes from now on begins a new one."""
-        with self._lock:
-            if download.readers or now - download.left_at < LINGER_SECONDS:
-                return
-            # First this: no two downloads ever write to the same file.
-            download.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
-            self._active.pop(download.digest, None)
-
-    def forget(self, download: Download) -> None:
-        """A download has ended."""
-        with self._lock:
-            if self._active.get(download.digest) is download:
-                del self._active[download.digest]
-            if not self._active:
-                self.fetcher.rest()
-
-    def swarm_is_up(self, _: Channel) -> None:
-        """A channel opened: downloads that go on without a supernode may join one."""
-        for download in self._snapshot():
-            download.happened(planner.SwarmAvailable())
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopping = True
-        stopped = self._snapshot()
-        for download in stopped:
-            download.fail(RequestError(503, "UNAVAILABLE", "this agent is stopping"))
-        self.fetcher.close()
-        self.threads.shutdown(cancel_futures=True)
-        for download in stopped:
-            download.join(STOP_SECONDS_MAX)
-
-    def _snapshot(self) -> list[Download]:
-        with self._lock:
-            return list(self._active.values())
-
-
 class Download:
-    """One blob on its way to this node. `Downloads` keeps its readers."""
+    """`downloads` keeps its readers, and what it shares with others."""
 
     def __init__(self, downloads: Downloads, registry: str, repository: str, digest: str, credential: Credential | None) -> None:
         self.digest = digest

@@ -9,8 +9,9 @@ import logging
 import math
 
 from agent import planner, wire
-from agent.channel import Channel, ChannelError, Swarm, TaskListener
+from agent.channel import Channel, ChannelError, TaskListener
 from agent.settings import Address
+from agent.swarm import Swarm
 
 log = logging.getLogger(__name__)
 

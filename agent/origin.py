@@ -23,7 +23,7 @@ from agent.transfer import StalledError, TransferError
 
 ASK_SECONDS_MAX = 11.0
 """For the head of an answer and for a small body, tokens and redirects included. The supernode is asked first and may need as
-long itself (see agent.channel): then an agent that asks once more still answers its runtime within 25 s."""
+long itself (see agent.swarm): then an agent that asks once more still answers its runtime within 25 s."""
 
 ACCEPT = ", ".join(
     (

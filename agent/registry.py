@@ -11,9 +11,8 @@ import time
 
 from agent import metrics
 from agent.blobs import Blobs, RangeError
-from agent.channel import Swarm
 from agent.credentials import Credential, from_authorization
-from agent.download import Downloads
+from agent.downloads import Downloads
 from agent.errors import DarnerError, RequestError
 from agent.exchange import Exchange
 from agent.manifest import Manifest
@@ -23,6 +22,7 @@ from agent.patience import HEAD_SECONDS_MAX, Patience
 from agent.permission import Permission
 from agent.route import BlobResource, ListingResource, ManifestResource, Ping, parse_target
 from agent.store import Store
+from agent.swarm import Swarm
 
 log = logging.getLogger(__name__)
 

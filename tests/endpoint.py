@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.channel import Swarm
-from agent.download import Downloads
+from agent.downloads import Downloads
 from agent.listener import Listener
 from agent.manifests import Manifests
 from agent.origin import Origin as OriginClient
@@ -25,6 +24,7 @@ from agent.permission import Permission
 from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.settings import Address
 from agent.store import Store
+from agent.swarm import Swarm
 from agent.swarmkey import SwarmKey
 from hack.origin import Image, Origin
 

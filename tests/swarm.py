@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 
 from agent import wire
 from agent.blob import Blob
-from agent.channel import Channel, Swarm, raw_digest
-from agent.download import Downloads
+from agent.channel import Channel, raw_digest
+from agent.downloads import Downloads
 from agent.errors import SourceError
 from agent.exchange import Exchange
 from agent.listener import Listener
@@ -35,6 +35,7 @@ from agent.origin import Origin as OriginClient
 from agent.recollection import Recollection
 from agent.settings import Address
 from agent.store import Store
+from agent.swarm import Swarm
 from agent.swarmkey import SwarmKey
 from agent.upload import PieceServer
 from hack.origin import Image, Origin

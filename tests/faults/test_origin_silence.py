@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import channel, origin, planner, pool
+from agent import origin, planner, pool, swarm
 from agent.destinations import LOOKUP_SECONDS_MAX
 from agent.errors import OriginError
 from agent.settings import Address
@@ -27,7 +27,7 @@ RUNTIME_SECONDS = 25.0
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same limits in the same proportions, ten times as fast."""
     monkeypatch.setattr(origin, "ASK_SECONDS_MAX", origin.ASK_SECONDS_MAX / 10)
-    monkeypatch.setattr(channel, "RESOLVE_SECONDS_MAX", channel.RESOLVE_SECONDS_MAX / 10)
+    monkeypatch.setattr(swarm, "RESOLVE_SECONDS_MAX", swarm.RESOLVE_SECONDS_MAX / 10)
     monkeypatch.setattr(pool, "CONNECT_SECONDS_MAX", pool.CONNECT_SECONDS_MAX / 10)
 
 
@@ -59,8 +59,8 @@ def lab_with(root: Path, registry: Address, supernodes: int = 1) -> Lab:
 
 
 def test_what_the_supernode_and_the_agent_may_take_adds_up_to_less_than_a_runtime_waits() -> None:
-    assert channel.RESOLVE_SECONDS_MAX + origin.ASK_SECONDS_MAX < RUNTIME_SECONDS
-    assert origin.ASK_SECONDS_MAX < channel.RESOLVE_SECONDS_MAX, "the supernode's own failure is heard of"
+    assert swarm.RESOLVE_SECONDS_MAX + origin.ASK_SECONDS_MAX < RUNTIME_SECONDS
+    assert origin.ASK_SECONDS_MAX < swarm.RESOLVE_SECONDS_MAX, "the supernode's own failure is heard of"
     assert pool.CONNECT_SECONDS_MAX * 2 < origin.ASK_SECONDS_MAX, "a second address has its chance"
     assert LOOKUP_SECONDS_MAX + pool.CONNECT_SECONDS_MAX < origin.ASK_SECONDS_MAX
     assert origin.ASK_SECONDS_MAX < planner.OPEN_SECONDS_MAX

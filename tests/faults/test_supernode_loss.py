@@ -258,7 +258,7 @@ def test_a_supernode_that_cuts_blobs_in_another_way_is_understood(tmp_path: Path
 def test_a_supernode_that_says_nothing_of_a_name_is_not_waited_for_longer_than_a_runtime_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.channel.RESOLVE_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("agent.swarm.RESOLVE_SECONDS_MAX", 0.5)
     with RawSupernode(says()) as supernode, alone(tmp_path, supernode.where) as lab:
         image = lab.push(BODY)
         assert lab.node().resolve("1").digest == image.digest

@@ -14,10 +14,11 @@ import pytest
 
 from agent import channel as module
 from agent import pieces, wire
-from agent.channel import Channel, ChannelError, Swarm, raw_digest
+from agent.channel import Channel, ChannelError, raw_digest
 from agent.errors import OriginError
 from agent.manifest import Manifest
 from agent.settings import Address
+from agent.swarm import Swarm
 from tests.swarm import SECONDS, RawSupernode, free_address, nothing_left_running, wait_until
 
 DIGEST = "sha256:" + "ab" * 32
@@ -404,7 +405,7 @@ def test_the_second_supernode_is_asked_when_the_first_is_gone_and_never_the_thir
 
 
 def test_two_supernodes_that_do_not_answer_are_waited_for_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESOLVE_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("agent.swarm.RESOLVE_SECONDS_MAX", 0.5)
     with connected(Conversation(), Conversation()) as swarm:
         began = time.monotonic()
         assert swarm.resolve("registry.test", "team/app", "1") is None

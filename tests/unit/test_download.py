@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import download as module
+from agent import downloads as module
 from agent.blob import Blob
 from agent.credentials import Credential
+from agent.download import Reader
 from agent.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
 from hack.origin import Access, Fault
 from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
@@ -39,7 +40,7 @@ def digest(lab: Lab) -> str:
 
 
 @contextlib.contextmanager
-def reading(node: Node, lab: Lab, digest: str, offset: int = 0) -> Iterator[module.Reader]:
+def reading(node: Node, lab: Lab, digest: str, offset: int = 0) -> Iterator[Reader]:
     with node.downloads.reading(lab.origin.address, REPOSITORY, digest, None, offset) as reader:
         yield reader
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agent import wire
-from agent.channel import Swarm
 from agent.settings import Address
+from agent.swarm import Swarm
 
 HELLO = wire.Hello(wire.VERSION, "node-1", "", "127.0.0.1", 65002, 0, [])
 
