@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from agent import wire
+from agent.bandwidth import Pace, upload_slots
 from agent.channel import raw_digest
 from agent.control import ControlServer, application
 from agent.downloads import Downloads
@@ -41,10 +42,12 @@ class Agent:
         swarm_key = SwarmKey(settings.swarm_key_file)
         root = Path(settings.store)
         self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
-        self._origin = Origin(settings.insecure_registries, settings.ca_files)
+        self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
+        paces = (Pace.of(settings.origin_rate), download)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._swarm = Swarm(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
-        self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key)
+        self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
         self._swarm.recall = Recollection(self._manifests)
         registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)
@@ -58,7 +61,7 @@ class Agent:
         )
         self._pieces = Listener(
             settings.piece_listen,
-            PieceServer(self._store, swarm_key).handle,
+            PieceServer(self._store, swarm_key, self._upload).handle,
             name="piece server",
             connections_max=UPLOADS_MAX,
             per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
@@ -94,8 +97,8 @@ class Agent:
     def _hello(self) -> wire.Hello:
         holdings = [wire.Holding(raw_digest(digest), size) for digest, size in self._store.holdings().items()]
         where = self._settings.piece_address
-        name, zone = self._settings.node_name, self._settings.zone
-        return wire.Hello(wire.VERSION, name, zone, where.host, where.port, 0, holdings[-wire.HOLDINGS_MAX :])
+        name, zone, slots = self._settings.node_name, self._settings.zone, upload_slots(self._upload)
+        return wire.Hello(wire.VERSION, name, zone, where.host, where.port, slots, holdings[-wire.HOLDINGS_MAX :])
 
 
 def _is_loopback(host: str) -> bool:

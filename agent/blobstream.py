@@ -7,7 +7,9 @@ that is the digest's business (`agent.blob`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from agent.bandwidth import Pace, slowed
 from agent.errors import OriginError
 from agent.outward import Reply
 from agent.transfer import StalledError, TransferError
@@ -20,9 +22,10 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 class BlobStream:
     """Raises OriginError: 504 when the registry stalls, 502 when it breaks off or answers something else than it was asked."""
 
-    def __init__(self, reply: Reply, registry: str, start: int) -> None:
+    def __init__(self, reply: Reply, registry: str, start: int, paces: Iterable[Pace | None] = ()) -> None:
         """Takes the reply over, and skips to byte `start` where the registry does not know ranges."""
         self._reply = reply
+        self._read_into = slowed(reply.read_into, *paces)
         self._registry = registry
         try:
             self.size = self._size(start)
@@ -36,7 +39,7 @@ class BlobStream:
     def read_into(self, buffer: memoryview) -> int:
         """Some bytes, at least one; 0 at the end."""
         try:
-            return self._reply.read_into(buffer)
+            return self._read_into(buffer)
         except StalledError:
             raise OriginError(504, f"the registry {self._registry} stopped sending in the middle of a blob") from None
         except TransferError as error:

@@ -153,6 +153,8 @@ class Download:
                     if self._blob:
                         self._blob.confirm(piece, digest)
                 case planner.Tell(done, window):
+                    length = self._blob.layout.length if self._blob else 1
+                    window = self._all.window(window, length, len(self._fetching))
                     self._membership.tell(done, window, self._planner.readers)
                 case planner.FetchOrigin(first, end):
                     self._begin_stream(first, end)

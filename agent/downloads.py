@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from agent import planner
+from agent.bandwidth import Pace
 from agent.channel import Channel
 from agent.credentials import Credential
 from agent.download import Download, Reader
@@ -32,11 +33,12 @@ STOP_SECONDS_MAX = 5.0
 class Downloads:
     """The downloads of a node, and what they share."""
 
-    def __init__(self, store: Store, swarm: Swarm, origin: Origin, swarm_key: SwarmKey) -> None:
+    def __init__(self, store: Store, swarm: Swarm, origin: Origin, swarm_key: SwarmKey, pace: Pace | None = None) -> None:
         self.store = store
         self.swarm = swarm
         self.origin = origin
-        self.fetcher = PieceFetcher(swarm_key)
+        self.fetcher = PieceFetcher(swarm_key, pace)
+        self._pace = pace
         self.threads = ThreadPoolExecutor(FETCHERS_MAX, thread_name_prefix="fetch")
         self._lock = threading.Lock()
         self._active: dict[str, Download] = {}
@@ -63,6 +65,13 @@ class Downloads:
             with self._lock:
                 download.readers.remove(reader)
                 download.left_at = time.monotonic()
+
+    def window(self, wanted: int, length: int, fetching: int) -> int:
+        """Of `wanted` further pieces of `length` bytes, how many can come in time beside those that are being fetched."""
+        if self._pace is None:
+            return wanted
+        in_hand = self._pace.pieces_in_hand(length * max(1, len(self._active)))
+        return min(wanted, max(1, in_hand - fetching))  # not none: nothing that comes later would ask for the rest
 
     def abandon(self, download: Download, now: float) -> None:
         """End a download for which nobody has waited for a while. Whoever comes from now on begins a new one."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from agent import wire
+from agent.bandwidth import Pace, ReadInto, slowed
 from agent.blob import Blob
 from agent.errors import SourceError
 from agent.pool import ConnectionPool, Place
@@ -30,17 +31,15 @@ PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 IDLE_CONNECTIONS_MAX = 2
 """Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
 
-ReadInto = Callable[[memoryview], int]
-"""Puts some bytes into a buffer and says how many; 0 at the end."""
-
 _buffers = threading.local()
 
 
 class PieceFetcher:
     """Gets pieces from other nodes' piece servers (see agent.upload for the protocol)."""
 
-    def __init__(self, swarm_key: SwarmKey) -> None:
+    def __init__(self, swarm_key: SwarmKey, download: Pace | None = None) -> None:
         self._swarm_key = swarm_key
+        self._download = download
         self._pool = ConnectionPool(idle_max=IDLE_CONNECTIONS_MAX)
 
     def rest(self) -> None:
@@ -84,7 +83,7 @@ class PieceFetcher:
                 raise SourceError(wire.MISSING, f"{where} answered {answer.status} for piece {piece}")
             if answer.length != end - start:
                 raise SourceError(wire.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
-            return fill(blob, piece, connection.read_into)
+            return fill(blob, piece, slowed(connection.read_into, self._download))
         finally:
             self._pool.give_back(connection)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 
 from agent import metrics
+from agent.bandwidth import Pace
 from agent.blobstream import BlobStream
 from agent.credentials import Credential
 from agent.destinations import DestinationError, Destinations, LookUp
@@ -42,7 +43,15 @@ _UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "
 class Origin:
     """Asks registries. Every method raises OriginError: with the registry's own status, or 502 and 504 when it did not answer."""
 
-    def __init__(self, insecure_registries: Iterable[str], ca_files: Iterable[str], look_up: LookUp | None = None) -> None:
+    def __init__(
+        self,
+        insecure_registries: Iterable[str],
+        ca_files: Iterable[str],
+        look_up: LookUp | None = None,
+        paces: Iterable[Pace | None] = (),
+    ) -> None:
+        """`paces` limit the bytes of blobs."""
+        self._paces = tuple(paces)
         tls = ssl.create_default_context()
         for path in ca_files:
             try:
@@ -104,7 +113,8 @@ class Origin:
     def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
         """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
-        return BlobStream(self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {}), registry, start)
+        reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {})
+        return BlobStream(reply, registry, start, self._paces)
 
     def _ask(self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None) -> Reply:
         """The answer when it is a success; what is none, and no answer, becomes an OriginError."""

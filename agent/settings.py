@@ -43,6 +43,18 @@ def size(value: str) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
+def rate(least: str) -> Callable[[str], int]:
+    """Bytes a second, no less than `least`: `100Mi`; nothing, or 0, for no limit."""
+
+    def parse_rate(value: str) -> int:
+        parsed = size(value) if value else 0
+        if 0 < parsed < size(least):
+            raise ValueError(f"{value!r} is less than {least}, below which pieces do not arrive in time; 0 is no limit")
+        return parsed
+
+    return parse_rate
+
+
 def duration(value: str) -> float:
     """Seconds: `30s`, `5m`, `24h`, `250ms`."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)", value)
@@ -176,4 +188,7 @@ class AgentSettings:
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
+    upload_rate: int = setting(rate("1Mi"), "bytes a second that other nodes may take from this one; 0 for no limit", "0")
+    download_rate: int = setting(rate("4Mi"), "bytes a second of blobs that this node may take from nodes and registries", "0")
+    origin_rate: int = setting(rate("1Mi"), "bytes a second of blobs that this node may take from registries", "0")
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")

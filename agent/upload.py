@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from agent import metrics, tickets
+from agent.bandwidth import Pace, turns
 from agent.blob import Blob
 from agent.errors import RequestError
 from agent.exchange import Exchange
@@ -29,8 +30,9 @@ SwarmKey = Callable[[], bytes | None]
 
 
 class PieceServer:
-    def __init__(self, store: Store, swarm_key: SwarmKey) -> None:
+    def __init__(self, store: Store, swarm_key: SwarmKey, upload: Pace | None = None) -> None:
         self._store = store
+        self._upload = upload
         self._swarm_key = swarm_key
 
     def handle(self, exchange: Exchange) -> None:
@@ -50,7 +52,8 @@ class PieceServer:
             raise RequestError(404, "UNKNOWN", f"piece {number} of {digest} is not here yet")
         start, end = blob.layout.span(number)
         exchange.start(200, {"Content-Type": "application/octet-stream", "Content-Length": str(end - start)})
-        exchange.send_file(blob.fd, start, end)
+        for turn in turns(self._upload, start, end):
+            exchange.send_file(blob.fd, *turn)
         exchange.finish()
         metrics.UPLOADED_BYTES.inc(end - start)
 

@@ -5,7 +5,7 @@ Values only. `supernode.scheduler` passes all of them on, so that its users need
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -56,6 +56,11 @@ class Limits:
     zones_max: int = 64
     """Zones told apart; nodes of any further zone count as being in none."""
     pieces_max: int = 1 << 16
+
+    def for_seed(self, upload_slots: int) -> Limits:
+        """The same for a supernode that sends at most so many pieces at once; 0 for no opinion."""
+        most = min(upload_slots or self.seed_slots_max, self.seed_slots_max)
+        return replace(self, seed_slots_min=min(self.seed_slots_min, most), seed_slots_max=most)
 
 
 class Joined(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from agent.bandwidth import Pace, upload_slots
 from agent.control import ControlServer, application
 from agent.errors import DarnerError
 from agent.fetch import PieceFetcher
@@ -39,12 +40,14 @@ class Supernode:
         swarm_key = SwarmKey(settings.swarm_key_file)
         root = Path(settings.store)
         self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
-        self._origin = Origin(settings.insecure_registries, settings.ca_files)
+        self._upload = Pace.of(settings.upload_rate)
+        paces = (Pace.of(settings.origin_rate),)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._fetcher = PieceFetcher(swarm_key)
         self._pieces = Listener(
             settings.piece_listen,
-            PieceServer(self._store, swarm_key).handle,
+            PieceServer(self._store, swarm_key, self._upload).handle,
             name="piece server",
             connections_max=CONNECTIONS_MAX,
             per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
@@ -101,7 +104,7 @@ class Supernode:
             quarantine_seconds=settings.quarantine_time,
             lease_seconds=settings.peer_lease,
         )
-        limits = Limits(upload_slots_max=settings.upload_slots)
+        limits = Limits(upload_slots_max=settings.upload_slots).for_seed(upload_slots(self._upload))
         self._tracker = Tracker(
             settings.node_name, settings.piece_address, self._seeder, self._manifests, health, limits, random.Random()
         )

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from agent import downloads as module
+from agent.bandwidth import Pace
 from agent.blob import Blob
 from agent.credentials import Credential
 from agent.download import Reader
+from agent.downloads import Downloads
 from agent.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
+from agent.swarmkey import SwarmKey
 from hack.origin import Access, Fault
 from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
 
@@ -224,3 +227,15 @@ def test_a_size_that_is_not_known_in_time_is_said_so_with_the_registrys_name(nod
         with pytest.raises(OriginError, match=f"the registry {lab.origin.address} included") as failed:
             reader.download.blob(0.1)
         assert failed.value.status == 504
+
+
+def test_without_a_limit_on_downloads_as_much_is_asked_for_as_is_wanted(node: Node) -> None:
+    assert node.downloads.window(16, 16 << 20, 16) == 16
+
+
+def test_with_a_limit_no_more_pieces_are_asked_for_than_come_in_time(node: Node) -> None:
+    limited = Downloads(node.store, node.swarm, node.client, SwarmKey(""), Pace(4 << 20))
+    assert [limited.window(4, 16 << 20, fetching) for fetching in (0, 1, 2)] == [2, 1, 1]
+    assert limited.window(16, 256 << 10, 0) == 16
+    assert limited.window(0, 256 << 10, 0) == 0
+    limited.stop()

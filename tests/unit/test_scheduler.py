@@ -553,6 +553,14 @@ def test_a_blob_without_pieces_has_nothing_to_grant() -> None:
     assert swarm.view.takers == 0
 
 
+@pytest.mark.parametrize(("offers", "least", "most"), [(0, 4, 8), (1, 1, 1), (5, 4, 5), (99, 4, 8)])
+def test_a_supernode_with_a_limited_uplink_sends_no_more_pieces_at_once_than_it_offers(
+    offers: int, least: int, most: int
+) -> None:
+    limits = Limits(upload_slots_max=5).for_seed(offers)
+    assert (limits.seed_slots_min, limits.seed_slots_max, limits.upload_slots_max) == (least, most, 5)
+
+
 def test_the_supernode_s_own_zone_and_slots_can_be_told() -> None:
     swarm = Swarm(A, pieces=64)
     swarm.tell(Joined(SEED, "x", 16))

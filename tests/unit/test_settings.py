@@ -20,6 +20,7 @@ from agent.settings import (
     listed,
     load,
     one_of,
+    rate,
     reachable,
     setting,
     size,
@@ -255,6 +256,7 @@ def test_a_list_is_separated_by_commas_and_empty_items_are_dropped() -> None:
         (between(duration, "1s", "5m"), ["0s", "999ms", "301s", "1h", "x"]),
         (between(whole, "1", "10"), ["0", "11", ""]),
         (listed(size), ["1,x", "1;2"]),
+        (rate("1Mi"), ["1", "1023Ki", "1048575", "x", "1.5Mi", "10Mbit"]),
     ],
 )
 def test_what_is_none_is_refused_with_a_word_on_what_to_write(parse: Callable[[str], object], values: list[str]) -> None:
@@ -262,6 +264,10 @@ def test_what_is_none_is_refused_with_a_word_on_what_to_write(parse: Callable[[s
         with pytest.raises(ValueError, match=r"is (not|no|outside) ") as refused:
             parse(value)
         assert str(refused.value).isprintable()
+
+
+def test_a_rate_is_a_size_each_second_or_no_limit() -> None:
+    assert [rate("4Mi")(value) for value in ("", "0", "4Mi", "1Gi")] == [0, 0, 4 << 20, 1 << 30]
 
 
 def test_a_value_within_limits_is_taken_with_the_limits_themselves() -> None:

@@ -112,6 +112,10 @@ resources:
   value: {{ $store.free | quote }}
 - name: DARNER_STORE_AGE
   value: {{ $store.age | quote }}
+- name: DARNER_UPLOAD_RATE
+  value: {{ (index .root.Values .component).bandwidth.upload | quote }}
+- name: DARNER_ORIGIN_RATE
+  value: {{ (index .root.Values .component).bandwidth.origin | quote }}
 - name: DARNER_TAG_INTERVAL
   value: {{ .root.Values.tags.interval | quote }}
 - name: DARNER_STALE_IF_ERROR
