@@ -1,9 +1,11 @@
 # Few targets, each a short script in hack/. `make demo` and `make test` need nothing but Python 3.11 to begin with.
-.PHONY: help venv demo test check e2e cluster-up cluster-down
+.PHONY: help venv demo test check bench simulate e2e cluster-up cluster-down
 
 help:
 	@echo 'make demo    pull an image through a small swarm on this machine, and see where each byte came from'
 	@echo 'make test    install what the tests need (Debian packages too, when root) and run all of them'
+	@echo 'make bench   measure Darner against the limits of the network and against others; takes root and about 20 minutes'
+	@echo 'make simulate    rollouts to thousands of nodes, in virtual time'
 	@echo 'make e2e     the same in a real Kubernetes cluster on this machine; takes root and, the first time, ten minutes more'
 	@echo 'make cluster-up, make cluster-down    that cluster, to try things in; NODES=3, and docs/cluster.md'
 	@echo 'make check   style, types, import contracts and the chart: everything that runs no test'
@@ -20,6 +22,13 @@ demo: venv
 test: venv
 	@hack/setup.sh
 	@.venv/bin/python -m pytest $(TESTS)
+
+# make bench OPTIONS='--only rollout-8 --rounds 1' measures some of it; OPTIONS=--help tells what there is.
+bench: venv
+	@hack/bench.sh $(OPTIONS)
+
+simulate: venv
+	@.venv/bin/python -m hack.simulate $(OPTIONS)
 
 # make e2e K8S=v1.34.4 runs them on another version of Kubernetes.
 e2e: venv

@@ -21,3 +21,4 @@ compile() {
 compile "$@" --output-file requirements.txt
 # The product's pins bind the development list: tests run against exactly what is shipped.
 compile "$@" --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+compile "$@" --extra bench --constraint requirements.txt --output-file requirements-bench.txt

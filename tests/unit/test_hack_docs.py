@@ -10,6 +10,7 @@ import pytest
 TREE = Path(__file__).parents[2]
 PAGES = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
 PACKAGES = ("agent", "supernode", "webhook")
+LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TREE)))
@@ -41,9 +42,9 @@ def test_the_changelog_tells_what_is_not_released_yet() -> None:
 
 
 def test_the_lists_of_requirements_agree_and_name_no_index_and_no_place_of_a_machine() -> None:
-    lists = {name: (TREE / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")}
+    lists = {name: (TREE / name).read_text() for name in LISTS}
     pins = {name: set(re.findall(r"^([\w.-]+==\S+)", text, re.MULTILINE)) for name, text in lists.items()}
-    assert pins["requirements.txt"] <= pins["requirements-dev.txt"]
+    assert all(pins["requirements.txt"] <= pins[name] for name in LISTS)
     assert any(pin.startswith("setuptools==") for pin in pins["requirements-dev.txt"])
     for text in lists.values():
         assert not re.search(r"--(extra-)?index-url|--find-links|--trusted-host|://|^[^#\n]*\s/", text, re.MULTILINE)

@@ -1,0 +1,27 @@
+"""Beside Darner: the same clients pull from the registry itself, as nodes do that have no image distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hack.bench.client import Client
+from hack.bench.rollout import pull_all, seconds_of
+from hack.bench.site import Site, bound_seconds
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What another system made of the same rollout."""
+
+    ratio: float
+    """Slowest node / bound."""
+    origin_images: float
+    """What left the origin, or whoever stands in its place."""
+
+
+def pull_directly(site: Site) -> Beside:
+    image, tag = site.new_image()
+    clients = [Client(agent.host, site.origins_door(tag)) for agent in site.agents]
+    pull_all(clients)
+    bound = bound_seconds(image.size, site.plan.nodes, site.plan.rate, site.plan.rate)
+    return Beside(max(map(seconds_of, clients)) / bound, site.origin_sent(image) / image.size)

@@ -1,0 +1,113 @@
+"""What is measured, what it must be, and what it is aimed at: the whole of it as one table, in data.
+
+A figure is a ratio or has a unit; less is better. `others` are figures of other systems that were measured before, in such a lab;
+what is measured beside Darner in the same run is in the `Measured`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    """For `--only`, and in the JSON."""
+    what: str
+    must: float | None = None
+    """None: it is shown, and nothing depends on it."""
+    aim: float | None = None
+    unit: str = ""
+    others: str = ""
+
+
+_ROLLOUT = "makespan / bound, "
+FIGURES = (
+    Figure(
+        "rollout-8-1x",
+        _ROLLOUT + "8 nodes, supernode 1x",
+        1.30,
+        1.15,
+        others="direct 8.4, Spegel 8.4, Kraken 4.5 to 6.4, Dragonfly 2 3.9, libtorrent 2.5",
+    ),
+    Figure(
+        "rollout-16-1x",
+        _ROLLOUT + "16 nodes, supernode 1x",
+        1.30,
+        1.15,
+        others="direct 16.8, Spegel 16.9, Kraken 6.3 to 8.1, Dragonfly 2 6.5, libtorrent 3.1",
+    ),
+    Figure("rollout-8-1x-4layers", _ROLLOUT + "8 nodes, supernode 1x, 4 layers", 1.30, 1.15),
+    Figure("rollout-16-1x-4layers", _ROLLOUT + "16 nodes, supernode 1x, 4 layers", 1.30, 1.15),
+    Figure(
+        "rollout-8-10x",
+        _ROLLOUT + "8 nodes, supernode 10x",
+        1.15,
+        1.10,
+        others="Dragonfly 2 2.8, Kraken 2.5 (1.46 with the image already in it)",
+    ),
+    Figure(
+        "rollout-16-10x",
+        _ROLLOUT + "16 nodes, supernode 10x",
+        1.15,
+        1.10,
+        others="Dragonfly 2 2.8, Kraken 2.5 (1.46 with the image already in it)",
+    ),
+    Figure("rollout-8-10x-4layers", _ROLLOUT + "8 nodes, supernode 10x, 4 layers", 1.15, 1.10),
+    Figure("rollout-16-10x-4layers", _ROLLOUT + "16 nodes, supernode 10x, 4 layers", 1.15, 1.10),
+    Figure("origin-egress", "origin egress / image", 1.02, 1.00, others="direct N, libtorrent 2.2"),
+    Figure("supernode-egress", "supernode egress / image, headers included"),
+    Figure(
+        "first-byte-1",
+        "time to first byte of a layer, cold, 1 node",
+        2.0,
+        1.0,
+        "piece times",
+        "Kraken: the whole blob; Dragonfly 2: 2.5 to 5 s",
+    ),
+    Figure("first-byte-8", "time to first byte of a layer, cold, slowest of 8 nodes", 2.0, 1.0, "piece times"),
+)
+BY_NAME = {figure.name: figure for figure in FIGURES}
+
+
+class Verdict(Enum):
+    AIM = "reaches its aim"
+    MUST = "reaches its must"
+    SHORT = "falls short"
+    SHOWN = "shown"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure in this run: Darner's value in each round, and the values of what was measured beside it."""
+
+    figure: Figure
+    values: Sequence[float]
+    beside: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By system."""
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.figure.must is None:
+            return Verdict.SHOWN
+        if self.value > self.figure.must:
+            return Verdict.SHORT
+        return Verdict.AIM if self.figure.aim is not None and self.value <= self.figure.aim else Verdict.MUST
+
+
+def worst_of_each(measured: Iterable[Measured]) -> list[Measured]:
+    """One for each figure, in the order of FIGURES: of a figure that several scenarios give, the worst has to do."""
+    worst: dict[str, Measured] = {}
+    for one in measured:
+        known = worst.get(one.figure.name)
+        if known is None or one.value > known.value:
+            worst[one.figure.name] = one
+    return [worst[figure.name] for figure in FIGURES if figure.name in worst]

@@ -1,0 +1,57 @@
+"""What this machine is, and how busy it was: a figure that the machine limits must be told apart from one that Darner does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Processors:
+    """Seconds of all cores since they were started (proc(5), /proc/stat): without work, and in all."""
+
+    idle: float
+    total: float
+
+    @classmethod
+    def now(cls) -> Processors:
+        """Time that waited for the disk had no work; time that another machine of the host took is not ours (`steal`)."""
+        user, nice, system, idle, waited, interrupts, soft, steal = map(
+            int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        )
+        return cls((idle + waited) / _TICKS, (user + nice + system + idle + waited + interrupts + soft + steal) / _TICKS)
+
+    def idle_share_since(self, before: Processors) -> float:
+        """0 to 1. Of a stretch too short to tell: 1."""
+        passed = self.total - before.total
+        return (self.idle - before.idle) / passed if passed > 0 else 1.0
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """What these processes have taken so far, in user space and in the kernel; one that is gone counts nothing."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])  # utime and stime, fields 14 and 15 of proc(5)
+    return total / _TICKS
+
+
+def described() -> str:
+    """One line: processor, cores, memory, kernel."""
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    gibibytes = int(memory[1]) / (1 << 20) if memory else 0
+    kernel = re.match(r"\d+\.\d+", platform.release())
+    return (
+        f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), {gibibytes:.0f} GiB, "
+        f"{platform.system()} {kernel[0] if kernel else ''}, Python {platform.python_version()}"
+    )

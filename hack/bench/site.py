@@ -1,0 +1,116 @@
+"""A place to roll images out in: an origin, a supernode and nodes with their agents, each on a host with a link of its own.
+
+It is made once for a scenario and used for all of its rounds and for whatever is measured beside Darner; every round brings an
+image that nobody has seen. Files lie in memory: the nodes of a lab share one disk, those of a cluster do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.bench.client import Door
+from hack.bench.image import push, random_image
+from hack.lab import Host, Lab
+from hack.lab.darner import REGISTRY_PORT, Agent, Supernode
+from hack.lab.process import wait_until
+from hack.lab.registry import Registry
+from hack.origin.image import Image
+
+MBIT = 125_000
+REPOSITORY = "bench/image"
+_MEMORY = Path("/dev/shm")
+_STARTED_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a site is like."""
+
+    nodes: int
+    layers: int = 1
+    supernode_times: int = 1
+    """The supernode's rate, in nodes' rates."""
+    mbit: int = 100
+    """Rate of the link of a node and of the origin, each way."""
+    image_bytes: int = 64 << 20
+    """Of all layers together."""
+    zones: int = 1
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second."""
+        return self.mbit * MBIT
+
+    def zone(self, number: int) -> str:
+        """Of the node of that number; empty where there is only one."""
+        return f"zone-{number % self.zones}" if self.zones > 1 else ""
+
+
+class Site:
+    def __init__(self, lab: Lab, plan: Plan, starters: Executor) -> None:
+        """The threads of `starters` must outlive the lab: a program of a lab dies with the thread that started it."""
+        self.plan, self.lab = plan, lab
+        self.registry = Registry(lab.host("origin"))
+        self.supernode = Supernode(lab.host("supernode"), [self.registry.name])
+        hosts = [lab.host(f"node{number}") for number in range(plan.nodes)]
+        self.agents = list(starters.map(self._agent, hosts, range(plan.nodes)))
+        self.registry.host.shape(plan.rate)
+        self.supernode.host.shape(plan.rate * plan.supernode_times)
+        for host in hosts:
+            host.shape(plan.rate)
+        self.wait_until_connected()
+        self._images = 0
+
+    def _agent(self, host: Host, number: int) -> Agent:
+        zone = self.plan.zone(number)
+        return Agent(host, [self.supernode], [self.registry.name], ["--zone", zone] if zone else [])
+
+    def wait_until_connected(self) -> None:
+        wait_until(lambda: self.supernode.connected_nodes() == self.plan.nodes)
+
+    def new_image(self) -> tuple[Image, str]:
+        """An image at the origin that nobody has asked for yet, and its tag."""
+        self._images += 1
+        image, tag = random_image(self.plan.image_bytes, self.plan.layers), str(self._images)
+        push(self.registry, REPOSITORY, tag, image)
+        return image, tag
+
+    def agents_door(self, tag: str) -> Door:
+        """Of any node's own agent."""
+        origin = self.registry.name.replace(":", "_")
+        return Door("127.0.0.1", REGISTRY_PORT, f"/v2/{origin}/{REPOSITORY}", tag)
+
+    def origins_door(self, tag: str) -> Door:
+        return Door(self.registry.host.address, self.registry.port, f"/v2/{REPOSITORY}", tag)
+
+    def origin_sent(self, image: Image) -> int:
+        """Bytes of the image's blobs that left the origin, as its own log has it."""
+        sent = self.registry.blob_bytes_sent(REPOSITORY)
+        return sum(sent.get(digest, 0) for digest in image.blobs)
+
+
+@contextlib.contextmanager
+def site(plan: Plan) -> Iterator[Site]:
+    before = tempfile.tempdir
+    if _MEMORY.is_dir():
+        tempfile.tempdir = str(_MEMORY)  # where a lab puts its files
+    try:
+        with ThreadPoolExecutor(_STARTED_AT_ONCE) as starters, Lab() as lab:
+            yield Site(lab, plan, starters)
+    finally:
+        tempfile.tempdir = before
+
+
+Tell = Callable[[str], None]
+"""Called with a line for whoever watches."""
+
+
+def bound_seconds(size: int, nodes: int, origin_rate: float, node_rate: float) -> float:
+    """No way of handing `size` bytes to all nodes ends before: the origin sends each byte once, each node receives all of them,
+    and all copies together leave through the uplinks of the origin and the nodes. Rates in bytes a second."""
+    return max(size / origin_rate, size / node_rate, nodes * size / (origin_rate + nodes * node_rate))
