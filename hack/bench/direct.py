@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hack.bench.client import Client
+from hack.bench.puller import Puller
 from hack.bench.rollout import pull_all, seconds_of
 from hack.bench.site import Site, bound_seconds
 
@@ -21,7 +21,7 @@ class Beside:
 
 def pull_directly(site: Site) -> Beside:
     image, tag = site.new_image()
-    clients = [Client(agent.host, site.origins_door(tag)) for agent in site.agents]
-    pull_all(clients)
+    pullers = [Puller(agent.host, site.origins_door(tag)) for agent in site.agents]
+    pull_all(pullers)
     bound = bound_seconds(image.size, site.plan.nodes, site.plan.rate, site.plan.rate)
-    return Beside(max(map(seconds_of, clients)) / bound, site.origin_sent(image) / image.size)
+    return Beside(max(map(seconds_of, pullers)) / bound, site.origin_sent(image) / image.size)

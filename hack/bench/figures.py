@@ -69,6 +69,21 @@ FIGURES = (
         "Kraken: the whole blob; Dragonfly 2: 2.5 to 5 s",
     ),
     Figure("first-byte-8", "time to first byte of a layer, cold, slowest of 8 nodes", 2.0, 1.0, "piece times"),
+    Figure(
+        "killed",
+        "a peer is killed in mid-rollout, 8 nodes: slowest other node / bound",
+        1.8,
+        1.3,
+        others="Dragonfly 2 2.1 to 3.6, Kraken 4.2 to 5.5, Spegel 4 to 7",
+    ),
+    Figure(
+        "silent",
+        "a peer's link goes silent in mid-rollout, 8 nodes: slowest other node / bound",
+        1.8,
+        1.3,
+        others="Dragonfly 2 1.1 to 3.8, Kraken 4.5 to 5.6, Spegel 36 and unfinished",
+    ),
+    Figure("zones", "cross-zone copies of the image, two zones of 4 nodes", 2.0, 1.0, others="zone-blind about N/2"),
 )
 BY_NAME = {figure.name: figure for figure in FIGURES}
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from agent.pieces import piece_length
-from hack.bench.client import Client, PullError
 from hack.bench.machine import Processors, cpu_seconds
+from hack.bench.puller import Puller, PullError
 from hack.bench.site import Site, bound_seconds
 from hack.lab.darner import Agent
 
@@ -84,20 +84,20 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
     """Raises PullError when a node that was left in peace does not get the whole image, or gets other bytes."""
     image, tag = site.new_image()
     site.wait_until_connected()
-    clients = [Client(agent.host, site.agents_door(tag)) for agent in site.agents]
+    pullers = [Puller(agent.host, site.agents_door(tag)) for agent in site.agents]
     received, cpu = _received(site), _cpu(site)
     supernode_bytes = site.supernode.host.sent_bytes()
     processors = Processors.now()
-    pull_all(clients, disturbance)
+    pull_all(pullers, disturbance)
     idle_share = Processors.now().idle_share_since(processors)
     supernode_bytes = site.supernode.host.sent_bytes() - supernode_bytes
-    in_peace = [client for client in clients if not (disturbance and client.host is disturbance.victim.host)]
+    in_peace = [puller for puller in pullers if not (disturbance and puller.host is disturbance.victim.host)]
     cpu_after, received_after = _cpu(site), _received(site)
     outcome = Outcome(
         image_bytes=image.size,
         bound_seconds=bound_seconds(image.size, site.plan.nodes, site.plan.rate, site.plan.rate),
-        seconds=[seconds_of(client) for client in in_peace],
-        first_byte_seconds=[max(client.first_byte_seconds.values()) for client in in_peace],
+        seconds=[seconds_of(puller) for puller in in_peace],
+        first_byte_seconds=[max(puller.first_byte_seconds.values()) for puller in in_peace],
         piece_seconds=piece_length(site.plan.image_bytes // site.plan.layers) / site.plan.rate,
         origin_bytes=site.origin_sent(image),
         supernode_bytes=supernode_bytes,
@@ -107,34 +107,34 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
         received={source: (received_after[source] - received[source]) / image.size for source in SOURCES},
     )
     if checked:
-        again = [Client(client.host, client.door, checked=True) for client in in_peace]
+        again = [Puller(puller.host, puller.door, checked=True) for puller in in_peace]
         pull_all(again)
-        for client in again:
-            seconds_of(client)
+        for puller in again:
+            seconds_of(puller)
     return outcome
 
 
-def pull_all(clients: Sequence[Client], disturbance: Disturbance | None = None) -> None:
+def pull_all(pullers: Sequence[Puller], disturbance: Disturbance | None = None) -> None:
     """Let all begin at once, and wait until each has an end, good or bad; the victim of a disturbance is not waited for."""
     began = time.monotonic()
-    for client in clients:
-        client.start(began)
+    for puller in pullers:
+        puller.start(began)
     if disturbance:
         time.sleep(max(0.0, began + disturbance.after_seconds - time.monotonic()))
         disturbance.happens()
-    for client in clients:
-        if not (disturbance and client.host is disturbance.victim.host):
-            client.join()
-    for client in clients:
-        client.abort()
-        client.join()
+    for puller in pullers:
+        if not (disturbance and puller.host is disturbance.victim.host):
+            puller.join()
+    for puller in pullers:
+        puller.abort()
+        puller.join()
 
 
-def seconds_of(client: Client) -> float:
+def seconds_of(puller: Puller) -> float:
     """How long its pull took. Raises PullError with the reason when it has not ended well."""
-    if client.seconds is None:
-        raise PullError(f"{client.host.name}: {client.error}") from client.error
-    return client.seconds
+    if puller.seconds is None:
+        raise PullError(f"{puller.host.name}: {puller.error}") from puller.error
+    return puller.seconds
 
 
 def _cpu(site: Site) -> tuple[float, float]:

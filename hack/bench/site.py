@@ -13,8 +13,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.bench.client import Door
 from hack.bench.image import push, random_image
+from hack.bench.puller import Door
 from hack.lab import Host, Lab
 from hack.lab.darner import REGISTRY_PORT, Agent, Supernode
 from hack.lab.process import wait_until

@@ -7,13 +7,17 @@ again. One that cannot be measured raises; nothing is left out silently.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 
 from hack.bench.direct import Beside, pull_directly
+from hack.bench.faults import killed, roll_out_losing_one, silent
 from hack.bench.figures import BY_NAME, Measured
 from hack.bench.rollout import Outcome, roll_out
 from hack.bench.site import Plan, site
+from hack.bench.zones import ZoneCounters
+from hack.lab.darner import Agent
 
 try:
     from hack.bench import torrent
@@ -46,7 +50,7 @@ def _rollout(name: str, plan: Plan, first_byte: str, beside: bool, options: Opti
         for number in range(options.rounds):
             outcome = roll_out(place)
             outcomes.append(outcome)
-            tell(f"{name}, round {number + 1}: {outcome.described() if options.details else f'{outcome.ratio:.3f}'}")
+            _tell_of(outcome, name, number, options, tell)
             if beside and options.beside:
                 direct.append(pull_directly(place))
                 tell(f"{name}, round {number + 1}: direct pulls {direct[-1].ratio:.3f}")
@@ -55,8 +59,6 @@ def _rollout(name: str, plan: Plan, first_byte: str, beside: bool, options: Opti
                     continue
                 swarms.append(torrent.swarm(place))
                 tell(f"{name}, round {number + 1}: libtorrent {swarms[-1].ratio:.3f}")
-    idle = min(outcome.idle_share for outcome in outcomes)
-    note = f"cores idle {idle:.0%}" + ("" if idle > IDLE_SHARE_MIN else ": limited by this machine")
     ratios = {"direct": [one.ratio for one in direct], "libtorrent": [one.ratio for one in swarms]} if direct else {}
     egress = (
         {"direct": [one.origin_images for one in direct], "libtorrent": [one.origin_images for one in swarms]} if direct else {}
@@ -66,10 +68,43 @@ def _rollout(name: str, plan: Plan, first_byte: str, beside: bool, options: Opti
         Measured(BY_NAME["supernode-egress"], [outcome.supernode_images for outcome in outcomes], {}, name),
     ]
     if name in BY_NAME:
-        measured.append(Measured(BY_NAME[name], [outcome.ratio for outcome in outcomes], ratios, note))
+        measured.append(Measured(BY_NAME[name], [outcome.ratio for outcome in outcomes], ratios, _idle(outcomes)))
     if first_byte:
         measured.append(Measured(BY_NAME[first_byte], [outcome.first_byte_pieces for outcome in outcomes]))
     return measured
+
+
+def _fault(name: str, plan: Plan, lose: Callable[[Agent], None], options: Options, tell: Tell) -> list[Measured]:
+    outcomes = []
+    for number in range(options.rounds):
+        outcome = roll_out_losing_one(plan, lose)
+        outcomes.append(outcome)
+        _tell_of(outcome, name, number, options, tell)
+    return [Measured(BY_NAME[name], [outcome.ratio for outcome in outcomes], note=_idle(outcomes))]
+
+
+def _zones(name: str, plan: Plan, options: Options, tell: Tell) -> list[Measured]:
+    outcomes, crossed = [], []
+    with site(plan) as place:
+        counters = ZoneCounters(place)
+        for number in range(options.rounds):
+            before = counters.crossed_bytes()
+            outcome = roll_out(place, checked=False)
+            crossed.append((counters.crossed_bytes() - before) / outcome.image_bytes)
+            outcomes.append(outcome)
+            _tell_of(outcome, name, number, options, tell)
+            tell(f"{name}, round {number + 1}: {crossed[-1]:.3f} images crossed")
+    makespan = median(outcome.ratio for outcome in outcomes)
+    return [Measured(BY_NAME[name], crossed, note=f"makespan / bound {makespan:.3f}; {_idle(outcomes)}")]
+
+
+def _tell_of(outcome: Outcome, name: str, number: int, options: Options, tell: Tell) -> None:
+    tell(f"{name}, round {number + 1}: {outcome.described() if options.details else f'{outcome.ratio:.3f}'}")
+
+
+def _idle(outcomes: Sequence[Outcome]) -> str:
+    idle = min(outcome.idle_share for outcome in outcomes)
+    return f"cores idle {idle:.0%}" + ("" if idle > IDLE_SHARE_MIN else ": limited by this machine")
 
 
 IDLE_SHARE_MIN = 0.05
@@ -88,6 +123,10 @@ def scenarios(options: Options) -> dict[str, Scenario]:
                 found[name] = partial(_rollout, name, plan, f"first-byte-{nodes}" if beside and nodes == 8 else "", beside)
     alone = Plan(1, 1, 1, options.mbit, options.image_bytes)
     found["first-byte-1"] = partial(_rollout, "first-byte-1", alone, "first-byte-1", False)
+    eight = Plan(8, 1, 1, options.mbit, options.image_bytes)
+    found["killed"] = partial(_fault, "killed", eight, killed)
+    found["silent"] = partial(_fault, "silent", eight, silent)
+    found["zones"] = partial(_zones, "zones", replace(eight, zones=2))
     return found
 
 

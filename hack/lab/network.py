@@ -103,6 +103,13 @@ class Host:
         self.lab.ip("tc", "-n", self.namespace, "qdisc", "replace", "dev", "eth0", "root", "tbf", *bucket)
         self.lab.ip("tc", "-n", self.lab.switch, "qdisc", "replace", "dev", self._link, "root", "tbf", *bucket)
 
+    def cut(self) -> None:
+        """Its link goes silent: what it sends is lost, what others send it is lost, and neither side is told."""
+        self.lab.ip("ip", "-n", self.lab.switch, "link", "set", self._link, "nomaster")
+
+    def mend(self) -> None:
+        self.lab.ip("ip", "-n", self.lab.switch, "link", "set", self._link, "master", "bridge")
+
     def sent_bytes(self) -> int:
         """Bytes that left through the host's link, headers included."""
         with self.inside():

@@ -49,7 +49,7 @@ class Door:
 
 
 @dataclass
-class Client:
+class Puller:
     """One pull on one host, in a thread of its own from `start` on."""
 
     host: Host
