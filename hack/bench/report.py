@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 from hack.bench.figures import Measured, Verdict
 
 COLUMNS = ("figure", "Darner", "rounds", "beside it, same run", "must", "aim", "", "measured for others in such a lab", "note")
+_PAGE = Path(__file__).with_name("page.md")
 _STYLES = {Verdict.SHORT: "red", Verdict.AIM: "green", Verdict.MUST: "yellow", Verdict.SHOWN: ""}
 
 
@@ -87,15 +89,5 @@ def as_markdown(report: Report) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, *map(cells, report.measured))]
     lines.insert(1, "|---" * len(COLUMNS) + "|")
     table = "\n".join(lines)
-    return PAGE.format(machine=report.machine, date=report.date, command=report.command, table=table)
-
-
-PAGE = """\
-# Benchmarks
-
-Written by `make bench`; do not edit. Measured on {machine}, on {date}, with
-
-    {command}
-
-{table}
-"""
+    page = _PAGE.read_text()
+    return page.format(machine=report.machine, date=report.date, command=report.command, table=table)
