@@ -16,7 +16,8 @@ from rich.console import Console
 from hack.bench.figures import Measured, worst_of_each
 from hack.bench.machine import described
 from hack.bench.report import Report, as_json, as_markdown, show
-from hack.bench.suite import Options, chosen, scenarios
+from hack.bench.scenario import Options
+from hack.bench.suite import chosen, scenarios
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/benchmarks.md"
 WIDTH_MIN = 200

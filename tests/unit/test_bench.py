@@ -10,8 +10,9 @@ import pytest
 from hack.bench.figures import BY_NAME, FIGURES, Figure, Measured, Verdict, worst_of_each
 from hack.bench.machine import Processors
 from hack.bench.report import COLUMNS, Report, as_json, as_markdown, number
+from hack.bench.scenario import Options
 from hack.bench.site import Plan, bound_seconds
-from hack.bench.suite import Options, chosen, scenarios
+from hack.bench.suite import chosen, scenarios
 
 EGRESS = BY_NAME["origin-egress"]
 TIMES = Figure("times", "slowest / bound", must=1.3, aim=1.15)
