@@ -124,8 +124,9 @@ class Download:
             happened = planner.Tick()
         now = time.monotonic()
         if self._blob:
-            at = sorted({self._blob.layout.piece_at(reader.offset) for reader in tuple(self.readers)})
-            self._do(self._planner.handle(planner.ReadersMoved(tuple(at)), now))
+            at = tuple(sorted({self._blob.layout.piece_at(reader.offset) for reader in tuple(self.readers)}))
+            if at != self._planner.readers:
+                self._do(self._planner.handle(planner.ReadersMoved(at), now))
         event = self._understood(happened) if isinstance(happened, wire.Message) else happened
         self._do(self._planner.handle(event, now))
         self._all.abandon(self, now)

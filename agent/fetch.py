@@ -28,6 +28,9 @@ PIECE_SECONDS_MAX = 10.0
 PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 """A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""
 
+RECEIVE_WINDOW_BYTES = 64 << 10
+"""What may be under way on one connection. Pieces come over several at once, and what exceeds the link's capacity waits in its
+queue, where reports and grants wait as well (docs/decisions/0008)."""
 IDLE_CONNECTIONS_MAX = 2
 """Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
 
@@ -40,7 +43,7 @@ class PieceFetcher:
     def __init__(self, swarm_key: SwarmKey, download: Pace | None = None) -> None:
         self._swarm_key = swarm_key
         self._download = download
-        self._pool = ConnectionPool(idle_max=IDLE_CONNECTIONS_MAX)
+        self._pool = ConnectionPool(idle_max=IDLE_CONNECTIONS_MAX, window_bytes=RECEIVE_WINDOW_BYTES)
 
     def rest(self) -> None:
         """Nothing will be fetched for a while: keep no connection open."""

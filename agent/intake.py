@@ -13,13 +13,13 @@ from agent.events import Command, Confirm, Fetch, FetchOrigin, GrantedPiece, Out
 from agent.pieces import Layout, lowest
 from agent.wire import DELIVERED, STALLED
 
-WINDOW = 4
-"""Pieces in flight where a piece takes much longer than a round trip of the channel (see docs/scheduling.md)."""
-WINDOW_FAST = 16
-"""Pieces in flight where it does not, so that the channel's round trip is hidden. What is granted beyond that is not taken."""
+WINDOW = 16
+"""Pieces in flight at most. How many there really are is the supernode's affair (see docs/scheduling.md); more are not taken."""
 FAST_PIECE_SECONDS = 0.05
+"""Pieces that take less are reported several at once."""
 REPORT_EVERY = 4
-REPORT_SECONDS_MAX = 0.05
+REPORT_SECONDS_MAX = 0.005
+"""A slot stands empty for as long as an outcome is not reported."""
 FETCH_SECONDS_MAX = 30.0
 """A fetch that takes longer counts as lost: the supernode grants its piece anew after that time too."""
 
@@ -63,7 +63,7 @@ class Intake:
         if self.held >> piece & 1:
             self._note(Outcome(piece, granted.source, 0.0, DELIVERED), now)
             return [Confirm(piece, granted.digest)]
-        if len(self.flights) + len(self.put_off) >= WINDOW_FAST:
+        if len(self.flights) + len(self.put_off) >= WINDOW:
             return []
         if piece in self._strays or piece == self.stream_at:
             self.put_off[piece] = granted
@@ -145,7 +145,7 @@ class Intake:
     def tell(self) -> Tell:
         done = tuple(self._unreported)
         self._unreported.clear()
-        return Tell(done, min(WINDOW if self._is_slow else WINDOW_FAST, self.missing.bit_count()))
+        return Tell(done, min(WINDOW, self.missing.bit_count()))
 
     @property
     def _is_slow(self) -> bool:

@@ -29,10 +29,14 @@ class Place(NamedTuple):
 
 
 class ConnectionPool:
-    def __init__(self, tls: ssl.SSLContext | None = None, idle_max: int = 0) -> None:
-        """`idle_max` connections to each server are kept open when they are given back; without TLS only plain TCP is spoken."""
+    def __init__(self, tls: ssl.SSLContext | None = None, idle_max: int = 0, window_bytes: int = 0) -> None:
+        """`idle_max` connections to each server are kept open when they are given back; without TLS only plain TCP is spoken.
+
+        `window_bytes` bounds what a server may have sent that was not received yet; 0 leaves that to the kernel.
+        """
         self._tls = tls
         self._idle_max = idle_max
+        self._window_bytes = window_bytes
         self._lock = threading.Lock()
         self._busy: set[Connection] = set()
         self._idle: defaultdict[tuple[Address, str], list[Connection]] = defaultdict(list)
@@ -102,7 +106,8 @@ class ConnectionPool:
             if seconds <= 0:
                 break
             try:
-                connection = Connection(address, place.server_name, self._tls if place.server_name else None, seconds)
+                tls = self._tls if place.server_name else None
+                connection = Connection(address, place.server_name, tls, seconds, self._window_bytes)
             except TransferError as failed:
                 error = failed
                 continue

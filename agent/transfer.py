@@ -53,7 +53,9 @@ class Answer:
 class Connection:
     """One connection, one request at a time. Raises TransferError."""
 
-    def __init__(self, where: Address, server_name: str, tls: ssl.SSLContext | None, seconds: float) -> None:
+    def __init__(
+        self, where: Address, server_name: str, tls: ssl.SSLContext | None, seconds: float, window_bytes: int = 0
+    ) -> None:
         self.where = where
         self.server_name = server_name
         self.idle_since = 0.0
@@ -68,6 +70,8 @@ class Connection:
         try:
             sock = socket.create_connection(where, timeout=seconds)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if window_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
             if tls:
                 sock.settimeout(max(0.1, until - time.monotonic()))
                 sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails

@@ -17,6 +17,9 @@ PIECE_SECONDS_MIN = 1e-4
 SERVICE_WEIGHT, PIECE_WEIGHT = 0.2, 0.02
 """Of the newest piece in what is known of a source's and of a swarm's pace."""
 
+TURNAROUND_SECONDS_MAX = 0.5
+"""A report that comes later than this was held up by something else."""
+
 Freed = dict[Node, None]
 """Sources with a free slot, in the order in which they got it."""
 
@@ -37,7 +40,8 @@ class Books:
         else:
             freed[flight.source] = None
             if flight.source.number == source:
-                self._delivered(swarm, flight.source, min(max(seconds, PIECE_SECONDS_MIN), self._limits.grant_seconds_max), now)
+                seconds = min(max(seconds, PIECE_SECONDS_MIN), self._limits.grant_seconds_max)
+                self._delivered(swarm, flight.source, seconds, now - flight.since, now)
             swarm.touch_down(member, piece, arrived=True)
         swarm.moved = now
         return True
@@ -138,8 +142,11 @@ class Books:
             node.suspected_until = now + self._limits.retry_seconds
             self.bar(node)
 
-    def _delivered(self, swarm: Swarm, source: Node, seconds: float, now: float) -> None:
-        """A source is alive; and how many pieces does it need in hand so that its link never waits for us?"""
+    def _delivered(self, swarm: Swarm, source: Node, seconds: float, since_grant: float, now: float) -> None:
+        """A source is alive; and how many pieces does it need in hand so that its link never waits for us?
+
+        What a piece took beyond its transfer, it spent in messages: as report, as grant.
+        """
         source.delivered_at = now
         if source.suspected_until > now:
             source.suspected_until = now
@@ -149,5 +156,9 @@ class Books:
             service = source.service_seconds + (service - source.service_seconds) * SERVICE_WEIGHT
         source.service_seconds = service
         swarm.piece_seconds += (seconds - swarm.piece_seconds) * (PIECE_WEIGHT if swarm.piece_seconds else 1.0)
-        slots = 1 + ceil(self._limits.turnaround_seconds / service)
+        turnaround = min(max(since_grant - seconds, 0.0), TURNAROUND_SECONDS_MAX)
+        source.turnaround_seconds += (turnaround - source.turnaround_seconds) * SERVICE_WEIGHT
+        limits = self._limits
+        slots = 2 + ceil(limits.slots_per_turnaround * source.turnaround_seconds / service)
         source.slots = min(source.slots_max, max(source.slots_min, slots))
+        source.window = min(limits.in_flight_max, max(limits.window_min, 2 * slots - 1))

@@ -16,17 +16,19 @@ class Limits:
 
     upload_slots_min: int = 3
     """Pieces that a source sends at once while a piece takes long: short queues win."""
-    upload_slots_max: int = 8
+    upload_slots_max: int = 16
     """The same where pieces are fast, unless the node itself says less."""
     seed_slots_min: int = 4
     """The supernode's own: as many as a taker's window, so that its uplink is full whoever shares the takers' links."""
-    seed_slots_max: int = 8
-    turnaround_seconds: float = 0.02
-    """From the end of one piece to the beginning of the next that is granted for it; what a source's queue has to cover."""
+    seed_slots_max: int = 16
+    slots_per_turnaround: float = 3.0
+    """For every piece that a source could send while messages go to and fro, so many more slots."""
     want_max: int = 16
     """Further grants that one report may ask for."""
+    window_min: int = 5
+    """Grants to one node in one swarm that were not reported yet, where messages are quick against pieces."""
     in_flight_max: int = 32
-    """Grants to one node in one swarm that were not reported yet."""
+    """The same where they are not."""
     reader_span: int = 2
     """Pieces, from where a reader is, that go before all others."""
     grant_seconds_max: float = 30.0

@@ -132,7 +132,7 @@ class Scheduler:
         elif event.node not in self._nodes:
             most = min(event.upload_slots or limits.upload_slots_max, limits.upload_slots_max)
             least = min(limits.upload_slots_min, most)
-            self._nodes[event.node] = Node(event.node, zone, least, least, most)
+            self._nodes[event.node] = Node(event.node, zone, least, least, most, min(limits.window_min, limits.in_flight_max))
 
     def _left(self, event: Left) -> None:
         node = self._peer(event.node)
@@ -284,7 +284,7 @@ class Scheduler:
 
     def _wants(self, member: Member, want: int, readers: tuple[int, ...]) -> None:
         limits = self._limits
-        member.want = max(0, min(want, limits.want_max, limits.in_flight_max - len(member.flights)))
+        member.want = max(0, min(want, limits.want_max, member.node.window - len(member.flights)))
         member.urgent = 0
         if readers:
             span = (1 << limits.reader_span) - 1

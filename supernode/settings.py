@@ -34,7 +34,7 @@ class SupernodeSettings:
         between(whole, "1", "1000000"), "failures within the quarantine time that make a peer no source any more", "5"
     )
     quarantine_time: float = setting(duration, "how long a first quarantine lasts; each further one is twice as long", "30s")
-    upload_slots: int = setting(between(whole, "1", "1000"), "pieces that a peer sends at once, at most", "8")
+    upload_slots: int = setting(between(whole, "1", "1000"), "pieces that a peer sends at once, at most", "16")
     upload_rate: int = setting(rate("1Mi"), "bytes a second that agents may take from this supernode; 0 for no limit", "0")
     origin_rate: int = setting(rate("1Mi"), "bytes a second of blobs that this supernode may take from registries", "0")
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")

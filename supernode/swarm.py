@@ -97,12 +97,16 @@ class Node:
     """Pieces that it may be sending now; the scheduler moves it between the next two."""
     slots_min: int
     slots_max: int
+    window: int = 1
+    """Pieces that may be on their way to it in one swarm; the scheduler moves it as it moves `slots`."""
     busy: int = 0
     """Pieces that it is sending."""
     taking: int = 0
     """Pieces that are on their way to it, in all swarms."""
     service_seconds: float = 0.0
     """How long its link is taken by one piece, smoothed; 0 while unknown."""
+    turnaround_seconds: float = 0.0
+    """How long messages take from the end of one of its pieces to the beginning of the next, smoothed."""
     delivered_at: float = -inf
     """When a piece from it last arrived somewhere."""
     quarantined: bool = False

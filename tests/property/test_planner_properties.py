@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from agent import planner, wire
 from agent.errors import OriginError
-from agent.intake import FETCH_SECONDS_MAX, REPORT_SECONDS_MAX, WINDOW_FAST
+from agent.intake import FETCH_SECONDS_MAX, REPORT_SECONDS_MAX, WINDOW
 from agent.pieces import PIECE_BYTES_MIN, Layout, lowest, members
 from agent.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
 
@@ -176,7 +176,7 @@ class World:
 
     def _told(self, tell: planner.Tell) -> None:
         assert self._asked, "reports go to a supernode that was asked"
-        assert 0 <= tell.window <= WINDOW_FAST
+        assert 0 <= tell.window <= WINDOW
         for outcome in tell.done:
             self._unreported.pop((outcome.piece, self._task), None)
             self._granted.discard(outcome.piece)
@@ -198,7 +198,7 @@ class World:
         if task != self._task or self.planner.mode is Mode.ENDED:
             return
         if anything:  # held, on its way, beyond the end, more than was asked for
-            pieces = self._some(self.sources.pieces + 2, 2 * WINDOW_FAST)
+            pieces = self._some(self.sources.pieces + 2, 2 * WINDOW)
         else:
             lacking = self.layout.everything & ~self.planner.held
             pieces = [piece for piece in members(lacking) if piece not in self._granted][: window - len(self._granted)]

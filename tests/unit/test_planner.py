@@ -6,7 +6,7 @@ import pytest
 
 from agent import wire
 from agent.errors import OriginError
-from agent.intake import FETCH_SECONDS_MAX, REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW, WINDOW_FAST
+from agent.intake import FETCH_SECONDS_MAX, REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.pieces import PIECE_BYTES_MIN, Layout
 from agent.planner import (
     FAILURES_MAX,
@@ -370,7 +370,7 @@ def test_a_granted_piece_that_is_here_is_confirmed_and_reported_as_no_work_of_it
 
 
 def test_never_are_more_pieces_on_their_way_than_the_window_at_its_widest(swarm: Download) -> None:
-    assert len(swarm.grant(*range(PIECES))) == WINDOW_FAST
+    assert len(swarm.grant(*range(PIECES))) == WINDOW
 
 
 def test_grants_of_a_swarm_that_is_over_are_not_taken(swarm: Download) -> None:
@@ -465,7 +465,7 @@ def test_slow_pieces_are_reported_one_by_one(swarm: Download) -> None:
     assert swarm.hear(Fetched(0, 7, 1.0)) == [Tell((Outcome(0, 7, 1.0, wire.DELIVERED),), WINDOW)]
 
 
-def test_fast_pieces_are_reported_some_at_a_time_and_the_window_is_wide(swarm: Download) -> None:
+def test_fast_pieces_are_reported_some_at_a_time(swarm: Download) -> None:
     swarm.be_fast()
     swarm.grant(*range(REPORT_EVERY + 1))
     for piece in range(REPORT_EVERY - 1):
@@ -473,16 +473,16 @@ def test_fast_pieces_are_reported_some_at_a_time_and_the_window_is_wide(swarm: D
     (told,) = swarm.hear(Fetched(REPORT_EVERY - 1, 7, FAST))
     assert isinstance(told, Tell)
     assert [outcome.piece for outcome in told.done] == list(range(REPORT_EVERY))
-    assert told.window == WINDOW_FAST
+    assert told.window == WINDOW
 
 
-def test_a_report_is_never_later_than_50_ms(swarm: Download) -> None:
+def test_a_report_is_never_later_than_5_ms(swarm: Download) -> None:
     swarm.be_fast()
     swarm.grant(0, 1)
     swarm.hear(Fetched(0, 7, FAST))
     waited, told = swarm.wait()
     assert waited == REPORT_SECONDS_MAX
-    assert told == [Tell((Outcome(0, 7, FAST, wire.DELIVERED),), WINDOW_FAST)]
+    assert told == [Tell((Outcome(0, 7, FAST, wire.DELIVERED),), WINDOW)]
 
 
 def test_a_report_is_not_later_when_other_news_keep_the_planner_busy(swarm: Download) -> None:
@@ -503,7 +503,7 @@ def test_what_happened_to_a_lost_swarms_pieces_is_not_reported_to_the_next_one(s
     swarm.grant(0, 1)
     swarm.hear(Fetched(0, 7, FAST))
     swarm.hear(SwarmLost())
-    assert swarm.hear(TaskOpened(2)) == [Tell((), WINDOW_FAST)]
+    assert swarm.hear(TaskOpened(2)) == [Tell((), WINDOW)]
 
 
 # The end.

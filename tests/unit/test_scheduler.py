@@ -181,14 +181,20 @@ def test_a_node_that_wills_fewer_slots_is_asked_for_no_more() -> None:
     assert swarm.busy(A) == 1
 
 
-def test_a_source_whose_pieces_are_fast_gets_more_slots_and_a_slow_one_loses_them() -> None:
-    swarm = Swarm(A, B, pieces=64)
+@pytest.mark.parametrize(
+    ("piece_seconds", "messages_seconds", "slots"),
+    [(0.02, 0.5, Limits().upload_slots_max), (0.02, 0.0, Limits().upload_slots_min), (0.02, 0.02, 5), (2.0, 0.02, 3)],
+)
+def test_a_source_has_slots_for_what_it_could_send_while_messages_go_to_and_fro(
+    piece_seconds: float, messages_seconds: float, slots: int
+) -> None:
+    swarm = Swarm(A, B, pieces=256)
     swarm.tell(HoldsAll(A, TASK))
-    flying = pieces_of(swarm.open(B, want=3), B)
-    for seconds, slots in ((0.001, Limits().upload_slots_max), (2.0, Limits().upload_slots_min)):
-        for _ in range(20):
-            flying += pieces_of(swarm.report(B, (flying.pop(0), A, DELIVERED), want=1, seconds=seconds), B)
-        assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == slots
+    (piece,) = pieces_of(swarm.open(B, want=1), B)
+    for _ in range(30):
+        swarm.now += piece_seconds + messages_seconds
+        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=piece_seconds), B)
+    assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == slots
 
 
 def test_a_whole_blob_from_an_earlier_time_is_a_source_until_it_is_evicted() -> None:
@@ -541,7 +547,7 @@ def test_events_that_make_no_sense_change_nothing(event: Event) -> None:
 
 
 def test_what_a_report_claims_beyond_the_limits_is_cut() -> None:
-    swarm = Swarm(A, pieces=64, limits=Limits(seed_slots_min=64, seed_slots_max=64, want_max=5, in_flight_max=7))
+    swarm = Swarm(A, pieces=64, limits=Limits(seed_slots_min=64, seed_slots_max=64, want_max=5, in_flight_max=7, window_min=7))
     assert len(granted(swarm.open(A, want=1 << 39))) == 5
     assert len(granted(swarm.report(A, want=1 << 39))) == 2
 
