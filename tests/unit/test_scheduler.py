@@ -559,7 +559,7 @@ def test_a_blob_without_pieces_has_nothing_to_grant() -> None:
     assert swarm.view.takers == 0
 
 
-@pytest.mark.parametrize(("offers", "least", "most"), [(0, 4, 8), (1, 1, 1), (5, 4, 5), (99, 4, 8)])
+@pytest.mark.parametrize(("offers", "least", "most"), [(0, 4, 16), (1, 1, 1), (5, 4, 5), (99, 4, 16)])
 def test_a_supernode_with_a_limited_uplink_sends_no_more_pieces_at_once_than_it_offers(
     offers: int, least: int, most: int
 ) -> None:
