@@ -8,6 +8,7 @@ the origin client's destination rules. Nothing here reads a socket: `Frames` is 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Annotated, TypeVar
 
@@ -17,6 +18,7 @@ from agent.errors import DarnerError
 from agent.pieces import PIECES_MAX
 
 VERSION = 1
+LENGTH = struct.Struct(">I")
 FRAME_BYTES_MAX = 5 << 20
 """A manifest of 4 MiB and its envelope; the holdings of a node with 100,000 blobs are 4 MB."""
 HOLDINGS_MAX = 100_000
@@ -248,7 +250,7 @@ def frame(message: Message) -> bytes:
     body = _encoder.encode(message)
     if len(body) > FRAME_BYTES_MAX:
         raise WireError(f"{type(message).__name__} of {len(body)} bytes does not fit a frame of {FRAME_BYTES_MAX}")
-    return len(body).to_bytes(4, "big") + body
+    return LENGTH.pack(len(body)) + body
 
 
 def agent_message(body: bytes) -> FromAgent:
@@ -274,15 +276,26 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The bodies that `data` completes. Raises WireError as soon as a length is over the limit."""
-        self._buffer += data
-        while len(self._buffer) >= 4:
-            length = int.from_bytes(self._buffer[:4], "big")
-            if length > FRAME_BYTES_MAX:
-                raise WireError(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")
-            if len(self._buffer) < 4 + length:
-                return
-            body = bytes(self._buffer[4 : 4 + length])
-            del self._buffer[: 4 + length]
-            yield body
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+        whole = buffer or data
+        start, end = 0, len(whole)
+        try:
+            while end - start >= LENGTH.size:
+                (length,) = LENGTH.unpack_from(whole, start)
+                if length > FRAME_BYTES_MAX:
+                    raise WireError(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")
+                after = start + LENGTH.size + length
+                if after > end:
+                    break
+                body = bytes(whole[start + LENGTH.size : after])
+                start = after
+                yield body
+        finally:
+            if whole is buffer:
+                del buffer[:start]
+            else:
+                buffer += whole[start:]

@@ -1,13 +1,14 @@
 """The supernode's end of the channels: connections of agents, from Hello to their end.
 
-Bytes become messages here, and what is no message ends the connection; what messages mean is the tracker's affair. Runs in the
-tracker's event loop.
+Bytes become messages here, and what is no message ends the connection; what messages mean is the tracker's affair. All of it runs
+in the tracker's event loop, by callbacks: a task or a buffer for each of ten thousand connections would cost more than they say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 from agent import wire
 from supernode import metrics
@@ -18,64 +19,124 @@ log = logging.getLogger(__name__)
 
 HELLO_SECONDS_MAX = 5.0
 CONNECTIONS_MAX = 20_000
-GREETINGS_MAX = 1024
-"""Connections that have not said Hello yet, each of which may fill a frame."""
+GREETINGS_MAX = 20_000
+"""Connections that have not said Hello yet: after a restart all agents come at once."""
+GREETING_BYTES_MAX = 1 << 30
+"""Of unfinished Hellos in all, each of which may fill a frame."""
 RECEIVE_BYTES = 256 << 10
 
 
 class Channels:
+    """Makes the protocol of each connection."""
+
     def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._greetings = 0
+        self.tracker = tracker
+        self.loop = asyncio.get_running_loop()
+        self.received = memoryview(bytearray(RECEIVE_BYTES))
+        """One for all connections: what is in it has been understood, or copied, before another one is read."""
+        self.greeting: set[Connection] = set()
+        self.greeting_bytes = 0
 
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One agent. Its end, whatever it is, is nobody else's."""
-        link: Link | None = None
+    def connected(self) -> asyncio.BufferedProtocol:
+        return Connection(self)
+
+    def stop(self) -> None:
+        """End the connections of which the tracker does not know."""
+        for connection in list(self.greeting):
+            connection.abort()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One agent. Its end, whatever it is, is nobody else's."""
+
+    __slots__ = ("_bytes", "_channels", "_frames", "_link", "_timer", "_transport")
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._frames = wire.Frames()
+        self._link: Link | None = None
+        self._bytes = 0
+        """Received before Hello was whole."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        channels = self._channels
+        self._timer = channels.loop.call_later(HELLO_SECONDS_MAX, self.abort)
+        if len(channels.greeting) >= GREETINGS_MAX:
+            self._refuse(f"{GREETINGS_MAX} agents are saying Hello already")
+        else:
+            channels.greeting.add(self)
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._channels.received
+
+    def buffer_updated(self, count: int) -> None:
+        if self._transport.is_closing():
+            return
         try:
-            frames = wire.Frames()
-            hello, more = await self._greet(reader, frames)
-            link = self._tracker.join_agent(hello, writer)
-            for message in more:
-                self._tracker.receive(link, message)
-            while self._tracker.knows(link) and (data := await reader.read(RECEIVE_BYTES)):
-                for body in frames.feed(data):
-                    self._tracker.receive(link, wire.agent_message(body))
-                self._tracker.heard(link)
+            self._receive(self._channels.received[:count])
         except wire.WireError as error:
-            metrics.REFUSED_CHANNELS.inc()
-            log.warning("the channel of %s is refused: %s", link.name if link else writer.get_extra_info("peername"), error)
-            writer.write(wire.frame(wire.Refused(str(error)[: wire.MESSAGE_TEXT_MAX])))
-        except (OSError, TimeoutError) as error:
-            log.debug("a channel broke off: %s", error)
-        except asyncio.CancelledError:
-            log.debug("a channel is closed: the supernode is stopping")
+            self._refuse(str(error))
         except Exception:
-            log.exception("a message of %s failed inside", link.name if link else "an agent")
-        finally:
-            if link:
-                self._tracker.leave(link)
-            writer.close()
+            log.exception("a message of %s failed inside", self._name)
+            self._transport.close()
 
-    async def _greet(self, reader: asyncio.StreamReader, frames: wire.Frames) -> tuple[wire.Hello, list[wire.FromAgent]]:
-        """Hello, and what an agent said in the same breath. Raises WireError for one that is refused."""
-        if self._greetings >= GREETINGS_MAX:
-            raise wire.WireError(f"{GREETINGS_MAX} agents are saying Hello already")
-        self._greetings += 1
-        try:
-            async with asyncio.timeout(HELLO_SECONDS_MAX):
-                messages: list[wire.FromAgent] = []
-                while not messages:
-                    data = await reader.read(RECEIVE_BYTES)
-                    if not data:
-                        raise OSError("closed before it said Hello")
-                    messages += [wire.agent_message(body) for body in frames.feed(data)]
-        finally:
-            self._greetings -= 1
-        hello = messages[0]
+    def connection_lost(self, error: Exception | None) -> None:
+        if error:
+            log.debug("the channel of %s broke off: %s", self._name, error)
+        self._end_greeting()
+        if self._link:
+            self._channels.tracker.leave(self._link)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    @property
+    def _name(self) -> str:
+        return self._link.name if self._link else str(self._transport.get_extra_info("peername"))
+
+    def _receive(self, data: memoryview) -> None:
+        tracker, link = self._channels.tracker, self._link
+        for body in self._frames.feed(data):
+            message = wire.agent_message(body)
+            if link:
+                tracker.receive(link, message)
+            else:
+                link = self._link = self._join(message)
+        if link:
+            tracker.heard(link)
+        else:
+            self._count_greeting(len(data))
+
+    def _join(self, hello: wire.FromAgent) -> Link:
+        """Raises WireError for one that is refused."""
         if not isinstance(hello, wire.Hello):
             raise wire.WireError("the first message has to be Hello")
         if hello.version != wire.VERSION:
             raise wire.WireError(f"version {hello.version} of the channel is not spoken here, version {wire.VERSION} is")
-        if len(self._tracker.links) >= CONNECTIONS_MAX:
+        if len(self._channels.tracker.links) >= CONNECTIONS_MAX:
             raise wire.WireError(f"{CONNECTIONS_MAX} agents are connected already")
-        return hello, messages[1:]
+        self._end_greeting()
+        return self._channels.tracker.join_agent(hello, self._transport)
+
+    def _count_greeting(self, count: int) -> None:
+        channels = self._channels
+        self._bytes += count
+        channels.greeting_bytes += count
+        if channels.greeting_bytes > GREETING_BYTES_MAX:
+            raise wire.WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
+
+    def _end_greeting(self) -> None:
+        self._timer.cancel()
+        self._channels.greeting.discard(self)
+        self._channels.greeting_bytes -= self._bytes
+        self._bytes = 0
+
+    def _refuse(self, why: str) -> None:
+        metrics.REFUSED_CHANNELS.inc()
+        log.warning("the channel of %s is refused: %s", self._name, why)
+        self._end_greeting()
+        if self._link:
+            self._link.flush()
+        self._transport.write(wire.frame(wire.Refused(why[: wire.MESSAGE_TEXT_MAX])))
+        self._transport.close()

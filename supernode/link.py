@@ -1,4 +1,8 @@
-"""One agent's channel, as the supernode sees it: who is there, what it was told, and what goes out to it."""
+"""One agent's channel, as the supernode sees it: who is there, what it was told, and what goes out to it.
+
+What is said to agents is gathered in an `Outbox` while messages are understood and goes out after that, so that however many
+words there are for an agent, they cost one call of the system. The busier the supernode, the more there are.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,25 @@ UNSENT_BYTES_MAX = 16 << 20
 """An agent that reads so slowly is cut off: it comes back and says what it has."""
 
 
-@dataclass(eq=False)
+class Outbox:
+    """The links for which there is something to be sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._links: list[Link] = []
+
+    def add(self, link: Link) -> None:
+        if not self._links:
+            self._loop.call_soon(self.flush)
+        self._links.append(link)
+
+    def flush(self) -> None:
+        links, self._links = self._links, []
+        for link in links:
+            link.flush()
+
+
+@dataclass(eq=False, slots=True)
 class Link:
     """A connected agent. `number` is new with every connection, `name` is the node's for good."""
 
@@ -24,23 +46,35 @@ class Link:
     zone: str
     where: Address
     """Its piece server."""
-    writer: asyncio.StreamWriter
+    writer: asyncio.WriteTransport
+    outbox: Outbox
     introduced: set[int] = field(default_factory=lambda: {wire.SEED})
     """The peers that it knows by number."""
-    in_flight: dict[int, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    in_flight: dict[int, dict[int, tuple[int, ...]]] = field(default_factory=dict)
     """By task: the granted pieces that the agent still counts as in flight, with their source and its alternative."""
     waiting: int = 0
     """Its Opens that were not answered yet."""
     holdings: dict[bytes, int] = field(default_factory=dict)
     """Whole blobs and their sizes."""
+    unsent: list[bytes] = field(default_factory=list)
 
     def send(self, *messages: wire.Message) -> None:
-        if self.writer.is_closing():
+        if not self.unsent:
+            self.outbox.add(self)
+        self.unsent += map(wire.frame, messages)
+
+    def flush(self) -> None:
+        if not self.unsent:
             return
-        self.writer.write(b"".join(map(wire.frame, messages)))
-        if self.writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+        data, self.unsent = b"".join(self.unsent), []
+        writer = self.writer
+        if writer.is_closing():
+            return
+        writer.write(data)
+        if writer.get_write_buffer_size() > UNSENT_BYTES_MAX:
             log.warning("%s does not read what it is sent and is cut off", self.name)
-            self.writer.transport.abort()
+            writer.abort()
 
     def close(self) -> None:
+        self.flush()
         self.writer.close()

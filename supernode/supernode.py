@@ -22,7 +22,7 @@ from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
 from supernode.api import add_routes
-from supernode.channels import RECEIVE_BYTES, Channels
+from supernode.channels import Channels
 from supernode.health import HealthSettings
 from supernode.scheduler import Limits
 from supernode.seed import Seeder
@@ -109,12 +109,15 @@ class Supernode:
             settings.node_name, settings.piece_address, self._seeder, self._manifests, health, limits, random.Random()
         )
         channels = Channels(self._tracker)
-        server = await asyncio.start_server(channels.connected, sock=self._channel, backlog=BACKLOG, limit=RECEIVE_BYTES)
-        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)
+        self._loop, self._ending = loop, asyncio.Event()
         self._begun.set()
         await self._ending.wait()
         server.close()
+        channels.stop()
         self._tracker.stop()
+        await asyncio.sleep(0)  # connections end in the loop
 
     def _ask(self, question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:
         """Put a question to the tracker from another thread. Raises DarnerError when it does not answer."""

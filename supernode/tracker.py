@@ -22,7 +22,7 @@ from agent.manifests import Manifests
 from agent.settings import Address
 from supernode import metrics, scheduler
 from supernode.health import Expired, Health, HealthSettings, Quarantine, Release
-from supernode.link import Link
+from supernode.link import Link, Outbox
 from supernode.names import Names, check
 from supernode.scheduler import Limits, Scheduler
 from supernode.seed import Holder, Seeder, Wanted
@@ -74,6 +74,7 @@ class Tracker:
         self._lease_seconds = min(health.lease_seconds, wire.LEASE_SECONDS_MAX)
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
+        self.outbox = Outbox(self._loop)
         self._names = Names(manifests, self._loop, self.links.values)
         self._seeding = ThreadPoolExecutor(SEEDS_MAX, thread_name_prefix="seed")
         self._ticking = self._loop.create_task(self._tick())
@@ -94,13 +95,13 @@ class Tracker:
 
     # Agents.
 
-    def join_agent(self, hello: wire.Hello, writer: asyncio.StreamWriter) -> Link:
+    def join_agent(self, hello: wire.Hello, writer: asyncio.WriteTransport) -> Link:
         """An agent is there. If it was there already, its earlier connection is no longer its."""
         earlier = self._by_name.get(hello.node)
         if earlier:
             self.leave(earlier)
             earlier.close()
-        link = Link(next(self._numbers), hello.node, hello.zone, Address(hello.host, hello.port), writer)
+        link = Link(next(self._numbers), hello.node, hello.zone, Address(hello.host, hello.port), writer, self.outbox)
         link.holdings = {holding.digest: holding.size for holding in hello.holdings}
         self.links[link.number] = self._by_name[link.name] = link
         metrics.CONNECTED_NODES.set(len(self.links))
@@ -168,10 +169,12 @@ class Tracker:
             if item.piece not in task.digests:
                 continue  # nobody was ever granted it, and others could not check what this agent would give them
             sources = in_flight.get(item.piece, ())
-            if item.source in sources:
+            if item.source in sources:  # else it was not asked, or what became of that was said before
                 self._judge(link, item, now)
             if item.verdict == wire.DELIVERED or item.source in sources[-1:]:
                 in_flight.pop(item.piece, None)
+            elif item.source in sources:
+                in_flight[item.piece] = sources[1:]
             done.append((item.piece, item.source, item.milliseconds / 1000, item.verdict))
         want = max(0, report.window - len(in_flight))
         self._schedule(scheduler.Reported(link.number, report.task, tuple(done), want, tuple(report.readers)))

@@ -35,16 +35,21 @@ MANIFEST = Manifest.of("application/vnd.oci.image.manifest.v1+json", b'{"schemaV
 class FakeWriter:
     """Takes what is sent to an agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, flush: Callable[[], None]) -> None:
         self.closed = False
         self.aborted = False
         self.unsent = 0
-        self.transport = self
+        self._flush = flush
         self._frames = wire.Frames()
-        self.sent: list[wire.FromSupernode] = []
+        self._sent: list[wire.FromSupernode] = []
+
+    @property
+    def sent(self) -> list[wire.FromSupernode]:
+        self._flush()
+        return self._sent
 
     def write(self, data: bytes) -> None:
-        self.sent += [wire.supernode_message(body) for body in self._frames.feed(data)]
+        self._sent += [wire.supernode_message(body) for body in self._frames.feed(data)]
 
     def is_closing(self) -> bool:
         return self.closed or self.aborted
@@ -64,14 +69,15 @@ class Agent:
 
     def __init__(self, lab: Lab, name: str, *holdings: bytes, port: int = 65002) -> None:
         self.lab = lab
-        self.writer = FakeWriter()
+        self.writer = FakeWriter(lab.tracker.outbox.flush)
         held = [wire.Holding(digest, LAYOUT.size) for digest in holdings]
         hello = wire.Hello(wire.VERSION, name, "", "10.0.0.1", port, 0, held)
-        self.link: Link = lab.tracker.join_agent(hello, cast(asyncio.StreamWriter, self.writer))
+        self.link: Link = lab.tracker.join_agent(hello, cast(asyncio.WriteTransport, self.writer))
 
     def say(self, *messages: wire.FromAgent) -> None:
         for message in messages:
             self.lab.tracker.receive(self.link, message)
+        self.lab.tracker.outbox.flush()
 
     def open(self, request: int = 1, digest: bytes = RAW, have: int = 0) -> None:
         self.say(wire.Open(request, digest, "registry.test", "team/app", to_bytes(have), []))
