@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -45,6 +46,7 @@ def run(cls: type[Settings], program: str, build: Callable[[Settings], Service],
     try:
         settings = load(cls, program, argv, os.environ)
         _log_to_stderr(getattr(settings, "log_level", "info"))
+        _take_all_descriptors()
         service = build(settings)
         ready = service.start()
     except UsageError as error:
@@ -65,6 +67,15 @@ def _refuse(words: str) -> int:
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of its start is said in the one line
+
+
+def _take_all_descriptors() -> None:
+    """Every connection takes one, and the usual soft limit is 1024; the hard limit is what the administrator means."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError) as error:
+        log.warning("the number of open files stays as it is: %s", error)
 
 
 def _end_the_process(args: threading.ExceptHookArgs) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
@@ -238,8 +238,7 @@ class TaskFailed(Message, frozen=True, tag=True):
 FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds | Recalled
 FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Recall | Task | Peer | Grant | Seeding | TaskFailed
 
-Body = TypeVar("Body")
-
+_NO_MESSAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
 _from_supernode: msgspec.msgpack.Decoder[FromSupernode] = msgspec.msgpack.Decoder(FromSupernode)
@@ -255,19 +254,22 @@ def frame(message: Message) -> bytes:
 
 def agent_message(body: bytes) -> FromAgent:
     """What an agent sent. Raises WireError."""
-    return _decode(_from_agent, body)
+    try:
+        return _from_agent.decode(body)
+    except _NO_MESSAGE as error:
+        raise _no_message(error) from None
 
 
 def supernode_message(body: bytes) -> FromSupernode:
     """What a supernode sent. Raises WireError."""
-    return _decode(_from_supernode, body)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[Body], body: bytes) -> Body:
     try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not a message of version {VERSION}: {ascii(str(error)[:REASON_CHARACTERS_MAX])[1:-1]}") from None
+        return _from_supernode.decode(body)
+    except _NO_MESSAGE as error:
+        raise _no_message(error) from None
+
+
+def _no_message(error: Exception) -> WireError:
+    return WireError(f"not a message of version {VERSION}: {ascii(str(error)[:REASON_CHARACTERS_MAX])[1:-1]}")
 
 
 class Frames:

@@ -32,16 +32,17 @@ class Books:
     def arrived(self, member: Member, piece: int, source: int, seconds: float, now: float, freed: Freed) -> bool:
         """A node has a piece. False when that is not new."""
         swarm, flight = member.swarm, member.flights.get(piece)
-        member.lost.discard(piece)
+        if member.lost:
+            member.lost.discard(piece)
         if flight is None:
             if member.have >> piece & 1:
                 return False
             swarm.gain(member, 1 << piece)  # later than we waited, or not from us
         else:
-            freed[flight.source] = None
-            if flight.source.number == source:
-                seconds = min(max(seconds, PIECE_SECONDS_MIN), self._limits.grant_seconds_max)
-                self._delivered(swarm, flight.source, seconds, now - flight.since, now)
+            giver = flight.source
+            freed[giver] = None
+            if seconds > 0.0 and giver.number == source:  # else the node had the piece from elsewhere
+                self._delivered(swarm, giver, seconds, now - flight.since, now)
             swarm.touch_down(member, piece, arrived=True)
         swarm.moved = now
         return True
@@ -151,14 +152,18 @@ class Books:
         if source.suspected_until > now:
             source.suspected_until = now
             self.admit(source, now)
-        service = seconds / max(1, source.busy)
+        limits = self._limits
+        if seconds < PIECE_SECONDS_MIN:
+            seconds = PIECE_SECONDS_MIN
+        elif seconds > limits.grant_seconds_max:
+            seconds = limits.grant_seconds_max
+        service = seconds / source.busy if source.busy > 1 else seconds
         if source.service_seconds:
             service = source.service_seconds + (service - source.service_seconds) * SERVICE_WEIGHT
         source.service_seconds = service
         swarm.piece_seconds += (seconds - swarm.piece_seconds) * (PIECE_WEIGHT if swarm.piece_seconds else 1.0)
         turnaround = min(max(since_grant - seconds, 0.0), TURNAROUND_SECONDS_MAX)
         source.turnaround_seconds += (turnaround - source.turnaround_seconds) * SERVICE_WEIGHT
-        limits = self._limits
         slots = 2 + ceil(limits.slots_per_turnaround * source.turnaround_seconds / service)
         source.slots = min(source.slots_max, max(source.slots_min, slots))
         source.window = min(limits.in_flight_max, max(limits.window_min, 2 * slots - 1))

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 UNSENT_BYTES_MAX = 16 << 20
 """An agent that reads so slowly is cut off: it comes back and says what it has."""
+INTRODUCED_MAX = 128
+"""Introducing a peer again costs less than remembering, of each of ten thousand agents, all peers that it ever met."""
 
 
 class Outbox:
@@ -48,8 +50,11 @@ class Link:
     """Its piece server."""
     writer: asyncio.WriteTransport
     outbox: Outbox
-    introduced: set[int] = field(default_factory=lambda: {wire.SEED})
-    """The peers that it knows by number."""
+    introduction: bytes = b""
+    """What others are told before they are first sent to its piece server: a frame."""
+    heard_at: float = 0.0
+    introduced: set[int] = field(default_factory=set)
+    """The peers that it knows by number; some of them."""
     in_flight: dict[int, dict[int, tuple[int, ...]]] = field(default_factory=dict)
     """By task: the granted pieces that the agent still counts as in flight, with their source and its alternative."""
     waiting: int = 0
@@ -58,10 +63,23 @@ class Link:
     """Whole blobs and their sizes."""
     unsent: list[bytes] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.introduction = wire.frame(wire.Peer(self.number, self.where.host, self.where.port))
+
     def send(self, *messages: wire.Message) -> None:
         if not self.unsent:
             self.outbox.add(self)
         self.unsent += map(wire.frame, messages)
+
+    def introduce(self, peer: Link) -> None:
+        """Tell this agent where a peer is, unless that was done lately."""
+        if peer.number not in self.introduced:
+            if len(self.introduced) >= INTRODUCED_MAX:
+                self.introduced.clear()
+            self.introduced.add(peer.number)
+            if not self.unsent:
+                self.outbox.add(self)
+            self.unsent.append(peer.introduction)
 
     def flush(self) -> None:
         if not self.unsent:

@@ -89,9 +89,18 @@ class Matcher:
         return None if best is None else Match(best, self._piece(best, best_useful), source)
 
     def alternative(self, match: Match, now: float) -> int:
-        """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more."""
+        """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more.
+
+        A holder from which it is getting something already needs no introduction, and is known to be alive.
+        """
         taker, piece, source = match
         swarm = taker.swarm
+        for flight in taker.flights.values():
+            giver = flight.source
+            if giver is not source and not giver.barred and not (taker.shunned and shuns(taker, giver.number, now)):
+                holder = giver.members.get(swarm.number)
+                if holder is not None and holder.offered >> piece & 1:
+                    return giver.number
         for holder in swarm.holders.some(self._random(), self._limits.choices):
             if holder.offered >> piece & 1 and holder.node is not source and holder is not taker:
                 number = holder.node.number

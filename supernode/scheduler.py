@@ -47,6 +47,7 @@ class Scheduler:
     def __init__(self, rng: Random, limits: Limits) -> None:
         self._random = rng.random
         self._limits = limits
+        self._span = (1 << limits.reader_span) - 1
         self._now = 0.0
         self._zones = {""}
         self._seed = Node(SEED, "", limits.seed_slots_min, limits.seed_slots_min, limits.seed_slots_max)
@@ -237,7 +238,8 @@ class Scheduler:
         self._wants(member, event.want, event.readers)
         self._refill_all(freed)
         self._offer(member.node, swarm)
-        self._serve(member)
+        if member.want:
+            self._serve(member)
 
     # Time.
 
@@ -285,21 +287,19 @@ class Scheduler:
     def _wants(self, member: Member, want: int, readers: tuple[int, ...]) -> None:
         limits = self._limits
         member.want = max(0, min(want, limits.want_max, member.node.window - len(member.flights)))
-        member.urgent = 0
-        if readers:
-            span = (1 << limits.reader_span) - 1
-            for reader in readers:
-                if 0 <= reader < member.swarm.count:
-                    member.urgent |= span << reader
+        urgent = 0
+        for reader in readers:
+            if 0 <= reader < member.swarm.count:
+                urgent |= self._span << reader
+        member.urgent = urgent
         self._park(member)
 
     def _park(self, member: Member) -> None:
         swarm = member.swarm
         if not (member.want and member.lacking):
             swarm.parked.discard(member)
-        elif member not in swarm.parked:
+        elif swarm.parked.add(member):
             member.since = self._now
-            swarm.parked.add(member)
             self._hungry.add(swarm)
 
     # Decisions.
@@ -328,9 +328,9 @@ class Scheduler:
 
     def _refill(self, source: Node) -> None:
         """Give the free slots of a source to those who wait in any swarm, every swarm having the same chance."""
-        hungry = self._hungry
+        hungry, most = self._hungry, self._limits.swarms_max
         while source.busy < source.slots:
-            for swarm in hungry.some(self._random(), self._limits.swarms_max):
+            for swarm in hungry.some(self._random(), most):
                 match = self._matcher.for_source(source, swarm, self._now)
                 if match is not None:
                     self._grant(match)
@@ -342,13 +342,18 @@ class Scheduler:
 
     def _grant(self, match: Match) -> None:
         member, piece, source = match
-        alternative = self._matcher.alternative(match, self._now)
-        member.swarm.take_off(member, piece, Flight(source, alternative, self._now))
+        now = self._now
+        alternative = self._matcher.alternative(match, now)
+        member.swarm.take_off(member, piece, Flight(source, alternative, now))
         member.want -= 1
-        member.since = self._now
+        member.since = now
         if not (member.want and member.lacking):
             member.swarm.parked.discard(member)
-        self._grants.setdefault(member, []).append((piece, source.number, alternative))
+        granted = (piece, source.number, alternative)
+        if member in self._grants:
+            self._grants[member].append(granted)
+        else:
+            self._grants[member] = [granted]
 
 
 __all__ = [

@@ -30,10 +30,13 @@ class Bag(Generic[T]):
     def __contains__(self, item: T) -> bool:
         return item in self._places
 
-    def add(self, item: T) -> None:
-        if item not in self._places:
-            self._places[item] = len(self._items)
-            self._items.append(item)
+    def add(self, item: T) -> bool:
+        """Whether it was not there before."""
+        if item in self._places:
+            return False
+        self._places[item] = len(self._items)
+        self._items.append(item)
+        return True
 
     def discard(self, item: T) -> None:
         place = self._places.pop(item, None)
@@ -291,14 +294,19 @@ class Swarm:
     def touch_down(self, member: Member, piece: int, arrived: bool) -> None:
         """The piece is not on its way any more: it is there, or may be granted again."""
         flight = member.flights.pop(piece)
-        self.free_slot(flight)
+        if flight.slot:
+            flight.slot = False
+            flight.source.busy -= 1
         member.node.taking -= 1
         bit = 1 << piece
         if arrived and flight.counted and not member.have & bit and not member.whole:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.
             member.have |= bit
             member.held += 1
-            self._offer(member, member.offered | bit)
+            if member.offered:
+                member.offered |= bit  # it is among the holders already, or barred
+            else:
+                self._offer(member, bit)
             return
         if arrived:
             self.gain(member, bit)

@@ -73,6 +73,8 @@ class Tracker:
         self._by_digest: dict[bytes, Task] = {}
         self._lease_seconds = min(health.lease_seconds, wire.LEASE_SECONDS_MAX)
         self._numbers = itertools.count(1)
+        self._granted = 0
+        """Pieces, since the metric was told."""
         self._loop = asyncio.get_running_loop()
         self.outbox = Outbox(self._loop)
         self._names = Names(manifests, self._loop, self.links.values)
@@ -106,6 +108,7 @@ class Tracker:
         self.links[link.number] = self._by_name[link.name] = link
         metrics.CONNECTED_NODES.set(len(self.links))
         self.heard(link)
+        self.health.heard(link.name, link.heard_at)
         where = self._piece_address
         link.send(wire.Welcome(wire.VERSION, self._node_name, self._lease_seconds, where.host, where.port))
         self._schedule(scheduler.Joined(link.number, link.zone, hello.upload_slots))
@@ -121,8 +124,7 @@ class Tracker:
         return self.links.get(link.number) is link
 
     def heard(self, link: Link) -> None:
-        if self.knows(link):
-            self.health.heard(link.name, time.monotonic())
+        link.heard_at = time.monotonic()
 
     def leave(self, link: Link) -> None:
         if self.links.pop(link.number, None) is None:
@@ -356,18 +358,17 @@ class Tracker:
                 link.send(wire.Seeding(task.number))
 
     def _grant(self, link: Link, task: Task, grant: scheduler.Grant) -> None:
-        messages: list[wire.Message] = []
+        links, digests, in_flight = self.links, task.digests, link.in_flight.setdefault(task.number, {})
         granted = []
         for piece, source, alternative in grant.pieces:
-            for number in (source, alternative):
-                if number not in link.introduced and number in self.links:
-                    link.introduced.add(number)
-                    where = self.links[number].where
-                    messages.append(wire.Peer(number, where.host, where.port))
-            granted.append(wire.Granted(piece, task.digests[piece], source, alternative))
-            link.in_flight.setdefault(task.number, {})[piece] = (source, alternative)
-        metrics.GRANTED_PIECES.inc(len(granted))
-        link.send(*messages, wire.Grant(task.number, granted))
+            if source in links:
+                link.introduce(links[source])
+            if alternative != source and alternative in links:
+                link.introduce(links[alternative])
+            granted.append(wire.Granted(piece, digests[piece], source, alternative))
+            in_flight[piece] = (source, alternative)
+        self._granted += len(granted)
+        link.send(wire.Grant(task.number, granted))
 
     # Time.
 
@@ -375,18 +376,22 @@ class Tracker:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
+            metrics.GRANTED_PIECES.inc(self._granted)
+            self._granted = 0
+            for link in self.links.values():
+                self.health.heard(link.name, link.heard_at)
             for decision in self.health.tick(now):
-                link = self._by_name.get(decision.name)
+                found = self._by_name.get(decision.name)
                 match decision:
-                    case Expired() if link:
-                        log.info("%s was not heard for %.0f s and counts as gone", link.name, self._lease_seconds)
-                        link.close()
-                        self.leave(link)
-                    case Quarantine() if link:
-                        self._schedule(scheduler.Quarantined(link.number))
-                    case Release() if link:
-                        log.info("%s may be a source again", link.name)
-                        self._schedule(scheduler.Released(link.number))
+                    case Expired() if found:
+                        log.info("%s was not heard for %.0f s and counts as gone", found.name, self._lease_seconds)
+                        found.close()
+                        self.leave(found)
+                    case Quarantine() if found:
+                        self._schedule(scheduler.Quarantined(found.number))
+                    case Release() if found:
+                        log.info("%s may be a source again", found.name)
+                        self._schedule(scheduler.Released(found.number))
             self._schedule(scheduler.Tick())
             for task in list(self.tasks.values()):
                 self._look_at(task, now)

@@ -21,7 +21,8 @@ def table(figures: Figures) -> str:
         "pieces": f"{figures.pieces} in {figures.rollout_seconds:.1f} s, the links' bound is {figures.bound_seconds:.1f} s",
         "messages": f"{figures.messages}, {figures.messages / figures.rollout_seconds:.0f} a second",
         "supernode's CPU": (
-            f"{figures.rollout_cpu_seconds:.1f} CPU-seconds, {figures.cpu_seconds_per_million:.1f} for a million pieces"
+            f"{figures.rollout_cpu_seconds:.1f} CPU-seconds, {figures.cpu_seconds_per_million:.1f} for a million pieces, "
+            f"{figures.rollout_kernel_seconds / figures.rollout_cpu_seconds:.0%} of it in the kernel"
         ),
         "all back after a restart": f"{figures.reconnect_seconds:.1f} s, {figures.reconnect_cpu_seconds:.1f} CPU-seconds",
     }

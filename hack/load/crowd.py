@@ -80,9 +80,7 @@ class Crowd:
     def __init__(self, supernode: Address, nodes: int, errand: Errand) -> None:
         self._supernode = supernode
         self._errand = errand
-        self.members = [
-            Member(f"node-{number}", f"127.1.0.{1 + number // NODES_PER_ADDRESS}") for number in range(nodes)
-        ]
+        self.members = [Member(f"node-{number}", f"127.1.0.{1 + number // NODES_PER_ADDRESS}") for number in range(nodes)]
         self.welcomed = self.done = self.delivered = 0
         self.sent: Counter[str] = Counter()
         """Messages to the supernode, by their kind."""

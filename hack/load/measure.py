@@ -64,6 +64,8 @@ class Figures:
     bound_seconds: float
     """What the links alone would take; 0 when there are none."""
     rollout_cpu_seconds: float
+    rollout_kernel_seconds: float
+    """Of those, in the kernel: mostly TCP."""
     messages: int
     """Both ways, while the blob is distributed."""
     reconnect_seconds: float
@@ -123,6 +125,7 @@ def measure(load: Load) -> Figures:
             rollout_seconds=rolled_out.at - beaten.at,
             bound_seconds=load.blob_bytes / (load.node_mbit * MBIT) if load.node_mbit else 0.0,
             rollout_cpu_seconds=rolled_out.cpu - beaten.cpu,
+            rollout_kernel_seconds=rolled_out.kernel - beaten.kernel,
             messages=messages,
             reconnect_seconds=returned.at - restarted.at,
             reconnect_cpu_seconds=returned.cpu - restarted.cpu,
@@ -136,7 +139,8 @@ class _Reading:
     def __init__(self, process: Process) -> None:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         self.at = time.monotonic()
-        self.cpu = (int(fields[11]) + int(fields[12])) / CLOCK_TICKS  # utime and stime of proc(5)
+        self.kernel = int(fields[12]) / CLOCK_TICKS
+        self.cpu = int(fields[11]) / CLOCK_TICKS + self.kernel  # utime and stime of proc(5)
 
 
 def _threads(process: Process) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 
@@ -22,18 +23,19 @@ class Clock:
 
     def at(self, time: float, do: Callable[..., None], *arguments: Any) -> None:
         self._booked += 1
-        heapq.heappush(self._queue, (max(time, self.now), self._booked, do, arguments))
+        heapq.heappush(self._queue, (time if time > self.now else self.now, self._booked, do, arguments))
 
     def after(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
-        self.at(self.now + seconds, do, *arguments)
+        self._booked += 1
+        heapq.heappush(self._queue, (self.now + seconds, self._booked, do, arguments))
 
     def run(self, until: Callable[[], bool], seconds_max: float) -> None:
         """Do what is booked until `until()` holds. Raises TimeoutError when virtual time gets to `seconds_max` before."""
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         while not until():
             if not queue or queue[0][0] > seconds_max:
                 raise TimeoutError(f"not done after {seconds_max} s of virtual time")
-            self.now, _, do, arguments = heapq.heappop(queue)
+            self.now, _, do, arguments = pop(queue)
             do(*arguments)
 
 
@@ -54,7 +56,7 @@ class Host:
 class Flow:
     """One transfer."""
 
-    __slots__ = ("done", "left", "rate", "receiver", "sender", "touched", "version")
+    __slots__ = ("done", "ends", "left", "looked_at", "moving", "rate", "receiver", "sender", "touched")
 
     def __init__(self, sender: Host, receiver: Host, size: float, now: float, done: Callable[[], None]) -> None:
         self.sender = sender
@@ -64,8 +66,11 @@ class Flow:
         self.touched = now
         """When `left` was right."""
         self.done = done
-        self.version = 0
-        """Counts the changes of rate, so that an end that was booked for an earlier rate is known to be void."""
+        self.moving = True
+        self.ends = inf
+        """When its last byte arrives, if its rate stays as it is."""
+        self.looked_at = inf
+        """The next time that is booked to look whether it has ended: that or earlier."""
 
 
 class Network:
@@ -83,7 +88,7 @@ class Network:
 
     def stop(self, flow: Flow) -> None:
         """The connection is closed before its end; its `done` is never called."""
-        flow.version += 1
+        flow.moving = False
         flow.sender.outgoing.pop(flow, None)
         flow.receiver.incoming.pop(flow, None)
         self._share(flow.sender, flow.receiver)
@@ -96,25 +101,40 @@ class Network:
 
     def _share(self, sender: Host, receiver: Host) -> None:
         """The flows of two hosts get the rates that follow from who shares which link now."""
-        for flow in sender.outgoing:
-            self._pace(flow)
-        for flow in receiver.incoming:
-            if flow.sender is not sender:
-                self._pace(flow)
+        if sender.outgoing:
+            share = sender.up / len(sender.outgoing)
+            for flow in sender.outgoing:
+                other = flow.receiver
+                rate = other.down / len(other.incoming)
+                self._pace(flow, share if share < rate else rate)
+        if receiver.incoming:
+            share = receiver.down / len(receiver.incoming)
+            for flow in receiver.incoming:
+                other = flow.sender
+                if other is not sender:
+                    rate = other.up / len(other.outgoing)
+                    self._pace(flow, share if share < rate else rate)
 
-    def _pace(self, flow: Flow) -> None:
-        sender, receiver = flow.sender, flow.receiver
-        rate = min(sender.up / len(sender.outgoing), receiver.down / len(receiver.incoming))
+    def _pace(self, flow: Flow, rate: float) -> None:
         if rate == flow.rate:
             return
         now = self._clock.now
-        flow.left -= flow.rate * (now - flow.touched)
+        left = flow.left - flow.rate * (now - flow.touched)
+        flow.left = left = left if left > 0.0 else 0.0
         flow.touched = now
         flow.rate = rate
-        flow.version += 1
-        self._clock.after(max(flow.left, 0.0) / rate, self._finish, flow, flow.version)
+        flow.ends = now + left / rate
+        if flow.ends < flow.looked_at:
+            flow.looked_at = flow.ends
+            self._clock.at(flow.ends, self._look_at, flow)
 
-    def _finish(self, flow: Flow, version: int) -> None:
-        if flow.version == version:
-            self.stop(flow)
-            flow.done()
+    def _look_at(self, flow: Flow) -> None:
+        """Most changes of rate make a flow end later, and cost no more than one look too many."""
+        if not flow.moving or flow.looked_at > self._clock.now:
+            return
+        if flow.ends > self._clock.now:
+            flow.looked_at = flow.ends
+            self._clock.at(flow.ends, self._look_at, flow)
+            return
+        self.stop(flow)
+        flow.done()

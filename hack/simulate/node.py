@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from agent import planner
@@ -55,6 +56,8 @@ class Node:
         """It asked the origin."""
         self._world = world
         self._planner = planner.Planner()
+        self._tick_at = inf
+        """The next time at which the planner is told that time has passed, or is looked at whether it has to be."""
         self._fetches: dict[int, tuple[Flow, int, float]] = {}
         """By piece: the transfer, its source, and when it began."""
 
@@ -126,17 +129,28 @@ class Node:
         if self.reads and plan.layout:
             missing = plan.layout.everything & ~plan.held
             plan.readers = (lowest(missing),) if missing else ()
-        before = plan.deadline
         self._do(plan.handle(event, self._world.now))
-        if plan.deadline is not None and plan.deadline != before:
-            self._world.after(plan.deadline - self._world.now, self._tick, plan.deadline)
+        if plan.deadline is not None and plan.deadline < self._tick_at:
+            self._book_tick(plan.deadline)
         if plan.mode is planner.Mode.ENDED:
             self.ended_at = self._world.now
             self._world.after(self._world.latency_seconds, self._world.closed, self)
             self._world.ended()
 
-    def _tick(self, deadline: float) -> None:
-        if self._planner.deadline == deadline:
+    def _book_tick(self, at: float) -> None:
+        self._tick_at = at
+        self._world.after(at - self._world.now, self._tick, at)
+
+    def _tick(self, at: float) -> None:
+        """Deadlines move on with almost every piece; a tick is booked for the first, and looks for itself whether it is due."""
+        if at != self._tick_at:
+            return
+        self._tick_at, deadline = inf, self._planner.deadline
+        if deadline is None:
+            return
+        if deadline > self._world.now:
+            self._book_tick(deadline)
+        else:
             self._happened(planner.Tick())
 
     def _do(self, commands: list[planner.Command]) -> None:

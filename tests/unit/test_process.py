@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 TREE = Path(__file__).resolve().parent.parent.parent
 
 SERVICE = """
-import errno, os, signal, sys, threading, time
+import errno, os, resource, signal, sys, threading, time
 from dataclasses import dataclass
 from agent.errors import UsageError
 from agent.process import run
@@ -38,6 +39,8 @@ class Service:
     def start(self):
         if self.how == "thread":
             threading.Thread(target=self.die, name="housekeeping").start()
+        if self.how == "files":
+            print(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
         if self.how == "start":
             raise UsageError("it cannot begin")
         return "ready to serve"
@@ -110,3 +113,15 @@ def test_a_thread_that_dies_ends_the_process_with_its_reason() -> None:
     assert "the thread housekeeping died: the store is not what it was; the process ends" in err
     assert "Traceback" in err
     assert time.monotonic() - began < 5
+
+
+def test_it_takes_as_many_descriptors_as_the_hard_limit_lets_it() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    few = ["prlimit", "--nofile=256:", sys.executable, "-c", SERVICE, "--how", "files"]
+    process = subprocess.Popen(few, env={**os.environ, "PYTHONPATH": str(TREE)}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == f"({hard}, {hard})\n"
+    assert process.stdout.readline() == "ready to serve\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0

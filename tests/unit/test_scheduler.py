@@ -197,6 +197,15 @@ def test_a_source_has_slots_for_what_it_could_send_while_messages_go_to_and_fro(
     assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == slots
 
 
+def test_a_piece_that_came_from_elsewhere_tells_nothing_of_its_source() -> None:
+    swarm = Swarm(A, B, pieces=64)
+    swarm.tell(HoldsAll(A, TASK))
+    flying = pieces_of(swarm.open(B, want=3), B)
+    for _ in range(20):
+        flying += pieces_of(swarm.report(B, (flying.pop(0), A, DELIVERED), want=1, seconds=0.0), B)
+    assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == Limits().upload_slots_min
+
+
 def test_a_whole_blob_from_an_earlier_time_is_a_source_until_it_is_evicted() -> None:
     swarm = Swarm(A, B, pieces=64)
     swarm.tell(HoldsAll(A, TASK))
@@ -219,6 +228,20 @@ def test_the_alternative_is_somebody_else_who_has_the_piece() -> None:
     assert granted(swarm.open(B, want=1))[0][2:] == (A, SEED)
     swarm.tell(HoldsAll(C, TASK))
     assert set(granted(swarm.report(B, want=1))[0][2:]) == {A, C}
+
+
+def test_the_alternative_is_somebody_from_whom_something_is_coming_already_if_they_have_the_piece() -> None:
+    others = range(10, 40)
+    for first in range(20):
+        swarm = Swarm(A, B, *others, pieces=64)
+        swarm.tell(HoldsAll(A, TASK))
+        swarm.open(B, want=1)
+        for node in others:
+            swarm.tell(HoldsAll(node, TASK))
+        for _ in range(first):
+            swarm.scheduler._random()  # so that the choice is another one each time
+        ((_, _, source, alternative),) = granted(swarm.report(B, want=1))
+        assert A in (source, alternative)
 
 
 def test_the_piece_next_to_a_reader_comes_first() -> None:

@@ -11,7 +11,7 @@ from agent.errors import DigestError, OriginError
 from supernode import tracker as module
 from supernode.api import describe
 from supernode.health import HealthSettings
-from supernode.link import UNSENT_BYTES_MAX
+from supernode.link import INTRODUCED_MAX, UNSENT_BYTES_MAX
 from supernode.seed import AbandonedError
 from tests.tracker import LAYOUT, MANIFEST, OTHER, RAW, Agent, Lab, in_loop
 
@@ -55,6 +55,22 @@ async def test_an_agent_accuses_only_those_that_it_was_sent_to(lab: Lab) -> None
     accuser.report(wire.Done(piece, innocent.link.number, 5, wire.CORRUPT), wire.Done(7, innocent.link.number, 5, wire.CORRUPT))
     accuser.report(wire.Done(piece, 12345, 5, wire.CORRUPT))
     assert describe(lab.tracker)["quarantines"] == []
+
+
+@in_loop
+async def test_what_was_said_of_a_source_is_said_once_however_often_it_is_repeated(lab: Lab) -> None:
+    source, taker = Agent(lab, "source", RAW), Agent(lab, "taker")
+    taker.open()
+    await lab.distributed()
+    judged = []
+    lab.patch.setattr(lab.tracker.health, "failed", lambda *words: judged.append(words[:3]))
+    taker.report(window=16)
+    granted = next(grant for grant in taker.granted if grant.source == source.link.number)
+    for _ in range(5):
+        taker.report(wire.Done(granted.piece, granted.source, 5, wire.STALLED), window=16)
+    taker.report(wire.Done(granted.piece, granted.alternative, 5, wire.DELIVERED), window=16)
+    taker.report(wire.Done(granted.piece, granted.source, 5, wire.CORRUPT), window=16)
+    assert judged == [("source", "taker", wire.STALLED)]
 
 
 @in_loop
@@ -233,6 +249,32 @@ async def test_an_agent_that_does_not_read_is_cut_off(lab: Lab) -> None:
     sent = len(agent.writer.sent)
     agent.say(wire.Heartbeat())
     assert len(agent.writer.sent) == sent
+
+
+@in_loop
+async def test_what_is_said_to_an_agent_together_goes_out_together_and_in_order(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    await asyncio.sleep(0)  # Welcome
+    written: list[bytes] = []
+    lab.patch.setattr(agent.writer, "write", written.append)
+    for number in range(3):
+        agent.link.send(wire.Seeding(number))
+    assert written == []
+    await asyncio.sleep(0)
+    assert written == [b"".join(wire.frame(wire.Seeding(number)) for number in range(3))]
+
+
+@in_loop
+async def test_a_peer_is_introduced_again_when_it_may_have_been_forgotten(lab: Lab) -> None:
+    agent, friend = Agent(lab, "a"), Agent(lab, "friend")
+    for _ in range(2):
+        agent.link.introduce(friend.link)
+    assert len(agent.heard(wire.Peer)) == 1
+    for _ in range(INTRODUCED_MAX):
+        agent.link.introduce(Agent(lab, "friend").link)
+        agent.link.introduce(friend.link)
+    assert agent.heard(wire.Peer).count(wire.Peer(friend.link.number, "10.0.0.1", 65002)) == 2
+    assert len(agent.link.introduced) <= INTRODUCED_MAX
 
 
 @in_loop
