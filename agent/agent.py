@@ -8,14 +8,17 @@ from pathlib import Path
 from agent import wire
 from agent.bandwidth import Pace, upload_slots
 from agent.channel import raw_digest
+from agent.contentstore import ContentStore
 from agent.control import ControlServer, application
 from agent.downloads import Downloads
 from agent.errors import UsageError
 from agent.housekeeping import Housekeeping
+from agent.inspection import Inspection
 from agent.listener import Listener
 from agent.manifests import Manifests
 from agent.origin import Origin
 from agent.permission import Permission
+from agent.proofs import Proofs
 from agent.recollection import Recollection
 from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.settings import AgentSettings
@@ -41,7 +44,12 @@ class Agent:
         self._settings = settings
         swarm_key = SwarmKey(settings.swarm_key_file)
         root = Path(settings.store)
-        self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
+        limits = {"quota": settings.store_quota, "free": settings.store_free}
+        content = None
+        if settings.containerd_content:
+            content = ContentStore(Path(settings.containerd_content), Proofs(root / "containerd.proofs"))
+        self._store = Store(root, **limits, age=settings.store_age, elsewhere=content)
+        self._inspection = Inspection(self._store, content) if content else None
         self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
         paces = (Pace.of(settings.origin_rate), download)
         self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces)
@@ -71,6 +79,8 @@ class Agent:
         self._housekeeping = Housekeeping(self._store, self._manifests)
 
     def start(self) -> str:
+        if self._inspection:
+            self._inspection.start()
         self._swarm.start()
         self._swarm.wait_for_one(FIRST_CHANNEL_SECONDS_MAX)
         self._pieces.start()
@@ -86,6 +96,8 @@ class Agent:
     def stop(self) -> None:
         """New pulls are refused at once, those under way get some time, and what they left is on disk."""
         self._housekeeping.stop()
+        if self._inspection:
+            self._inspection.stop()
         self._registry.stop(DRAIN_SECONDS)
         self._downloads.stop()
         self._swarm.stop()
@@ -95,7 +107,7 @@ class Agent:
         self._store.close()
 
     def _hello(self) -> wire.Hello:
-        holdings = [wire.Holding(raw_digest(digest), size) for digest, size in self._store.holdings().items()]
+        holdings = [wire.Holding(raw_digest(digest), size) for digest, size in self._store.offered().items()]
         where = self._settings.piece_address
         name, zone, slots = self._settings.node_name, self._settings.zone, upload_slots(self._upload)
         return wire.Hello(wire.VERSION, name, zone, where.host, where.port, slots, holdings[-wire.HOLDINGS_MAX :])

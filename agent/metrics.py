@@ -16,6 +16,7 @@ DOWNLOADS = Gauge("darner_downloads", "Blobs that are arriving now")
 STALE_ANSWERS = Counter("darner_stale_answers", "Manifests served while their origin could not be asked")
 SUPERNODES_CONNECTED = Gauge("darner_supernodes_connected", "Supernodes that this agent has a channel to")
 STORE_BYTES = Gauge("darner_store_bytes", "Bytes of blobs in the store, those that are arriving included")
+CONTENT_BYTES = Gauge("darner_containerd_bytes", "Bytes of blobs in containerd's content store that this node offers to others")
 
 for source in ("store", "peer", "supernode", "origin"):
     RECEIVED_BYTES.labels(source)

@@ -186,6 +186,7 @@ class AgentSettings:
     store_quota: int = setting(size, "bytes that the store may hold", "50Gi")
     store_free: int = setting(size, "bytes of free disk below which nothing more is stored", "1Gi")
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
+    containerd_content: str = setting(text, "directory of containerd's content store, a source that is only read", "")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
     upload_rate: int = setting(rate("1Mi"), "bytes a second that other nodes may take from this one; 0 for no limit", "0")

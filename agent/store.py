@@ -6,7 +6,8 @@
 
 A blob enters `blobs/` by a rename after its digest was verified, so a crash shows nothing unverified; partial files resume.
 What lay on the disk when the process started is verified once more when it is first used, while it is served.
-Eviction is least recently used first, by quota, free disk and age, and never takes what somebody has open.
+Eviction is least recently used first, by quota, free disk and age, and never takes what somebody has open. What containerd holds
+as well (`agent.contentstore`) goes first, and is served from there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.blob import Blob
+from agent.contentstore import ContentStore
 from agent.errors import DarnerError, DigestError, StoreError
 from agent.files import allocated, changed_at, claim, remove, touch
 from agent.ledger import Ledger
@@ -35,12 +37,15 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 class Store:
     """Sizes and limits in bytes, ages in seconds. `on_change(digest, size, held)` hears of every blob that comes or goes."""
 
-    def __init__(self, root: Path, *, quota: int, free: int, age: float) -> None:
+    def __init__(self, root: Path, *, quota: int, free: int, age: float, elsewhere: ContentStore | None = None) -> None:
         self.root = root
         self.quota = quota
         self.free = free
         self.age = age
         self.on_change: Callable[[str, int, bool], None] = _nobody_listens
+        self._elsewhere = elsewhere
+        if elsewhere:
+            elsewhere.on_change = self._changed_elsewhere
         self._lock = threading.Lock()
         self._receiving = threading.Lock()
         """Taken before `_lock`: room is made for one blob at a time."""
@@ -67,6 +72,21 @@ class Store:
         with self._lock:
             return dict(self._sizes)
 
+    def offered(self) -> dict[str, int]:
+        """What others may have from this node: containerd's blobs, and then its own, least recently used first."""
+        elsewhere = self._elsewhere.holdings() if self._elsewhere else {}
+        own = self.holdings()
+        return {digest: size for digest, size in elsewhere.items() if digest not in own} | own
+
+    def _tell(self, digest: str, size: int, held: bool) -> None:
+        """The own copy came or went. What containerd holds as well is still here."""
+        if held or not (self._elsewhere and digest in self._elsewhere.holdings()):
+            self.on_change(digest, size, held)
+
+    def _changed_elsewhere(self, digest: str, size: int, held: bool) -> None:
+        if digest not in self._sizes:
+            self.on_change(digest, size, held)
+
     @property
     def used(self) -> int:
         """Bytes of whole blobs, those that the arriving ones will have, and what earlier tries left."""
@@ -75,10 +95,13 @@ class Store:
         return settled + sum(allocated(path) for path in self._leftovers())
 
     def blob(self, digest: str) -> Blob | None:
-        """The stored blob, kept from eviction as long as the caller holds on to it.
+        """The stored blob, or containerd's, kept from eviction as long as the caller holds on to it.
 
         It is `whole` from the start, or is being verified: then its end comes when that is done, or its error does.
         """
+        return self._own(digest) or (self._elsewhere.blob(digest) if self._elsewhere else None)
+
+    def _own(self, digest: str) -> Blob | None:
         with self._lock:
             if digest not in self._sizes:
                 return None
@@ -120,13 +143,15 @@ class Store:
 
     def drop(self, blob: Blob) -> None:
         """A stored blob that is damaged or cannot be read: whoever comes next gets it anew."""
+        if self._elsewhere and self._elsewhere.drop(blob):
+            return
         with self._lock:
             self._open.pop(blob.digest, None)
             held = self._sizes.pop(blob.digest, None)
             self._proven.discard(blob.digest)
         remove(self._blobs / blob.digest.removeprefix("sha256:"))
         if held is not None:
-            self.on_change(blob.digest, blob.size, False)
+            self._tell(blob.digest, blob.size, False)
 
     # Arriving.
 
@@ -179,7 +204,7 @@ class Store:
             self._sizes[blob.digest] = blob.size
             self._open[blob.digest] = blob
             self._proven.add(blob.digest)
-        self.on_change(blob.digest, blob.size, True)
+        self._tell(blob.digest, blob.size, True)
 
     # Room.
 
@@ -189,7 +214,7 @@ class Store:
             raise StoreError(f"a blob of {size} bytes does not fit the store's quota of {self.quota}")
         there = allocated(path)
         leftovers = iter([other for other in self._leftovers() if other.stem != path.stem])
-        evictable = iter(self.holdings())
+        evictable = iter(self._evictable())
         while not self._fits(size - there):
             if leftover := next(leftovers, None):
                 remove(leftover)
@@ -199,6 +224,14 @@ class Store:
                 raise StoreError(
                     f"the store {self.root} has no room for {size} bytes: its quota or the disk is full of blobs in use"
                 )
+
+    def _evictable(self) -> list[str]:
+        """The whole blobs: those first that containerd holds too, each kind least recently used first."""
+        held = self.holdings()
+        if self._elsewhere is None:
+            return list(held)
+        elsewhere = self._elsewhere
+        return sorted(held, key=lambda digest: elsewhere.size(digest) != held[digest])
 
     def _fits(self, size: int) -> bool:
         """Whether so many bytes more keep to the quota and leave the disk free enough, when all that arrives has arrived."""
@@ -229,7 +262,7 @@ class Store:
                 return
             del self._sizes[digest]
             self._proven.discard(digest)
-        self.on_change(digest, size, False)
+        self._tell(digest, size, False)
 
 
 def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of Store.on_change)

@@ -114,8 +114,11 @@ class Swarm:
         """The rewritten name, by tag."""
         self.supernode = Supernode(lab.host("supernode"), [self.registry.name], arguments)
 
-    def agent(self, name: str) -> Agent:
-        return Agent(self._lab.host(name), [self.supernode], [self.registry.name], self._arguments)
+    def agent(self, name: str, *arguments: str) -> Agent:
+        return self.agent_on(self._lab.host(name), *arguments)
+
+    def agent_on(self, host: Host, *arguments: str) -> Agent:
+        return Agent(host, [self.supernode], [self.registry.name], [*self._arguments, *arguments])
 
 
 def metric_in(text: str, name: str, labels: Mapping[str, str]) -> float:

@@ -108,6 +108,16 @@ class Containerd:
         options = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", f"{_PULL_SECONDS_MAX}s"]
         self._inside([built_programs() / "crictl", *options, "pull", image], _PULL_SECONDS_MAX)
 
+    def pull_directly(self, image: str) -> None:
+        """Without the kubelet's way and without Darner: from a registry in plain HTTP, under the name that it has there."""
+        argv = ["images", "pull", "--plain-http", image]
+        self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", *argv], _PULL_SECONDS_MAX)
+
+    @property
+    def content(self) -> Path:
+        """The directory of its content store."""
+        return self._directory / "root" / "io.containerd.content.v1.content"
+
     def run(self, image: str, command: tuple[str, ...]) -> str:
         """What a command prints that runs in the image, in a container made by runc."""
         identifier = f"container-{next(_containers)}"

@@ -111,6 +111,20 @@ def test_an_agent_runs_on_every_node_before_all_else_and_on_its_network(default:
     assert store["hostPath"] == {"path": "/var/lib/darner", "type": "DirectoryOrCreate"}
 
 
+def test_an_agent_sees_nothing_of_its_node_but_its_store_and_if_asked_for_containerds_content_read_only(
+    render: Render, default: list[Object]
+) -> None:
+    path = "/var/lib/containerd/io.containerd.content.v1.content"
+    with_content = pod_template(render({"agent": {"containerd": {"contentPath": path}}}), "agent")["spec"]
+    content = {"name": "containerd-content", "hostPath": {"path": path}}  # no type: nothing is demanded of a node that has none
+    for pod, volumes in ((pod_template(default, "agent")["spec"], []), (with_content, [content])):
+        assert [item for item in pod["volumes"] if "hostPath" in item and item["name"] != "store"] == volumes
+    (container,) = with_content["containers"]
+    (mount,) = [item for item in container["volumeMounts"] if item["name"] == "containerd-content"]
+    assert mount["readOnly"] is True
+    assert {"name": "DARNER_CONTAINERD_CONTENT", "value": mount["mountPath"]} in container["env"]
+
+
 def test_agents_are_replaced_a_few_at_a_time(render: Render, default: list[Object]) -> None:
     assert one(default, "DaemonSet", "agent")["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",

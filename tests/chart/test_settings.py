@@ -32,6 +32,11 @@ def with_options(render: Render) -> list[Object]:
     return render(
         {
             "swarm": {"existingSecret": "swarm-key"},
+            "agent": {
+                "containerd": {"contentPath": "/var/lib/containerd/io.containerd.content.v1.content"},
+                "bandwidth": {"upload": "1Mi", "download": "4Mi", "origin": ""},
+            },
+            "supernode": {"bandwidth": {"upload": "1Gi", "origin": "1Mi"}},
             "webhook": {"certificate": {"existingSecret": "certificate"}},
             "registries": {
                 "insecure": ["a:5000", "b:5000"],
@@ -121,6 +126,13 @@ def test_registries_and_their_authorities_reach_agents_and_supernodes(with_optio
         assert settings.ca_files == ("/etc/darner/authorities/a.pem",)
         (container,) = pod_template(with_options, component)["spec"]["containers"]
         assert "/etc/darner/authorities" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_the_narrowest_bandwidths_that_the_chart_takes_are_taken_by_the_processes(with_options: list[Object]) -> None:
+    agent = loaded("agent", environment(with_options, "agent", ADDRESS))
+    assert (agent.upload_rate, agent.download_rate, agent.origin_rate) == (1 << 20, 4 << 20, 0)
+    supernode = loaded("supernode", environment(with_options, "supernode", ADDRESS))
+    assert (supernode.upload_rate, supernode.origin_rate) == (1 << 30, 1 << 20)
 
 
 def test_the_webhook_leaves_its_own_namespace_and_kube_system_alone(render: Render) -> None:

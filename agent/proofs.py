@@ -1,0 +1,71 @@
+"""Which of somebody else's files were found to have the digest that they are named by, remembered over restarts.
+
+A proof is good for one file: with another inode, size or time of change it is none. They are lines of a file in this node's own
+store, which is written anew as a whole; one that is lost or cut short costs the work of checking again, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+PROOFS_MAX = 100_000
+"""Those of more blobs than any node has images for."""
+
+_LINE = re.compile(r"(sha256:[0-9a-f]{64}) (\d{1,20}) (\d{1,20}) (-?\d{1,20})")
+
+
+class Identity(NamedTuple):
+    """What a file is told from others by, as long as nobody writes to it."""
+
+    inode: int
+    size: int
+    changed_nanoseconds: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Proofs:
+    """One thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._proven: dict[str, Identity] = {}
+        self._written: dict[str, Identity] = {}
+        try:
+            lines = path.read_text("ascii", "replace").splitlines()[:PROOFS_MAX]
+        except OSError:
+            return
+        for line in lines:
+            if found := _LINE.fullmatch(line):
+                self._proven[found[1]] = Identity(int(found[2]), int(found[3]), int(found[4]))
+        self._written = dict(self._proven)
+
+    def holds(self, digest: str, identity: Identity) -> bool:
+        return self._proven.get(digest) == identity
+
+    def add(self, digest: str, identity: Identity) -> None:
+        if len(self._proven) < PROOFS_MAX:
+            self._proven[digest] = identity
+
+    def keep_only(self, digests: set[str]) -> None:
+        """Forget the others, and write down what is left, if that is news."""
+        self._proven = {digest: identity for digest, identity in self._proven.items() if digest in digests}
+        if self._proven == self._written:
+            return
+        lines = [f"{digest} {' '.join(map(str, identity))}\n" for digest, identity in self._proven.items()]
+        beside = self._path.with_suffix(".new")
+        try:
+            beside.write_text("".join(lines))
+            os.replace(beside, self._path)
+        except OSError as error:
+            log.warning("what was checked of containerd's blobs is not written down: %s", error)
+            return
+        self._written = dict(self._proven)
