@@ -2,7 +2,7 @@
 # Prints the folder of the programs of one part of a cluster, and builds them first if this machine has not got them yet:
 #
 #   etcd              etcd
-#   coredns           coredns
+#   coredns           coredns, with the plugins that coredns.yaml names
 #   kubernetes-1.36   kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet, kubectl: links to one binary.
 #                     Other versions of Kubernetes are kubernetes-*, by whatever is in go/.
 #
@@ -24,7 +24,7 @@ pinned() { # MODULE: the version that go.mod requires
 }
 case $1 in
 etcd) package=go.etcd.io/etcd/server/v3 version=$(pinned go.etcd.io/etcd/server/v3) minutes=2 ;;
-coredns) package=github.com/coredns/coredns version=$(pinned github.com/coredns/coredns) minutes=3 ;;
+coredns) package=. version=$(pinned github.com/coredns/coredns) minutes=1 ;;
 kubernetes-*) package=. version=$(pinned k8s.io/kubernetes) minutes=6 ;;
 esac
 
@@ -47,7 +47,7 @@ if [ ! -e "$folder/bin" ]; then
     rm -rf "$folder/part"
     mkdir "$folder/part"
     flags="-s -w"
-    if [ "$package" = . ]; then
+    if [[ $1 == kubernetes-* ]]; then
         # What the programs say of themselves, and what they compare to know each other's version.
         minor=${version#v1.}
         stamp=k8s.io/component-base/version

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Iterator
 
 from hack.cluster import Cluster
+from hack.cluster.network import NAMESPACES
 from hack.lab.process import wait_until
 from tests.e2e.release import NAMESPACE, Release
 from tests.e2e.space import Space, container_images
@@ -53,7 +55,8 @@ def _ended(darner: Release) -> str:
 
 @contextlib.contextmanager
 def port_taken(cluster: Cluster, node: str) -> Iterator[None]:
-    command = cluster.command(node, ["python3", "-c", _SQUATTER])
+    # In the node's network, with this machine's Python: a node need not have any.
+    command = ["nsenter", f"--net={NAMESPACES / cluster.layout.namespace(node)}", "--", sys.executable, "-c", _SQUATTER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as squatter:
         try:
             yield

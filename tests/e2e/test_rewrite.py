@@ -12,6 +12,8 @@ from hack.origin.image import size_of
 from tests.e2e.release import NAMESPACE, Release
 from tests.e2e.space import INJECT, LOCAL, ORIGINALS, Space, container_images, local, notes, pod_spec
 
+UPLOADED = "darner_uploaded_bytes_total"
+
 
 def test_a_bare_pod_runs_with_a_rewritten_image(darner: Release, space: Space) -> None:
     image = space.push()
@@ -110,17 +112,22 @@ def test_a_daemon_set_costs_the_origin_one_image_and_the_nodes_feed_each_other(d
     image = space.push(layers=(6_000_000, 3_000_000))
     assert len(image.image.layers) == 3
     before = {node: darner.received(node) for node in darner.agents()}
+    sent_before = {part: darner.metric(part, UPLOADED) for part in ("agent", "supernode")}
     space.workload("DaemonSet", "web", image.name)
     pods = space.wait_all_running("web", 3)
     assert {container_images(pod)[0] for pod in pods} == {local(image.name)}
-    sent = space.sent_by_origin(image)
-    assert {digest: sent[digest] for digest in image.new_blobs} == image.new_blobs
-    assert set(sent.values()) <= {size_of(content) for content in image.image.blobs.values()}, "nor was anything sent twice"
+    by_origin = space.sent_by_origin(image)
+    assert {digest: by_origin[digest] for digest in image.new_blobs} == image.new_blobs
+    assert set(by_origin.values()) <= {size_of(content) for content in image.image.blobs.values()}, "nor was anything sent twice"
     after = {node: darner.received(node) for node in before}
     fed = {node: {source: after[node][source] - before[node][source] for source in after[node]} for node in after}
     assert {node: sum(sources.values()) for node, sources in fed.items()} == dict.fromkeys(fed, sum(image.new_blobs.values()))
     assert sum(sources["origin"] for sources in fed.values()) == 0, "agents leave the origin to the supernode"
-    assert sum(sources["peer"] for sources in fed.values()) > 0
+    received = {source: sum(sources[source] for sources in fed.values()) for source in ("peer", "supernode")}
+    assert received["peer"] > 0
+    sent = {part: darner.metric(part, UPLOADED) - sent_before[part] for part in sent_before}
+    assert sent["agent"] >= received["peer"], "what nodes had from each other they sent each other"
+    assert sent["supernode"] >= received["supernode"]
 
 
 def test_no_rewritten_name_is_ever_asked_for_outside_its_node(darner: Release, space: Space) -> None:

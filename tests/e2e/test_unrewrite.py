@@ -12,7 +12,7 @@ from hack.cluster import Cluster
 from hack.cluster.origin import NAME, OPEN
 from hack.lab.process import wait_until
 from tests.e2e.release import Release
-from tests.e2e.space import DECISION, LOCAL, Space, container_images, local, notes
+from tests.e2e.space import DECISION, LOCAL, Space, container_images, local, notes, waiting_reasons
 
 pytestmark = pytest.mark.unrewrites
 
@@ -77,6 +77,10 @@ def test_of_an_image_that_does_not_exist_the_registrys_own_answer_is_told_last(d
     wait_until(lambda: LOCAL not in _last_failure(space, "web"))
     assert image in _last_failure(space, "web")
     assert "not found" in _last_failure(space, "web")
+    # The kubelet tries again, and whoever looks later sees that last: in its words too it is the author's name.
+    space.wait_for("web", lambda pod: waiting_reasons(pod) == ["ImagePullBackOff"])
+    wait_until(lambda: LOCAL not in space.events("web")[-1]["message"])
+    assert image in space.events("web")[-1]["message"]
 
 
 @contextlib.contextmanager
