@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from agent.manifests import Manifests
 from agent.origin import Origin
 from agent.permission import Permission
 from agent.proofs import Proofs
+from agent.proxies import Proxies
 from agent.recollection import Recollection
 from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.settings import AgentSettings
@@ -52,7 +54,8 @@ class Agent:
         self._inspection = Inspection(self._store, content) if content else None
         self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
         paces = (Pace.of(settings.origin_rate), download)
-        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces)
+        proxies = Proxies(os.environ)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._swarm = Swarm(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
         self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key, download)

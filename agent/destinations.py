@@ -3,6 +3,8 @@
 A pod's author chooses the registry's name, and the agent stands on the host network: so the address that a name resolves to is
 checked, on every hop, and that address is the one connected to. Registries that the operator listed may be anywhere, and may be
 spoken to in plain HTTP; with `https://` before its name a listed one may be anywhere, and is spoken to over TLS even so.
+
+Behind a proxy (`agent.proxies`) names are the proxy's to look up, by its own rules; what resolves here as well is checked here.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from urllib.parse import quote, urlsplit
 
 from agent.errors import OriginError
 from agent.pool import Place
+from agent.proxies import Proxies
 from agent.reference import DOCKER_HUB
 from agent.settings import Address
+from agent.transfer import Tunnel
 
 HTTPS_PORT = 443
 HTTP_PORT = 80
@@ -28,6 +32,8 @@ DOCKER_HUB_HOST = "registry-1.docker.io"
 ADDRESSES_MAX = 3
 """Of one name that are tried; the system has sorted them (RFC 6724)."""
 LOOKUP_SECONDS_MAX = 5.0
+PROXIED_LOOKUP_SECONDS_MAX = 1.0
+"""For a name that a proxy will look up itself: where proxies are needed, the system's resolver often knows no name outside."""
 LOOKUPS_MAX = 64
 """At once. The system's resolver cannot be interrupted: one that does not answer keeps its thread for as long as it likes."""
 
@@ -51,6 +57,8 @@ class Hop:
     port: int
     target: str
     place: Place
+    proxy_authorization: str = ""
+    """For the proxy that is asked in the server's place, over plain HTTP."""
 
     @property
     def server(self) -> tuple[str, str, int]:
@@ -67,11 +75,12 @@ class Hop:
 class Destinations:
     """The rules, with the names that the operator listed."""
 
-    def __init__(self, insecure_registries: Iterable[str], look_up: LookUp | None = None) -> None:
+    def __init__(self, insecure_registries: Iterable[str], look_up: LookUp | None = None, proxies: Proxies | None = None) -> None:
         names = [name.lower() for name in insecure_registries]
         self._plain = frozenset(name for name in names if not name.startswith("https://"))
         self._anywhere = self._plain | {name.removeprefix("https://") for name in names}
         self._look_up = look_up or _getaddrinfo
+        self._proxies = proxies or Proxies()
         self._lookups = threading.BoundedSemaphore(LOOKUPS_MAX)
 
     def url(self, registry: str, path: str) -> str:
@@ -90,10 +99,27 @@ class Destinations:
             raise DestinationError(403, f"it sends its users to {host or 'nowhere'}, by other means than HTTPS alone", "DENIED")
         if parts.scheme == "http" and not _lists(self._plain, host, port):
             raise DestinationError(403, f"{host} is asked over HTTPS only; list it as insecure if it has none", "DENIED")
-        addresses = self._resolve(Address(host, port), _lists(self._anywhere, host, port), until)
-        place = Place(addresses, host if parts.scheme == "https" else "")
         target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-        return Hop(parts.scheme, host, port, quote(target, _LEGAL, encoding="latin-1", errors="replace"), place)
+        target = quote(target, _LEGAL, encoding="latin-1", errors="replace")
+        where, listed = Address(host, port), _lists(self._anywhere, host, port)
+        proxy = self._proxies.before(parts.scheme, host, port)
+        if proxy is None:
+            place = Place(self._resolve(where, listed, until), host if parts.scheme == "https" else "")
+            return Hop(parts.scheme, host, port, target, place)
+        self._check(where, listed, until)
+        addresses = self._resolve(proxy.server, True, until)
+        if parts.scheme == "https":
+            place = Place(addresses, host, Tunnel(where, proxy.authorization))
+            return Hop(parts.scheme, host, port, target, place)
+        return Hop(parts.scheme, host, port, f"http://{where}{target}", Place(addresses), proxy.authorization)
+
+    def _check(self, where: Address, listed: bool, until: float) -> None:
+        """That a name which a proxy will look up does not lead, as far as is known here, where it may not."""
+        try:
+            self._resolve(where, listed, min(until, time.monotonic() + PROXIED_LOOKUP_SECONDS_MAX))
+        except DestinationError as error:
+            if error.status == 403:
+                raise
 
     def _resolve(self, where: Address, listed: bool, until: float) -> tuple[Address, ...]:
         """The addresses that may be connected to."""

@@ -19,6 +19,7 @@ from agent.errors import DigestError, OriginError, UsageError
 from agent.manifest import MANIFEST_BYTES_MAX, Manifest
 from agent.ociformat import is_listing, is_manifest
 from agent.outward import Outward, Reply
+from agent.proxies import Proxies
 from agent.tokens import Access, Tokens
 from agent.transfer import StalledError, TransferError
 
@@ -49,6 +50,7 @@ class Origin:
         ca_files: Iterable[str],
         look_up: LookUp | None = None,
         paces: Iterable[Pace | None] = (),
+        proxies: Proxies | None = None,
     ) -> None:
         """`paces` limit the bytes of blobs."""
         self._paces = tuple(paces)
@@ -58,8 +60,7 @@ class Origin:
                 tls.load_verify_locations(path)
             except OSError as error:
                 raise UsageError(f"--ca-files: {path} cannot be used: {error}") from None
-        self._destinations = Destinations(insecure_registries, look_up)
-        # Proxies in the environment are not used yet: the address that was checked has to be the one connected to.
+        self._destinations = Destinations(insecure_registries, look_up, proxies)
         self._outward = Outward(self._destinations, tls)
         self._tokens = Tokens(self._outward)
 

@@ -92,6 +92,8 @@ class Outward:
             hop = self._destinations.hop(url, until)
             first = first or hop.server
             lines = {"Host": hop.authority, **headers}
+            if hop.proxy_authorization:
+                lines["Proxy-Authorization"] = hop.proxy_authorization
             if authorization and hop.server == first:
                 lines["Authorization"] = authorization
             else:

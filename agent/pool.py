@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from agent.settings import Address
-from agent.transfer import Answer, Connection, Limits, StalledError, TransferError
+from agent.transfer import Answer, Connection, Limits, StalledError, TransferError, Tunnel
 
 CONNECT_SECONDS_MAX = 5.0
 """For each address of a server, so that the next one has its chance too."""
@@ -26,6 +26,8 @@ class Place(NamedTuple):
 
     addresses: tuple[Address, ...]
     server_name: str = ""
+    tunnel: Tunnel | None = None
+    """The server behind a proxy, whose addresses these are."""
 
 
 class ConnectionPool:
@@ -39,7 +41,7 @@ class ConnectionPool:
         self._window_bytes = window_bytes
         self._lock = threading.Lock()
         self._busy: set[Connection] = set()
-        self._idle: defaultdict[tuple[Address, str], list[Connection]] = defaultdict(list)
+        self._idle: defaultdict[tuple[Address, str, Tunnel | None], list[Connection]] = defaultdict(list)
         self._closed = False
 
     def ask(self, place: Place, method: str, target: str, headers: dict[str, str], limits: Limits) -> tuple[Connection, Answer]:
@@ -64,7 +66,7 @@ class ConnectionPool:
         connection.idle_since = time.monotonic()
         with self._lock:
             self._drop_old(connection.idle_since)
-            idle = self._idle[connection.where, connection.server_name]
+            idle = self._idle[connection.where, connection.server_name, connection.tunnel]
             if connection.reusable and not self._closed and len(idle) < self._idle_max:
                 self._busy.discard(connection)
                 idle.append(connection)
@@ -91,7 +93,7 @@ class ConnectionPool:
         with self._lock:
             self._drop_old(time.monotonic())
             for address in place.addresses:
-                if idle := self._idle.get((address, place.server_name)):
+                if idle := self._idle.get((address, place.server_name, place.tunnel)):
                     connection = idle.pop()
                     self._busy.add(connection)
                     return connection
@@ -107,7 +109,7 @@ class ConnectionPool:
                 break
             try:
                 tls = self._tls if place.server_name else None
-                connection = Connection(address, place.server_name, tls, seconds, self._window_bytes)
+                connection = Connection(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
             except TransferError as failed:
                 error = failed
                 continue

@@ -12,6 +12,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import h11
 
@@ -28,6 +29,14 @@ class TransferError(DarnerError):
 
 class StalledError(TransferError):
     """Nothing came for as long as the caller was willing to wait."""
+
+
+class Tunnel(NamedTuple):
+    """What a proxy is asked for before anything else: a way to a server (CONNECT, RFC 9110 section 9.3.6)."""
+
+    server: Address
+    authorization: str = ""
+    """For the proxy itself."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,17 @@ class Connection:
     """One connection, one request at a time. Raises TransferError."""
 
     def __init__(
-        self, where: Address, server_name: str, tls: ssl.SSLContext | None, seconds: float, window_bytes: int = 0
+        self,
+        where: Address,
+        server_name: str,
+        tls: ssl.SSLContext | None,
+        seconds: float,
+        window_bytes: int = 0,
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.where = where
         self.server_name = server_name
+        self.tunnel = tunnel
         self.idle_since = 0.0
         self._protocol = h11.Connection(h11.CLIENT)
         self._head_until = self._body_until = 0.0
@@ -72,6 +88,9 @@ class Connection:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if window_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+            self._sock = sock
+            if tunnel:
+                self._open(tunnel, until)
             if tls:
                 sock.settimeout(max(0.1, until - time.monotonic()))
                 sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
@@ -82,6 +101,27 @@ class Connection:
             raise TransferError(f"the certificate of {where} is not accepted: {error.verify_message}") from None
         except (OSError, ValueError) as error:
             raise TransferError(f"{where} cannot be connected to: {error}") from None
+
+    def _open(self, tunnel: Tunnel, until: float) -> None:
+        """The proxy's yes. What goes over this connection afterwards is between us and the server."""
+        self._head_until = until
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        headers = {"Host": str(tunnel.server), **({"Proxy-Authorization": tunnel.authorization} if tunnel.authorization else {})}
+        request = h11.Request(method="CONNECT", target=str(tunnel.server), headers=list(headers.items()))
+        refused = f"the proxy {self.where} gives no way to {tunnel.server}"
+        try:
+            self._sock.settimeout(self._seconds(until))
+            self._sock.sendall((self._protocol.send(request) or b"") + (self._protocol.send(h11.EndOfMessage()) or b""))
+            while isinstance(event := self._next_event(), h11.InformationalResponse):
+                continue
+            status = event.status_code if isinstance(event, h11.Response) else 0
+            if status // 100 != 2:
+                raise TransferError(f"{refused}: it answers {status}")
+            if self._protocol.trailing_data[0]:
+                raise TransferError(f"{refused}: it speaks in the server's place")
+        except BaseException:
+            self._sock.close()
+            raise
 
     def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from agent.housekeeping import Housekeeping
 from agent.listener import Listener, bind
 from agent.manifests import Manifests
 from agent.origin import Origin
+from agent.proxies import Proxies
 from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
@@ -42,7 +44,8 @@ class Supernode:
         self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
         self._upload = Pace.of(settings.upload_rate)
         paces = (Pace.of(settings.origin_rate),)
-        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces)
+        proxies = Proxies(os.environ)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._fetcher = PieceFetcher(swarm_key)
         self._pieces = Listener(

@@ -46,6 +46,7 @@ class Cluster:
                 )
             else:
                 config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                configuration.proxy = None  # those of the environment are for the world outside
         except config.ConfigException as error:
             raise StoreError(f"there is no cluster to keep a Secret in: {error}; run it in a pod, or set KUBECONFIG") from None
         configuration.retries = RETRIES

@@ -90,6 +90,16 @@ def test_the_swarms_key_is_made_once_and_then_kept(api: ApiServer, cluster: Clus
     assert re.fullmatch(rb"[0-9a-f]{64}", keys[0])
 
 
+def test_the_api_server_of_its_own_cluster_is_asked_past_any_proxy(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_a_pod(client_configuration: Any) -> None:
+        client_configuration.host = f"http://127.0.0.1:{api.server_port}"
+
+    monkeypatch.setattr("webhook.cluster.config.load_incluster_config", in_a_pod)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert Cluster({}).secret(ObjectName("darner-system", "one")).read() is None
+
+
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_refusal_is_told_with_the_object_that_it_is_about(api: ApiServer, cluster: Cluster, status: int) -> None:
     api.refusal = status
