@@ -1,19 +1,21 @@
-"""python -m hack.simulate: rollouts in virtual time, as a table.
+"""python -m hack.simulate: rollouts in virtual time, as a table or as JSON.
 
-Without options, the plans of docs/scheduling.md; with options, one plan. The same seed prints the same figures, except for the
-last column, which is the time that the scheduler took on this machine.
+Without options, the plans of docs/scheduling.md; with `--large` those with 10,000 nodes, which take some minutes each; with
+`--nodes` one plan of one's own. The same seed prints the same figures, except for the last two columns, which are what scheduling
+took of this machine's processor.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from hack.simulate.rollout import Plan, Result, run
-from supernode.scheduler import Command
 
 MBIT = 125_000.0
 HUNDRED = 100 * MBIT
@@ -33,63 +35,86 @@ PLANS = {
 }
 NODES = (8, 16, 64, 256)
 
-
-class Stopwatch:
-    """Calls the scheduler and counts the processor's time."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self, handle: Callable[[], list[Command]]) -> list[Command]:
-        began = time.process_time()
-        commands = handle()
-        self.seconds += time.process_time() - began
-        return commands
-
+GIBIBYTE = Plan(nodes=10_000, piece_bytes=4 << 20)
+LARGE_PLANS = {
+    "1 GiB": GIBIBYTE,
+    "1 GiB, two zones": replace(GIBIBYTE, zones=2),
+    "1 GiB, over 30 s, 1 % die, 1 % lie": replace(GIBIBYTE, arrival_seconds=30, failing=0.01, lying=0.01),
+    "1 GiB, the same, every tenth link a quarter as fast, two zones": replace(
+        GIBIBYTE, arrival_seconds=30, failing=0.01, lying=0.01, slow=0.1, zones=2
+    ),
+}
 
 COLUMNS = (
     "plan",
     "nodes",
     "slowest / bound",
+    "99 % / bound",
     "half / bound",
     "supernode sent",
     "crossed zones",
     "first piece, slowest",
     "messages a piece",
+    "scheduling, CPU-s",
     "µs a piece",
 )
 
 
-def row(name: str, result: Result, stopwatch: Stopwatch) -> str:
+def row(name: str, result: Result) -> str:
     plan = result.plan
-    piece_seconds = plan.piece_bytes / plan.node_rate
+    seconds = result.scheduling_seconds or 0.0
     cells = (
         name,
         str(plan.nodes),
         f"{result.ratio:.2f}",
+        f"{result.quantile(0.99):.2f}",
         f"{result.quantile(0.5):.2f}",
         f"{result.seed_images:.2f} blobs",
         f"{result.cross_zone_images:.2f} blobs" if plan.zones > 1 else "",
-        f"{result.first_seconds[-1] / piece_seconds:.1f} piece times",
+        f"{result.first_seconds[-1] / (plan.piece_bytes / plan.node_rate):.1f} piece times",
         f"{result.messages / result.grants:.2f}",
-        f"{stopwatch.seconds / result.grants * 1e6:.1f}",
+        f"{seconds:.1f}",
+        f"{seconds / result.grants * 1e6:.1f}",
     )
     return "| " + " | ".join(cells) + " |"
 
 
-def simulate(name: str, plan: Plan) -> bool:
-    """Print the row of a plan. False when a node asked the origin."""
-    stopwatch = Stopwatch()
-    result = run(plan, stopwatch)
-    print(row(name, result, stopwatch), flush=True)
-    if result.fell_back:
-        print(f"{result.fell_back} nodes gave the swarm up and asked the origin", file=sys.stderr)
-    return not result.fell_back
+def document(name: str, result: Result) -> dict[str, Any]:
+    """The figures of a plan, with the names under which others look them up."""
+    return {
+        "plan": name,
+        "nodes": result.plan.nodes,
+        "bound_seconds": result.plan.bound,
+        "max_to_bound": result.ratio,
+        "p99_to_bound": result.quantile(0.99),
+        "p50_to_bound": result.quantile(0.5),
+        "supernode_images": result.seed_images,
+        "cross_zone_images": result.cross_zone_images,
+        "messages": result.messages,
+        "pieces": result.grants,
+        "scheduling_cpu_seconds": result.scheduling_seconds,
+        "finished": len(result.seconds),
+        "asked_the_origin": result.fell_back,
+    }
+
+
+def simulate(plans: Iterable[tuple[str, Plan]]) -> Iterator[tuple[str, Result]]:
+    """Each plan's result when it is known."""
+    for name, plan in plans:
+        # Nothing of a rollout is garbage before its end, and looking for it again and again would be charged to the scheduler.
+        gc.collect()
+        gc.disable()
+        try:
+            yield name, run(plan, measured=True)
+        finally:
+            gc.enable()
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.simulate", description="Rollouts of one blob in virtual time.")
     parser.add_argument("--nodes", type=int, help="one plan with so many nodes, instead of those of docs/scheduling.md")
+    parser.add_argument("--large", action="store_true", help="the plans with 10,000 nodes only")
+    parser.add_argument("--only", default="", help="of the plans, those whose name holds this")
     parser.add_argument("--pieces", type=int, default=256, help="that the blob is cut into (%(default)s)")
     parser.add_argument("--piece-kib", type=int, default=256, help="length of a piece (%(default)s)")
     parser.add_argument("--rate-mbit", type=float, default=100.0, help="of a node's link, each way (%(default)s)")
@@ -103,13 +128,30 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--failing", type=float, default=0.0, help="share of nodes that die on the way (%(default)s)")
     parser.add_argument("--lying", type=float, default=0.0, help="share of nodes that send wrong bytes (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (%(default)s)")
+    parser.add_argument("--output", choices=("table", "json"), default="table", help="json: a line for each plan")
     options = parser.parse_args(argv)
-    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    if options.nodes is None:
-        plans = [(name, replace(plan, nodes=nodes, seed=options.seed)) for name, plan in PLANS.items() for nodes in NODES]
-        return 1 if [name for name, plan in plans if not simulate(name, plan)] else 0
+    if options.output == "table":
+        print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+    all_did = True
+    for name, result in simulate(_plans(options)):
+        print(row(name, result) if options.output == "table" else json.dumps(document(name, result)), flush=True)
+        if result.fell_back:
+            print(f"{result.fell_back} nodes gave the swarm up and asked the origin", file=sys.stderr)
+            all_did = False
+    return 0 if all_did else 1
+
+
+def _plans(options: argparse.Namespace) -> list[tuple[str, Plan]]:
+    if options.nodes is not None:
+        return [("given", _given(options))]
+    named = list(LARGE_PLANS.items() if options.large else PLANS.items())
+    plans = named if options.large else [(name, replace(plan, nodes=nodes)) for name, plan in named for nodes in NODES]
+    return [(name, replace(plan, seed=options.seed)) for name, plan in plans if options.only in name]
+
+
+def _given(options: argparse.Namespace) -> Plan:
     rate = options.rate_mbit * MBIT
-    plan = Plan(
+    return Plan(
         nodes=options.nodes,
         pieces=options.pieces,
         piece_bytes=options.piece_kib << 10,
@@ -123,7 +165,6 @@ def main(argv: list[str]) -> int:
         lying=options.lying,
         seed=options.seed,
     )
-    return 0 if simulate("given", plan) else 1
 
 
 if __name__ == "__main__":

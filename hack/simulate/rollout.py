@@ -16,10 +16,10 @@ from agent.pieces import Layout
 from agent.wire import DELIVERED, SEED
 from hack.simulate.network import Clock, Flow, Host, Network
 from hack.simulate.node import Node, Outcomes
+from hack.simulate.shadow import Shadow
 from supernode.health import Expired, Health, HealthSettings, Quarantine, Release
 from supernode.scheduler import (
     Closed,
-    Command,
     Event,
     Grant,
     Joined,
@@ -36,7 +36,6 @@ from supernode.scheduler import (
 )
 
 TASK = 1
-Timed = Callable[[Callable[[], list[Command]]], list[Command]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,8 @@ class Result:
     liars: frozenset[int]
     quarantined: frozenset[int]
     """Nodes that were in quarantine at any time."""
+    scheduling_seconds: float | None = field(default=None, compare=False)
+    """Of this machine's processor, for all decisions; None when that was not measured."""
 
     @property
     def ratio(self) -> float:
@@ -110,22 +111,22 @@ class Result:
         return self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))] / self.plan.bound
 
 
-def run(plan: Plan, timed: Timed | None = None, seconds_max: float = 3600.0) -> Result:
-    """Simulate a plan. `timed` calls the scheduler, for those who measure it. Raises TimeoutError when it does not end."""
-    return Rollout(plan, timed).run(seconds_max)
+def run(plan: Plan, measured: bool = False, seconds_max: float = 3600.0) -> Result:
+    """Simulate a plan, and measure what scheduling it costs if that is wanted. Raises TimeoutError when it does not end."""
+    return Rollout(plan, measured).run(seconds_max)
 
 
 class Rollout:
     """The world of one plan."""
 
-    def __init__(self, plan: Plan, timed: Timed | None = None) -> None:
+    def __init__(self, plan: Plan, measured: bool = False) -> None:
         self.plan = plan
         self.layout = Layout(plan.size, plan.piece_bytes)
         self.latency_seconds = plan.latency_seconds
         self.stall_seconds = plan.stall_seconds
         self.scheduler = Scheduler(Random(plan.seed + 1), plan.limits)
         self.health = Health(HealthSettings(lease_seconds=plan.lease_seconds))
-        self._timed = timed
+        self._shadow = Shadow(plan.seed + 1, plan.limits) if measured else None
         self._random = Random(plan.seed)
         self._clock = Clock()
         self._network = Network(self._clock)
@@ -144,6 +145,9 @@ class Rollout:
         self._populate()
         self._clock.after(1.0, self._tick)
         self._clock.run(lambda: not self._unfinished, seconds_max)
+        if self._shadow:
+            self._shadow.catch_up()
+            assert self._shadow.grants == self._grants, "the same events gave other grants"
         done = [node for node in self._nodes.values() if node.ended_at is not None and not node.dead and not node.fell_back]
         return Result(
             plan=plan,
@@ -157,6 +161,7 @@ class Rollout:
             wrong_pieces=self._wrong,
             liars=frozenset(node.number for node in self._nodes.values() if node.lies),
             quarantined=frozenset(self._quarantined),
+            scheduling_seconds=self._shadow.cpu_seconds if self._shadow else None,
         )
 
     def _populate(self) -> None:
@@ -265,11 +270,10 @@ class Rollout:
             self._tell(Quarantined(source))
 
     def _tell(self, event: Event) -> None:
-        if self._timed is None:
-            commands = self.scheduler.handle(event, self.now)
-        else:
-            commands = self._timed(partial(self.scheduler.handle, event, self.now))
-        for command in commands:
+        now = self._clock.now
+        if self._shadow:
+            self._shadow.tell(event, now)
+        for command in self.scheduler.handle(event, now):
             self._messages += 1
             node = self._nodes[command.node]
             if isinstance(command, Grant):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from hack.simulate.__main__ import COLUMNS, NODES, PLANS, main
+from hack.simulate.__main__ import COLUMNS, LARGE_PLANS, NODES, PLANS, main
 
 
 def test_a_plan_that_is_given_is_one_row_and_the_same_seed_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -14,10 +16,24 @@ def test_a_plan_that_is_given_is_one_row_and_the_same_seed_prints_the_same(capsy
         assert main(options) == 0
         heading, _, row = capsys.readouterr().out.splitlines()
         assert heading.count("|") == row.count("|") == len(COLUMNS) + 1
-        rows.append(row.rsplit("|", 2)[0])
+        rows.append(row.rsplit("|", 3)[0])
     assert rows[0] == rows[1]
 
 
 def test_the_plans_of_the_page_are_many_and_small_enough_to_be_run_by_everybody() -> None:
     assert len(PLANS) >= 8
     assert max(NODES) <= 256
+
+
+def test_the_figures_are_also_a_document_for_other_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--nodes", "4", "--pieces", "16", "--output", "json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["nodes"], figures["finished"], figures["asked_the_origin"]) == (4, 4, 0)
+    assert figures["pieces"] == 4 * 16
+    assert 1.0 < figures["p50_to_bound"] <= figures["p99_to_bound"] <= figures["max_to_bound"]
+
+
+def test_the_large_plans_are_two_million_and_a_half_pieces_each() -> None:
+    for plan in LARGE_PLANS.values():
+        assert plan.nodes * plan.pieces == 2_560_000
+        assert plan.size == 1 << 30
