@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from agent.reference import to_local
+from hack.lab.apiserver import ApiServer, Document
 from tests.kubelet_keyring import auths_of, credentials_for
-from tests.webhook_api import ApiServer, Document
 
 PASSWORD = "s3cret-of-alice"
 LOGIN = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
-from tests.webhook_api import ApiServer, running
 from tests.webhook_lab import LOCAL, RunningWebhook, applied, container, pod, review
 from webhook.rewrite import DECISION
 

@@ -1,6 +1,6 @@
 """Row 53 of FAULTS.md: a rewritten pull fails, and the pod gets its original images back from a controller over a real socket.
 
-The API server is the tests' own (tests/webhook_api.py), which changes pods under our hands, refuses and falls silent.
+The API server's part is played by hack/lab/apiserver.py, which changes pods under our hands, refuses and falls silent.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
-from tests.webhook_api import ApiServer, running
 from tests.webhook_lab import LOCAL, RunningWebhook, admitted, container, pod, review
 from webhook.cluster import Cluster
 from webhook.events import Events

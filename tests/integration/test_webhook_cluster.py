@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
-from tests.webhook_api import ApiServer, running
 from tests.webhook_lab import RunningWebhook, container, pod, review
 from webhook.cluster import Cluster
 from webhook.server import with_swarm_key

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.pull_secrets import LOGIN, PASSWORD, derived, found_for, path_of, put
-from tests.webhook_api import ApiServer, running
 from webhook import instep
 from webhook.cluster import Cluster
 from webhook.derive import Cause, Deriver, NotDerived

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
-from tests.webhook_api import ApiServer, running
 from webhook import mirror as mirrors
 from webhook.cluster import Cluster
 from webhook.mirror import Changes, Mirror, ObjectKey

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.errors import UsageError
-from tests.webhook_api import ApiServer, running
+from hack.lab.apiserver import ApiServer, running
 from tests.webhook_lab import LOCAL, admitted, container, pod
 from webhook.cluster import Cluster
 from webhook.pullsecrets import derive, derived_name, original_of

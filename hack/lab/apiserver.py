@@ -1,4 +1,4 @@
-"""An API server for tests of the webhook: objects with resource versions, lists, watches, and whatever goes wrong with one.
+"""An API server for tests and measurements of the webhook: objects with versions, lists, watches, and what goes wrong.
 
 It plays its part on loopback over plain HTTP. The real API server has its turn in the tests of the cluster; this one is late,
 refuses and falls silent when it is told to.
@@ -11,9 +11,11 @@ import json
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +25,8 @@ import yaml
 
 COLLECTIONS = ("secrets", "endpointslices", "pods", "leases", "events")
 METADATA_ONLY = "PartialObjectMetadata"
+EVENTS_MAX = 10_000
+"""That a watch can go on from, as far back as anybody here ever does."""
 
 Document = dict[str, Any]
 
@@ -36,7 +40,7 @@ class ApiServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.objects: dict[str, Document] = {}
-        self.events: list[tuple[int, str, str, Document]] = []
+        self.events: deque[tuple[int, str, str, Document]] = deque(maxlen=EVENTS_MAX)
         self.lock = threading.Condition(threading.RLock())
         self.version = 0
         self.oldest = 0
@@ -75,6 +79,9 @@ class ApiServer(ThreadingHTTPServer):
     def _happened(self, kind: str, path: str, document: Document) -> None:
         self.events.append((self.version, kind, path, document))
         self.lock.notify_all()
+
+    def since(self, version: int) -> list[tuple[int, str, str, Document]]:
+        return list(takewhile(lambda item: item[0] > version, reversed(self.events)))[::-1]
 
     def secret(self, name: str, namespace: str = "darner-system") -> dict[str, bytes]:
         data = self.objects[f"/api/v1/namespaces/{namespace}/secrets/{name}"]["data"]
@@ -211,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
                     api.lock.wait(0.1)
                 if api.silent or api.ended:
                     continue
-                happened = [item for item in api.events if item[0] > at]
+                happened = api.since(at)
                 at = api.version
             for _, kind, name, document in happened:
                 if selected(path, query, name, document):
