@@ -108,12 +108,14 @@ def running() -> Iterator[ApiServer]:
     with ApiServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield server
-        with server.lock:
-            server.ended = True
-            server.lock.notify_all()
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            with server.lock:
+                server.ended = True
+                server.lock.notify_all()
+            server.shutdown()
+            thread.join()
 
 
 class Handler(BaseHTTPRequestHandler):
