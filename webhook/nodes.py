@@ -21,6 +21,7 @@ class Agents:
 
     nodes: frozenset[str] = frozenset()
     ready: frozenset[str] = frozenset()
+    """Some of `nodes`."""
 
 
 def agents_of(endpoint_slice: Mapping[str, Any]) -> Agents:
@@ -60,7 +61,8 @@ def _refusal(pod: Pod, agents: Agents | None, ready_percent: int) -> Left | None
         return Left("pod", Reason.AGENTS_UNKNOWN, "it is not known at the moment which nodes' agents are ready")
     bound = bound_nodes(pod)
     nodes = agents.nodes if bound is None else bound
-    ready = len(nodes & agents.ready)
+    # Most pods name no node, and then nothing is gone through: there may be ten thousand.
+    ready = len(agents.ready if bound is None else bound & agents.ready)
     if ready * 100 > len(nodes) * ready_percent:
         return None
     if bound is not None and len(bound) == 1:
