@@ -79,8 +79,9 @@ class Derived:
 
 
 class Deriver:
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, release: str = "") -> None:
         self._api = api
+        self._release = release
 
     def settle(self, namespace: str, name: str, registries: Iterable[str]) -> Derived:
         """Derives what the original holds for these registries, besides those that are derived already. Raises NotDerived."""
@@ -126,7 +127,7 @@ class Deriver:
 
     def _written(self, original: Original, registries: frozenset[str], found: dict[str, Any] | None) -> dict[str, Any] | None:
         """The derived secret as it then is; None: it was not written, because somebody else was first."""
-        wanted = derive(original, registries, found)
+        wanted = derive(original, registries, found, self._release)
         if found and all(found.get(part) == wanted[part] for part in ("type", "metadata", "data")):
             return found
         collection = f"/api/v1/namespaces/{original.namespace}/secrets"

@@ -66,14 +66,15 @@ def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
         LEADING.set_function(lease.leading)
         parts.working["lease"] = lease.run
         if settings.revert:
-            parts.working |= Unrewriter(cluster, Events(cluster, identity), learning, lease.leading).working()
+            unrewriter = Unrewriter(cluster, Events(cluster, identity), learning, lease.leading, settings.release)
+            parts.working |= unrewriter.working()
     if cluster and settings.agent_service:
         agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
         parts.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
         parts.unready.append(agents.unready)
         parts.working["agents"] = agents.run
     if cluster and settings.pull_secrets:
-        deriver = Deriver(cluster)
+        deriver = Deriver(cluster, settings.release)
         parts.pull_secrets = PullSecrets(deriver.settle, settings.pull_secret_deadline)
         leading = parts.lease.leading if parts.lease else lambda: True
         parts.working |= InStep(cluster, deriver.settle, parts.pull_secrets.changed, leading).working()

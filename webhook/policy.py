@@ -34,6 +34,8 @@ class Policy:
     include: tuple[Pattern, ...] = ()
     """Empty: every image."""
     exclude: tuple[Pattern, ...] = ()
+    release: str = ""
+    """What rewritten pods are labelled with."""
 
     def admits(self, reference: Reference) -> bool:
         included = not self.include or any(item.matches(reference) for item in self.include)

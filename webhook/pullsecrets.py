@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agent.reference import DOCKER_HUB, LOCAL_REGISTRY, InvalidReference, component_of
-from webhook.rewrite import mapping_at, text_at
+from webhook.rewrite import RELEASE, mapping_at, text_at
 
 PREFIX = "darner-"
 DERIVED_FROM = "darner.dev/derived-from"
@@ -109,14 +109,18 @@ def registries_with_credentials(original: Original, registries: Iterable[str]) -
     return frozenset(registry for registry in registries if any(True for _ in _local_entries(original, registry)))
 
 
-def derive(original: Original, registries: Iterable[str], found: Secret | None = None) -> dict[str, Any]:
-    """The derived secret for these registries; with one that was found, that one as it should be."""
+def derive(original: Original, registries: Iterable[str], found: Secret | None = None, release: str = "") -> dict[str, Any]:
+    """The derived secret for these registries; with one that was found, that one as it should be.
+
+    It belongs to the release that made it first: another one uses it as well, and does not take it away.
+    """
     wanted = sorted(set(registries))
     auths = {key: entry for registry in wanted for key, entry in _local_entries(original, registry)}
     content = json.dumps({"auths": auths}, sort_keys=True, separators=(",", ":"))
     metadata = dict(mapping_at(found, "metadata")) or {"name": derived_name(original.name), "namespace": original.namespace}
     metadata |= {
         "labels": {
+            **({RELEASE: release} if release else {}),
             **mapping_at(metadata, "labels"),
             MANAGED_BY: MANAGER,
             DERIVED_FROM: _shortened(original.name, LABEL_LENGTH_MAX),

@@ -19,8 +19,8 @@ from agent.errors import DarnerError, UsageError
 from webhook.mirror import METADATA, PAGE_ITEMS, Api, items_of
 from webhook.pullsecrets import DERIVED_FROM, MANAGED_BY, MANAGER, derived_from
 from webhook.revert import patch, running, waiting
-from webhook.rewrite import REWRITTEN, mapping_at, text_at
-from webhook.settings import ObjectName, object_name
+from webhook.rewrite import RELEASE, mapping_at, rewritten_by, text_at
+from webhook.settings import ObjectName, label_value, object_name
 from webhook.stores import Unreachable
 
 PROGRAM = "darner revert"
@@ -46,13 +46,15 @@ class Act:
 
 
 class Restorer:
-    def __init__(self, api: Api, dry_run: bool) -> None:
+    def __init__(self, api: Api, dry_run: bool, release: str = "") -> None:
+        """Of one release, or with an empty name of all."""
         self._api = api
+        self._release = release
         self._dry_run = dry_run
 
     def pods(self, namespace: str) -> Iterator[Act]:
         """Of one namespace, or with an empty name of all."""
-        for item in self._listed(_collection("/api/v1", "pods", namespace), f"{REWRITTEN}=true"):
+        for item in self._listed(_collection("/api/v1", "pods", namespace), rewritten_by(self._release)):
             metadata = item["metadata"]
             name = ObjectName(metadata["namespace"], metadata["name"])
             try:
@@ -63,7 +65,8 @@ class Restorer:
     def derived_secrets(self, namespace: str) -> Iterator[Act]:
         """Those that Darner has derived, and no Secret that merely bears its labels."""
         path = _collection("/api/v1", "secrets", namespace)
-        for item in self._listed(path, f"{MANAGED_BY}={MANAGER},{DERIVED_FROM}", metadata_only=True):
+        selector = f"{MANAGED_BY}={MANAGER},{DERIVED_FROM}" + (f",{RELEASE}={self._release}" if self._release else "")
+        for item in self._listed(path, selector, metadata_only=True):
             metadata = item["metadata"]
             name = ObjectName(metadata["namespace"], metadata["name"])
             if derived_from(metadata) is None:
@@ -165,6 +168,13 @@ def _named(value: str) -> ObjectName | None:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _label(value: str) -> str:
+    try:
+        return label_value(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _named_list(value: str) -> tuple[ObjectName, ...]:
     return tuple(name for item in value.split(",") if (name := _named(item.strip())))
 
@@ -173,6 +183,9 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
     """Raises UsageError."""
     parser = _Parser(prog=PROGRAM, allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--namespace", default="", help="only pods (and derived secrets) of this namespace (default: all)")
+    parser.add_argument(
+        "--release", type=_label, default="", help="only what bears this release's label darner.dev/release (default: all)"
+    )
     parser.add_argument("--uninstall", action="store_true", help="delete derived secrets as well, and what the next three name")
     parser.add_argument("--webhook-configuration", default="", metavar="NAME", help="deleted before anything else")
     parser.add_argument(
@@ -191,7 +204,7 @@ def run(api: Api, options: argparse.Namespace, output: TextIO, pause: Callable[[
     """Writes one line per act, as it happens. 0 if everything was done."""
     shown: Callable[[Act], str] = str if options.output == "text" else lambda act: json.dumps(asdict(act))
     status = 0
-    for act in acts(Restorer(api, options.dry_run), options, pause):
+    for act in acts(Restorer(api, options.dry_run, options.release), options, pause):
         output.write(shown(act) + "\n")
         output.flush()
         status = status if act.done else PARTLY_STATUS

@@ -21,6 +21,8 @@ ORIGINAL_IMAGES = "darner.dev/original-images"
 DECISION = "darner.dev/decision"
 REWRITTEN = "darner.dev/rewritten"
 """Label, so that whoever looks after rewritten pods need not look at all others."""
+RELEASE = "darner.dev/release"
+"""Label of rewritten pods and derived secrets: whose they are, where several releases are in one cluster."""
 MIRROR_POD = "kubernetes.io/config.mirror"
 OPERATING_SYSTEM = "kubernetes.io/os"
 
@@ -32,6 +34,11 @@ ANNOTATIONS_BYTES_MAX = 256 * 1024
 """The API server's own limit on all annotations of an object, names and values (apimachinery, TotalAnnotationSizeLimitB)."""
 
 Pod = Mapping[str, Any]
+
+
+def rewritten_by(release: str) -> str:
+    """The label selector of a release's rewritten pods; of everybody's, if it has no name."""
+    return f"{REWRITTEN}=true" + (f",{RELEASE}={release}" if release else "")
 
 
 class Reason(StrEnum):
@@ -135,7 +142,8 @@ def rewrite_pod(pod: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] 
     if whole:
         return Outcome(left=(whole,))
     outcome = _decide(pod, namespace, tuple(places(pod, EVERY_KIND)), policy, gates)
-    return replace(outcome, labels={REWRITTEN: "true"}) if outcome.rewrites else outcome
+    labels = {REWRITTEN: "true"} | ({RELEASE: policy.release} if policy.release else {})
+    return replace(outcome, labels=labels) if outcome.rewrites else outcome
 
 
 def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] = ()) -> Outcome:
@@ -233,8 +241,11 @@ def _decide_place(place: Place, policy: Policy) -> Rewrite | Left:
 
 def original_images(pod: Pod) -> dict[str, str]:
     """What an earlier pass has noted, as far as it is true: the original of each place whose present image is its local name."""
+    text = text_at(mapping_at(mapping_at(pod, "metadata"), "annotations"), ORIGINAL_IMAGES)
+    if not text:
+        return {}
     try:
-        noted = json.loads(text_at(mapping_at(mapping_at(pod, "metadata"), "annotations"), ORIGINAL_IMAGES))
+        noted = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     true: dict[str, str] = {}

@@ -46,6 +46,12 @@ def yes_or_no(value: str) -> bool:
     return value == "true"
 
 
+def label_value(value: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", value):
+        raise ValueError(f"{value!r} is no value of a label; write up to 63 letters, digits, dots, dashes and underscores")
+    return value
+
+
 def server_name(value: str) -> str:
     """A DNS name or an IP address."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", value):
@@ -71,6 +77,7 @@ class WebhookSettings:
     webhook_configuration: str = setting(text, "MutatingWebhookConfiguration whose caBundle is kept; none if empty", "")
     swarm_secret: ObjectName | None = setting(object_name, "Secret of the swarm's key; made if missing", "")
     namespace: str = setting(text, "namespace of this release; its pods are left alone", "")
+    release: str = setting(label_value, "label of the pods and Secrets that are this release's; none if empty", "")
     excluded_namespaces: tuple[str, ...] = setting(
         listed(text),
         "more namespaces whose pods are left alone",
@@ -111,7 +118,8 @@ class WebhookSettings:
 
     @property
     def policy(self) -> Policy:
-        return Policy(frozenset({self.namespace, *self.excluded_namespaces}) - {""}, self.include_images, self.exclude_images)
+        excluded = frozenset({self.namespace, *self.excluded_namespaces}) - {""}
+        return Policy(excluded, self.include_images, self.exclude_images, self.release)
 
     @property
     def needs_cluster(self) -> bool:

@@ -22,7 +22,7 @@ from webhook.learning import Learning, Owned
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
 from webhook.mirror import Api, Changes, Mirror, ObjectKey
 from webhook.revert import FailedPull, Failures, failed_pulls, patch
-from webhook.rewrite import REWRITTEN, mapping_at, text_at
+from webhook.rewrite import mapping_at, rewritten_by, text_at
 from webhook.stores import Unreachable
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Unrewriter:
         events: Events,
         learning: Learning,
         leading: Callable[[], bool],
+        release: str = "",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -92,7 +93,7 @@ class Unrewriter:
         self._told: dict[tuple[str, str], None] = {}
         """Pods and places that nothing can be done about; once is enough."""
         self._changes = threading.Condition()
-        self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": f"{REWRITTEN}=true"}, keep, self._changed)
+        self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": rewritten_by(release)}, keep, self._changed)
 
     def working(self) -> dict[str, Work]:
         workers: dict[str, Work] = {f"revert {number}": self.work for number in range(1, WORKERS + 1)}

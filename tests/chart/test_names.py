@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hack.chart.helm import Object, identity, pod_template
+from hack.chart.helm import Object, environment, identity, pod_template
 
 Render = Callable[..., list[Object]]
 
@@ -47,6 +47,16 @@ def test_a_release_of_any_name_gives_valid_objects(render: Render, release: str,
         for key, value in labels_in(item):
             assert re.fullmatch(LABEL_KEY, key)
             assert re.fullmatch(LABEL_VALUE, value), (key, value)
+
+
+def test_the_label_of_a_releases_pods_is_a_label_and_no_other_releases(render: Render) -> None:
+    given = [(release, namespace) for release in RELEASES for namespace in ("darner-system", "n" * 62, "n" * 63)]
+    labels = [
+        environment(render(release=release, namespace=namespace), "webhook", "10.0.0.7")["DARNER_RELEASE"]
+        for release, namespace in given
+    ]
+    assert all(value and re.fullmatch(LABEL_VALUE, value) for value in labels)
+    assert len(set(labels)) == len(given)
 
 
 @pytest.mark.parametrize("override", ["nameOverride", "fullnameOverride"])

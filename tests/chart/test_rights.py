@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hack.chart.helm import Object, one, pod_template
+from hack.chart.helm import Object, environment, one, pod_template
 from webhook.restore import read
 
 Render = Callable[..., list[Object]]
@@ -94,7 +94,12 @@ def test_an_uninstallation_may_take_back_what_the_webhook_did_and_leaves_nothing
     pod = job["spec"]["template"]["spec"]
     assert restricted_violations(pod) == set()
     configuration = one(default, "MutatingWebhookConfiguration", "webhook")["metadata"]["name"]
-    assert pod["containers"][0]["args"] == ["revert", "--uninstall", "--webhook-configuration", configuration]
+    assert pod["containers"][0]["args"] == [
+        "revert",
+        "--uninstall",
+        f"--release={environment(default, 'webhook', '10.0.0.7')['DARNER_RELEASE']}",
+        f"--webhook-configuration={configuration}",
+    ]
     hooks = [item for item in default if hook_of(item) == "pre-delete"]
     assert {item["kind"] for item in hooks} == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
     policies = {item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for item in hooks}

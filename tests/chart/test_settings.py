@@ -70,7 +70,7 @@ CHOSEN_BY_THE_CHART = {
     "node_name", "zone", "store", "piece_listen", "piece_address", "http_listen", "supernodes", "swarm_key_file",
     # what the release is called
     "certificate_secret", "certificate_names", "webhook_configuration", "swarm_secret", "namespace", "excluded_namespaces",
-    "agent_service", "lease",
+    "agent_service", "lease", "release",
     # what needs rights in the cluster, which the chart gives
     "pull_secrets",
 }  # fmt: skip

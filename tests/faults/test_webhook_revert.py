@@ -22,8 +22,9 @@ from webhook.events import Events
 from webhook.learning import Learning
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
 from webhook.mirror import ObjectKey
+from webhook.policy import Policy
 from webhook.revert import Cause
-from webhook.rewrite import DECISION, REWRITTEN
+from webhook.rewrite import DECISION, RELEASE, REWRITTEN
 from webhook.unrewrite import Unrewriter
 
 PODS = "/api/v1/namespaces/shop/pods"
@@ -38,12 +39,14 @@ def api() -> Iterator[ApiServer]:
         yield server
 
 
-def put(api: ApiServer, name: str, words: str | None = UNREACHABLE, image: str = "nginx:1", **metadata: Any) -> str:
+def put(
+    api: ApiServer, name: str, words: str | None = UNREACHABLE, image: str = "nginx:1", release: str = "", **metadata: Any
+) -> str:
     """A rewritten pod; with words, its pull has failed with them. Returns its path."""
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     given = {"name": name, "uid": f"uid-{name}", "creationTimestamp": created, **metadata}
-    document = admitted(pod(container("app", image), metadata=given))
-    assert document["metadata"]["labels"] == {REWRITTEN: "true"}
+    document = admitted(pod(container("app", image), metadata=given), Policy(release=release))
+    assert document["metadata"]["labels"] == {REWRITTEN: "true"} | ({RELEASE: release} if release else {})
     waits = {"waiting": {"reason": "ErrImagePull", "message": words} if words else {"reason": "ContainerCreating"}}
     document["status"] = {"phase": "Pending", "containerStatuses": [{"name": "app", "state": waits}]}
     api.put(f"{PODS}/{name}", document)
@@ -67,22 +70,22 @@ def reverted(cause: Cause) -> float:
 
 
 class Controller:
-    def __init__(self, api: ApiServer, directory: Path) -> None:
+    def __init__(self, api: ApiServer, directory: Path, release: str = "") -> None:
         self.leads = True
         self.cluster = Cluster({"KUBECONFIG": str(api.kubeconfig(directory / "kubeconfig"))})
         events = Events(self.cluster, "test")
         self.learning = Learning(events)
         self.learning.leading = self.leading
-        self.unrewriter = Unrewriter(self.cluster, events, self.learning, self.leading)
+        self.unrewriter = Unrewriter(self.cluster, events, self.learning, self.leading, release)
 
     def leading(self) -> bool:
         return self.leads
 
 
 @contextmanager
-def controlled(api: ApiServer, directory: Path, leads: bool = True) -> Iterator[Controller]:
+def controlled(api: ApiServer, directory: Path, leads: bool = True, release: str = "") -> Iterator[Controller]:
     """A controller with all its threads, which end with the test."""
-    controller, stopped = Controller(api, directory), threading.Event()
+    controller, stopped = Controller(api, directory, release), threading.Event()
     controller.leads = leads
     threads = [threading.Thread(target=work, args=(stopped,)) for work in controller.unrewriter.working().values()]
     for thread in threads:
@@ -117,6 +120,16 @@ def test_a_pod_that_fails_while_it_is_watched_gets_its_image_back_with_an_event_
     assert api.objects[path]["metadata"]["annotations"][DECISION].endswith("(agent-unreachable)")
     assert reverted(Cause.AGENT_UNREACHABLE) == before + 1
     assert len(api.asked("PATCH")) == 1
+
+
+def test_a_pod_of_another_release_is_that_ones_to_look_after(api: ApiServer, tmp_path: Path) -> None:
+    theirs = put(api, "theirs", release="two.darner")
+    with controlled(api, tmp_path, release="one.darner"):
+        ours = put(api, "ours", release="one.darner")
+        wait_until(lambda: image_of(api, ours) == "nginx:1")
+        wait_until(lambda: events_of(api))
+    assert image_of(api, theirs).startswith(LOCAL)
+    assert [name for _, name, _ in events_of(api)] == ["ours"]
 
 
 def test_pods_that_failed_before_the_controller_came_get_theirs_back_too(api: ApiServer, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from agent.errors import UsageError
 from hack.lab.apiserver import ApiServer, running
 from tests.webhook_lab import LOCAL, admitted, container, pod
 from webhook.cluster import Cluster
+from webhook.policy import Policy
 from webhook.pullsecrets import derive, derived_name, original_of
 from webhook.restore import SETTLE_SECONDS, read, run
 
@@ -47,14 +48,15 @@ def reverted(cluster: Cluster, *flags: str, pauses: list[float] | None = None) -
     return status, output.getvalue().splitlines()
 
 
-def put(api: ApiServer, name: str, namespace: str = "shop", **state: Any) -> str:
-    document = admitted(pod(container("app", "nginx:1"), metadata={"name": name, "namespace": namespace, "uid": name}))
+def put(api: ApiServer, name: str, namespace: str = "shop", release: str = "", **state: Any) -> str:
+    subject = pod(container("app", "nginx:1"), metadata={"name": name, "namespace": namespace, "uid": name})
+    document = admitted(subject, Policy(release=release))
     document["status"] = {"phase": "Pending", "containerStatuses": [{"name": "app", "state": state}] if state else []}
     api.put(f"/api/v1/namespaces/{namespace}/pods/{name}", document)
     return f"/api/v1/namespaces/{namespace}/pods/{name}"
 
 
-def put_derived(api: ApiServer, namespace: str = "shop") -> str:
+def put_derived(api: ApiServer, namespace: str = "shop", release: str = "") -> str:
     auths = json.dumps({"auths": {"quay.io": {"username": "u", "password": "p"}}}).encode()
     path = SECRETS.format(namespace) + "/registry"
     data = {".dockerconfigjson": base64.b64encode(auths).decode()}
@@ -62,7 +64,7 @@ def put_derived(api: ApiServer, namespace: str = "shop") -> str:
     original = original_of(api.put(path, document))
     assert original
     derived = f"{SECRETS.format(namespace)}/{derived_name('registry')}"
-    api.put(derived, derive(original, ["quay.io"]))
+    api.put(derived, derive(original, ["quay.io"], release=release))
     return derived
 
 
@@ -114,6 +116,21 @@ def test_an_uninstallation_leaves_nothing_and_begins_with_the_configuration(api:
     assert {line.rpartition(": ")[2] for line in lines} == {"gone already"}
 
 
+def test_an_uninstallation_touches_nothing_of_another_release(api: ApiServer, cluster: Cluster) -> None:
+    ours, theirs = put(api, "a", release="one.darner"), put(api, "b", release="two.darner")
+    our_secret, their_secret = put_derived(api, release="one.darner"), put_derived(api, "other", release="two.darner")
+    status, lines = reverted(cluster, "--uninstall", "--release", "one.darner")
+    assert status == 0
+    assert lines == [
+        "pod shop/a: has its original images back: containers/app nginx:1",
+        "secret shop/darner-registry: deleted",
+    ]
+    assert (image_of(api, ours), image_of(api, theirs)) == ("nginx:1", LOCAL + "docker.io/library/nginx:1")
+    assert our_secret not in api.objects
+    assert their_secret in api.objects
+    assert reverted(cluster)[1] == ["pod shop/b: has its original images back: containers/app nginx:1"]
+
+
 def test_a_secret_that_only_bears_the_labels_of_a_derived_one_is_kept(api: ApiServer, cluster: Cluster) -> None:
     labels = {"app.kubernetes.io/managed-by": "darner", "darner.dev/derived-from": "registry"}
     path = f"{SECRETS.format('shop')}/darner-registry"
@@ -163,6 +180,7 @@ def test_a_list_that_is_refused_keeps_nothing_else_from_being_done(api: ApiServe
         (("--uninstall", "--release-secrets", "name"), "write NAMESPACE/NAME"),
         (("--output", "yaml"), "invalid choice"),
         (("--all",), "unrecognized arguments"),
+        (("--release", "a/b"), "no value of a label"),
     ],
 )
 def test_a_flag_that_cannot_be_used_is_told_in_one_line(flags: tuple[str, ...], said: str) -> None:

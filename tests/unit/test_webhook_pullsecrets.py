@@ -21,6 +21,7 @@ from webhook.pullsecrets import (
     registries_of,
     registries_with_credentials,
 )
+from webhook.rewrite import RELEASE
 
 LOCAL = "127.0.0.1:65001/"
 
@@ -47,6 +48,18 @@ def derived(source: Original, *registries: str) -> dict[str, Any]:
     """Key to user."""
     auths = auths_of(derive(source, registries))
     return {key: base64.b64decode(entry["auth"]).decode().split(":pass-")[1] for key, entry in auths.items()}
+
+
+def test_a_derived_secret_belongs_to_the_release_that_made_it_first() -> None:
+    source = original("quay.io")
+    assert RELEASE not in derive(source, ["quay.io"])["metadata"]["labels"]
+    made = derive(source, ["quay.io"], release="one.darner")
+    assert made["metadata"]["labels"][RELEASE] == "one.darner"
+    assert derive(source, ["quay.io"], made, release="two.darner") == made
+    assert (
+        derive(source, ["quay.io"], derive(source, ["quay.io"]), release="two.darner")["metadata"]["labels"][RELEASE]
+        == "two.darner"
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,12 @@ releases that differ only in what was changed keep different names, and the same
 {{- printf "%s-webhook.%s" (include "darner.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
+{{- /* What rewritten pods and derived pull secrets are labelled with, so that each release knows its own. */ -}}
+{{- define "darner.releaseLabel" -}}
+{{- $name := printf "%s.%s" (include "darner.fullname" .) .Release.Namespace -}}
+{{- gt (len $name) 63 | ternary (printf "%s-%s" (trunc 54 $name | trimSuffix "-" | trimSuffix ".") (sha256sum $name | trunc 8)) $name -}}
+{{- end -}}
+
 {{- /* The labels by which a component's pods are found. They can never change: selectors are immutable. */ -}}
 {{- define "darner.selector" -}}
 app.kubernetes.io/name: {{ include "darner.name" .root | quote }}

@@ -30,6 +30,8 @@
 {{- end }}
 - name: DARNER_NAMESPACE
   value: {{ .Release.Namespace | quote }}
+- name: DARNER_RELEASE
+  value: {{ include "darner.releaseLabel" . | quote }}
 - name: DARNER_EXCLUDED_NAMESPACES
   value: {{ include "darner.excludedNamespaces" . | fromJsonArray | join "," | quote }}
 - name: DARNER_INCLUDE_IMAGES
