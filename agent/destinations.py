@@ -37,6 +37,10 @@ PROXIED_LOOKUP_SECONDS_MAX = 1.0
 LOOKUPS_MAX = 64
 """At once. The system's resolver cannot be interrupted: one that does not answer keeps its thread for as long as it likes."""
 
+NOT_ASKED = 421
+"""Misdirected Request (RFC 9110 section 15.5.20). No registry's own answer is passed on with this status, so whoever hears it,
+as the webhook does, knows that the agent did not ask: what a registry forbids is an image, and this is about the registry."""
+
 _LEGAL = "%/:=&?~#+!$,;'@()*[]"
 """What may stand in a request's target beside letters and digits; what is quoted already stays as it is."""
 
@@ -45,7 +49,7 @@ LookUp = Callable[[str, int], list[tuple[Any, ...]]]
 
 
 class DestinationError(OriginError):
-    """A server that is not asked: 403 for one that may not be, 502 and 504 for one that nobody knows."""
+    """A server that is not asked: 421 for one that may not be, 502 and 504 for one that nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,10 @@ class Destinations:
             raise DestinationError(502, "it sends its users to a URL that is none") from None
         host = parts.hostname or ""
         if parts.scheme not in ("https", "http") or not host or parts.username is not None:
-            raise DestinationError(403, f"it sends its users to {host or 'nowhere'}, by other means than HTTPS alone", "DENIED")
+            by = "by other means than HTTPS alone"
+            raise DestinationError(NOT_ASKED, f"it sends its users to {host or 'nowhere'}, {by}", "DENIED")
         if parts.scheme == "http" and not _lists(self._plain, host, port):
-            raise DestinationError(403, f"{host} is asked over HTTPS only; list it as insecure if it has none", "DENIED")
+            raise DestinationError(NOT_ASKED, f"{host} is asked over HTTPS only; list it as insecure if it has none", "DENIED")
         target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         target = quote(target, _LEGAL, encoding="latin-1", errors="replace")
         where, listed = Address(host, port), _lists(self._anywhere, host, port)
@@ -118,7 +123,7 @@ class Destinations:
         try:
             self._resolve(where, listed, min(until, time.monotonic() + PROXIED_LOOKUP_SECONDS_MAX))
         except DestinationError as error:
-            if error.status == 403:
+            if error.status == NOT_ASKED:
                 raise
 
     def _resolve(self, where: Address, listed: bool, until: float) -> tuple[Address, ...]:
@@ -131,7 +136,7 @@ class Destinations:
             else:
                 reasons.append(reason)
         if not allowed:
-            raise DestinationError(403, f"{where} resolves to {reasons[0]}; only listed registries may have one", "DENIED")
+            raise DestinationError(NOT_ASKED, f"{where} resolves to {reasons[0]}; only listed registries may have one", "DENIED")
         return tuple(dict.fromkeys(allowed))[:ADDRESSES_MAX]
 
     def _addresses(self, where: Address, until: float) -> list[str]:

@@ -11,7 +11,7 @@ import ssl
 import time
 from urllib.parse import urljoin
 
-from agent.destinations import DestinationError, Destinations
+from agent.destinations import NOT_ASKED, DestinationError, Destinations
 from agent.errors import OriginError
 from agent.ociformat import what_it_said
 from agent.pool import ConnectionPool
@@ -67,7 +67,7 @@ class Reply:
             said = what_it_said(self.read(ERROR_BYTES_MAX))
         except TransferError:
             said = ""
-        status = self.status if 400 <= self.status < 500 else 502
+        status = self.status if 400 <= self.status < 500 and self.status != NOT_ASKED else 502
         status = 401 if status == 403 and anonymous else status
         words = f"{who} answered {self.status} for {repository}"
         return OriginError(status, f"{words}: {said}" if said else words, {**_CODES, 404: unknown}.get(status, "UNAVAILABLE"))

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from webhook.rewrite import Gate, Left, Pod, Reason, Rewrite, mapping_at, text_at
 
@@ -44,12 +44,6 @@ class Owner(NamedTuple):
         return f"{self.namespace}/{kind}/{self.name}"[:KEY_LENGTH_MAX]
 
 
-class LeftAlone(Protocol):
-    """What an admission asks. Answers from memory, in words."""
-
-    def left_alone(self, registry: str, owner: Owner | None, now: float) -> str | None: ...
-
-
 @dataclass(frozen=True)
 class Pause:
     until: float
@@ -72,16 +66,21 @@ class Pauses:
         pause = self.entries.get(key)
         return pause is not None and pause.until <= now < pause.until + TRIAL_SECONDS
 
+    def trial_since(self, key: str, now: float) -> float | None:
+        """When its last pause ended, while the next failure would begin another one; None at any other time."""
+        return self.entries[key].until if self.on_trial(key, now) else None
+
     def begin(self, key: str, now: float) -> float:
         """Leaves it alone from now on; for how long."""
         times = self.entries[key].times + 1 if key in self.entries and now < self.entries[key].until + TRIAL_SECONDS else 1
         seconds = min(PAUSE_SECONDS * 2.0 ** min(times - 1, 30), PAUSE_SECONDS_MAX)
         self.entries.pop(key, None)
         self.entries[key] = Pause(now + seconds, times)
-        _bound(self.entries, KEPT_MAX)
+        forget_oldest(self.entries, KEPT_MAX)
         return seconds
 
     def left_alone(self, registry: str, owner: Owner | None, now: float) -> str | None:
+        """What an admission asks; from memory, in words."""
         if owner and (seconds := self.remaining(owner_key(owner), now)):
             why = f"pods of {owner.kind} {owner.name} are deleted again and again soon after they are rewritten"
         elif seconds := self.remaining(registry_key(registry), now):
@@ -159,8 +158,8 @@ class Breakers:
         failures[pod] = now
         for stale in [uid for uid, at in failures.items() if now - at > WINDOW_SECONDS]:
             del failures[stale]
-        _bound(failures, FAILURES_KEPT_MAX)
-        _bound(self._failures, KEPT_MAX)
+        forget_oldest(failures, FAILURES_KEPT_MAX)
+        forget_oldest(self._failures, KEPT_MAX)
         if len(failures) < FAILURES_MAX and not self.pauses.on_trial(key, now):
             return None
         self._failures.pop(key, None)
@@ -187,7 +186,7 @@ class Breakers:
             streak = _Streak(1, deleted)
         self._streaks.pop(key, None)
         self._streaks[key] = streak
-        _bound(self._streaks, KEPT_MAX)
+        forget_oldest(self._streaks, KEPT_MAX)
         if streak.rounds < ROUNDS_MAX and not self.pauses.on_trial(key, now):
             return None
         del self._streaks[key]
@@ -231,7 +230,7 @@ def controller(pod: Pod, namespace: str) -> Owner | None:
     return owners(pod, namespace)[0] if controlled else None
 
 
-def leave_alone(view: Callable[[], LeftAlone], excluded: Iterable[OwnerKind], clock: Callable[[], float]) -> Gate:
+def leave_alone(view: Callable[[], Pauses], excluded: Iterable[OwnerKind], clock: Callable[[], float]) -> Gate:
     """The gate; `view` is what is left alone at this moment."""
     kinds = frozenset((item.kind, item.group) for item in excluded)
 
@@ -259,7 +258,7 @@ def owner_key(owner: Owner) -> str:
     return f"owner {owner}"
 
 
-def _bound(entries: dict[str, Any], count: int) -> None:
+def forget_oldest(entries: dict[str, Any], count: int) -> None:
     """Forgets the oldest."""
     while len(entries) > count:
         del entries[next(iter(entries))]

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from webhook.breaker import Breakers, LeftAlone, Owner, Pauses, Tripped
+from webhook.breaker import Breakers, Owner, Pauses, Tripped
 from webhook.events import LEFT_ALONE, Events
 from webhook.metrics import PAUSED, PAUSES
+from webhook.trials import Evidence
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,13 @@ class Learning:
         self._events = events
         self._clock = clock
         self._breakers = Breakers()
+        self.evidence = Evidence()
+        """Of this replica alone: each of them follows the rewritten pods."""
         self._lock = threading.Lock()
         for kind in ("registry", "owner"):
             PAUSED.labels(kind).set_function(partial(self._paused, kind))
 
-    def now(self) -> LeftAlone:
+    def now(self) -> Pauses:
         """For an admission: nothing but memory."""
         return self._breakers.pauses
 

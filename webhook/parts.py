@@ -27,6 +27,7 @@ from webhook.nodes import ready_nodes_only
 from webhook.policy import Policy
 from webhook.rewrite import Gate
 from webhook.settings import WebhookSettings
+from webhook.trials import one_at_a_time, proven_only
 from webhook.unrewrite import Unrewriter
 
 if TYPE_CHECKING:
@@ -68,11 +69,17 @@ def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
         if settings.revert:
             unrewriter = Unrewriter(cluster, Events(cluster, identity), learning, lease.leading, settings.release)
             parts.working |= unrewriter.working()
+    agents = None
     if cluster and settings.agent_service:
         agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
         parts.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
         parts.unready.append(agents.unready)
         parts.working["agents"] = agents.run
+    if cluster and settings.lease and settings.revert:
+        # Where nothing is put back, no image is different from the others.
+        now = agents.now if agents else None
+        parts.gates.append(proven_only(learning.evidence, now, settings.immutable_images, time.time))
+        parts.gates.append(one_at_a_time(learning.now, learning.evidence, time.time))
     if cluster and settings.pull_secrets:
         deriver = Deriver(cluster, settings.release)
         parts.pull_secrets = PullSecrets(deriver.settle, settings.pull_secret_deadline)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TextIO
 from agent.errors import DarnerError, UsageError
 from webhook.mirror import METADATA, PAGE_ITEMS, Api, items_of
 from webhook.pullsecrets import DERIVED_FROM, MANAGED_BY, MANAGER, derived_from
-from webhook.revert import patch, running, waiting
+from webhook.revert import patch, running, stuck, waiting
 from webhook.rewrite import RELEASE, mapping_at, rewritten_by, text_at
 from webhook.settings import ObjectName, label_value, object_name
 from webhook.stores import Unreachable
@@ -89,6 +89,9 @@ class Restorer:
 
     def _pod(self, name: ObjectName, pod: Mapping[str, Any]) -> Iterator[Act]:
         path = f"/api/v1/namespaces/{name.namespace}/pods/{name.name}"
+        if volumes := stuck(pod):
+            words = f"has to be made anew if it stays without {', '.join(volumes)}: nobody can change a volume"
+            yield Act("pod", str(name), words)
         for _ in range(ATTEMPTS_MAX):
             pulls = waiting(pod)
             if not pulls or text_at(mapping_at(pod, "metadata"), "deletionTimestamp"):

@@ -48,6 +48,7 @@ class Cause(StrEnum):
     NOT_FOUND = "not-found"
     DENIED = "denied"
     FORBIDDEN = "forbidden"
+    NOT_ASKED = "not-asked"
     THROTTLED = "throttled"
     FAILED = "failed"
     UNTOLD = "untold"
@@ -58,17 +59,17 @@ class Cause(StrEnum):
         """Not when nobody listens on the node; not when the registry itself has answered, as it would have without us.
 
         The agent passes on what a registry answers, and says 502 or 504 when none did: so not-found and denied (404, 401) are the
-        registry's own words about an image, which anybody could bring about by misspelling a name. 403 is what the agent says
-        of a registry that it may not ask, such as one with a private address; a registry's own is rare enough to count too.
+        registry's own words about an image, which anybody could bring about by misspelling a name; and so is forbidden (403).
+        421 is what the agent says of a registry that it may not ask, such as one with a private address, and never of an image.
         """
-        return self in (Cause.FAILED, Cause.THROTTLED, Cause.FORBIDDEN)
+        return self in (Cause.FAILED, Cause.THROTTLED, Cause.NOT_ASKED)
 
 
 _NAMES = re.compile(r'"[^"]*"|\[[^]]*\]|\S*127\.0\.0\.1:65001/\S*')
 """Names of images, which may hold any word or number, and addresses and tags with them."""
 _STATUS = re.compile(r"\bstatus\b[^:]*[: ] *([45]\d\d)\b|: ([45]\d\d) [A-Z]")
 """What the agent has answered; HTTP/1.1 lets it say so without a phrase, and containerd repeats that."""
-_STATUSES = {"401": Cause.DENIED, "403": Cause.FORBIDDEN, "404": Cause.NOT_FOUND, "429": Cause.THROTTLED}
+_STATUSES = {"401": Cause.DENIED, "403": Cause.FORBIDDEN, "404": Cause.NOT_FOUND, "421": Cause.NOT_ASKED, "429": Cause.THROTTLED}
 
 # Of containerd 1.6 to 2.2 and CRI-O, without the names in them; the first that is found decides.
 _CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
@@ -165,6 +166,15 @@ def waiting(pod: Pod) -> tuple[FailedPull, ...]:
     return tuple(found)
 
 
+def stuck(pod: Pod) -> tuple[str, ...]:
+    """The image volumes of a pod of which nothing has been started: it may wait for them, and nobody can change them."""
+    statuses = _statuses(pod).values()
+    if any(state in mapping_at(status, "state") for status in statuses for state in ("running", "terminated")):
+        return ()
+    originals = original_images(pod)
+    return tuple(f"{place.where} {originals[str(place)]}" for place in places(pod, (VOLUMES,)) if str(place) in originals)
+
+
 def running(pod: Pod) -> tuple[str, ...]:
     """The containers that run under a local name, and keep it."""
     originals, statuses = original_images(pod), _statuses(pod)
@@ -199,6 +209,22 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict
     return operations
 
 
+def pulled(pod: Pod) -> Iterator[tuple[str, str]]:
+    """The registries of a pod's images that were pulled by their local names, each with the time when a container was started."""
+    originals, statuses = original_images(pod), _statuses(pod)
+    started = {place: _started(status) for place, status in statuses.items() if text_at(status, "imageID")}
+    for place, original in originals.items():
+        # Volumes are there before the first container is started.
+        if started and (place in started or place.startswith(f"{VOLUMES}/")):
+            yield _registry_of(original), started.get(place, max(started.values()))
+
+
+def _started(status: Mapping[str, Any]) -> str:
+    """When, in RFC 3339; empty: it is not told."""
+    states = mapping_at(status, "state")
+    return max(text_at(mapping_at(states, state), "startedAt") for state in ("running", "terminated"))
+
+
 def cause_of(words: str) -> Cause:
     text = _NAMES.sub("", words)
     status = _STATUS.search(text)
@@ -221,11 +247,14 @@ def _failure(pull: FailedPull) -> str:
 
 def _failed(place: Place, original: str, waiting: Mapping[str, Any]) -> FailedPull:
     words = text_at(waiting, "message") or text_at(waiting, "reason")
+    return FailedPull(place, original, _registry_of(original), cause_of(words), shortened(words))
+
+
+def _registry_of(image: str) -> str:
     try:
-        registry = Reference.parse(original).registry
+        return Reference.parse(image).registry
     except InvalidReference:
-        registry = ""
-    return FailedPull(place, original, registry, cause_of(words), shortened(words))
+        return ""
 
 
 def _original(image: str | None) -> str:

@@ -62,6 +62,7 @@ class Reason(StrEnum):
     REGISTRY_FAILING = "registry-failing"
     OWNER_DELETES = "owner-deletes"
     EXCLUDED_OWNER = "excluded-owner"
+    NOT_PROVEN = "not-proven"
 
 
 SURPRISING = frozenset({Reason.NOT_A_POD, Reason.NOT_A_NAME, Reason.TOO_LARGE})

@@ -14,6 +14,7 @@ from agent.errors import UsageError
 from agent.settings import Address, address, duration, listed, load, one_of, setting, text, whole
 from webhook.breaker import OwnerKind, owner_kind
 from webhook.policy import Pattern, Policy, pattern
+from webhook.trials import Unchangeable
 
 PROGRAM = "darner webhook"
 AGENT_VIEW_AGE_SECONDS_MIN = 20
@@ -50,6 +51,10 @@ def label_value(value: str) -> str:
     if not re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", value):
         raise ValueError(f"{value!r} is no value of a label; write up to 63 letters, digits, dots, dashes and underscores")
     return value
+
+
+def unchangeable(value: str) -> Unchangeable:
+    return Unchangeable(one_of(*Unchangeable)(value))
 
 
 def server_name(value: str) -> str:
@@ -106,6 +111,9 @@ class WebhookSettings:
     lease: ObjectName | None = setting(object_name, "Lease by which one replica at a time acts; made if missing", "")
     revert: bool = setting(
         yes_or_no, "with a Lease: whether a pod whose pull fails gets its original images back: true or false", "true"
+    )
+    immutable_images: Unchangeable = setting(
+        unchangeable, "with a Lease: when image volumes and ephemeral containers are rewritten: proven, always or never", "proven"
     )
     # Both compare a pod's images with those that they asked for (cloudnative-pg#6344, operator-lifecycle-manager#2986); the
     # third is a fork of the first. Whoever compares revisions, as Kubernetes' own controllers do, does not belong here.

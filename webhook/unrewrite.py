@@ -21,7 +21,7 @@ from webhook.events import NOT_REVERTED, REVERTED, Events
 from webhook.learning import Learning, Owned
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
 from webhook.mirror import Api, Changes, Mirror, ObjectKey
-from webhook.revert import FailedPull, Failures, failed_pulls, patch
+from webhook.revert import FailedPull, Failures, failed_pulls, patch, pulled
 from webhook.rewrite import mapping_at, rewritten_by, text_at
 from webhook.stores import Unreachable
 
@@ -47,19 +47,26 @@ class Kept(NamedTuple):
     created: float
     going: bool
     finished: bool
+    pulled: tuple[tuple[str, float], ...] = ()
+    """Registries of images that were pulled, with the time when a container was started."""
+    refused: frozenset[str] = frozenset()
+    """Registries by whose fault a pull fails."""
 
 
 def keep(pod: Mapping[str, Any]) -> Kept:
     metadata = mapping_at(pod, "metadata")
     going = bool(text_at(metadata, "deletionTimestamp"))
     failures = Failures() if going else failed_pulls(pod)
+    failed = (*failures.back, *failures.stuck)
     return Kept(
         text_at(metadata, "uid"),
-        frozenset(str(pull.place) for pull in (*failures.back, *failures.stuck)),
+        frozenset(str(pull.place) for pull in failed),
         _owned(pod),
         _seconds(text_at(metadata, "creationTimestamp")),
         going,
         text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
+        tuple((registry, _seconds(stamp)) for registry, stamp in pulled(pod)),
+        frozenset(pull.registry for pull in failed if pull.cause.registry_is_at_fault),
     )
 
 
@@ -212,6 +219,8 @@ class Unrewriter:
         """A pod's deletion counts once, when it begins, and not when the pod had done its work."""
         now = self._wall_clock()
         gone = before is not None and (after is None or after.uid != before.uid)
+        if after:
+            self._prove(None if gone else before, after, now)
         begun = gone or (after is not None and after.going and not after.finished)
         if before and before.owned and begun and not before.going and not before.finished:
             self._learning.deleted(before.owned, self._seen.get(key, before.created), now)
@@ -220,6 +229,17 @@ class Unrewriter:
         elif before is None or gone:
             # One that is old when it is first seen was there before us.
             self._seen[key] = after.created if after.created < now - YOUNG_SECONDS else now
+
+    def _prove(self, before: Kept | None, after: Kept, now: float) -> None:
+        """What is seen to happen has happened now, by our own clock; what had happened before we came is told by the node's."""
+        evidence, known = self._learning.evidence, dict(before.pulled) if before else None
+        for registry, started in after.pulled:
+            if known is None:
+                evidence.saw_pulled(registry, min(started, now))
+            elif registry not in known:
+                evidence.saw_pulled(registry, now)
+        for registry in after.refused - (before.refused if before else frozenset()):
+            evidence.saw_failing(registry, now)
 
 
 def _field(pull: FailedPull) -> str:

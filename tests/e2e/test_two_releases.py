@@ -40,7 +40,12 @@ def test_each_release_answers_for_its_own_label(darner: Release, second: str, sp
 def test_the_second_release_goes_without_a_trace_and_the_first_one_stays(
     darner: Release, second: str, space: Space, cluster: Cluster
 ) -> None:
+    waiting = space.push("waiting")
+    assert container_images(space.gated("waits", waiting.name)) == [local(waiting.name)]
     _helm(cluster, SECOND_NAMESPACE, "uninstall", second, "--wait")
+    assert container_images(space.get("waits")) == [local(waiting.name)]
+    space.open("waits")
+    assert container_images(space.wait_running("waits")) == [local(waiting.name)]
     kinds = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,secrets,leases"
     labels = "app.kubernetes.io/instance"
     left = cluster.kubectl("get", kinds, "--all-namespaces", "--selector", f"{labels}={second}", "--output", "name")

@@ -6,6 +6,7 @@ The API server's part is played by hack/lab/apiserver.py, which changes pods und
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import pytest
 
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
-from tests.webhook_lab import LOCAL, RunningWebhook, admitted, container, pod, review
+from tests.webhook_lab import LOCAL, RunningWebhook, admitted, applied, container, image_volume, originals, pod, review
 from webhook.cluster import Cluster
 from webhook.events import Events
 from webhook.learning import Learning
@@ -120,6 +121,57 @@ def test_a_pod_that_fails_while_it_is_watched_gets_its_image_back_with_an_event_
     assert api.objects[path]["metadata"]["annotations"][DECISION].endswith("(agent-unreachable)")
     assert reverted(Cause.AGENT_UNREACHABLE) == before + 1
     assert len(api.asked("PATCH")) == 1
+
+
+def ran(api: ApiServer, name: str, image: str, state: str = "running") -> None:
+    """A rewritten pod whose container was started just now."""
+    path = put(api, name, None, image)
+    with api.lock:
+        document = api.objects[path]
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        started = {"name": "app", "imageID": "sha256:1", "state": {state: {"startedAt": stamp}}}
+        document["status"]["containerStatuses"] = [started]
+        api.put(path, document)
+
+
+def test_each_replica_learns_from_the_pods_that_run_which_registries_work(api: ApiServer, tmp_path: Path) -> None:
+    ran(api, "before", "quay.io/x/y")
+    with controlled(api, tmp_path, leads=False) as replica:
+        evidence = replica.learning.evidence
+        wait_until(lambda: evidence.proves("quay.io", time.time()))
+        assert not evidence.proves("ghcr.io", time.time())
+        ran(api, "now", "ghcr.io/x/y", "terminated")
+        wait_until(lambda: evidence.proves("ghcr.io", time.time()))
+        put(api, "broken", BROKEN, "ghcr.io/x/y")
+        wait_until(lambda: not evidence.proves("ghcr.io", time.time()))
+        assert evidence.proves("quay.io", time.time())
+
+
+def test_an_image_that_does_not_exist_says_nothing_about_its_registry(api: ApiServer, tmp_path: Path) -> None:
+    with controlled(api, tmp_path, leads=False) as replica:
+        ran(api, "web", "quay.io/x/y")
+        wait_until(lambda: replica.learning.evidence.proves("quay.io", time.time()))
+        for name, words in (("misspelled", "not found"), ("forbidden", BROKEN.replace("502 Bad Gateway", "403 Forbidden"))):
+            put(api, name, words, "quay.io/x/z")
+        ran(api, "later", "ghcr.io/x/y")
+        wait_until(lambda: replica.learning.evidence.proves("ghcr.io", time.time()))
+        assert replica.learning.evidence.proves("quay.io", time.time())
+
+
+def test_a_volumes_image_is_rewritten_as_soon_as_its_registry_is_known_to_work(api: ApiServer, tmp_path: Path) -> None:
+    environment = {"KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))}
+    question = review(pod(container("app", "nginx"), volumes=[image_volume("model", "ghcr.io/x/model")]))
+
+    def rewritten(webhook: RunningWebhook) -> list[str]:
+        subject = applied(question["request"]["object"], webhook.ask(question))
+        return [kind for kind in originals(subject) if kind in ("containers", "volumes")]
+
+    with RunningWebhook(tmp_path, "--lease", "darner-system/darner-webhook", environment=environment) as webhook:
+        assert rewritten(webhook) == ["containers"]
+        ran(api, "web", "ghcr.io/x/y")
+        wait_until(lambda: rewritten(webhook) == ["containers", "volumes"])
+        put(api, "broken", BROKEN, "ghcr.io/x/y")
+        wait_until(lambda: rewritten(webhook) == ["containers"])
 
 
 def test_a_pod_of_another_release_is_that_ones_to_look_after(api: ApiServer, tmp_path: Path) -> None:

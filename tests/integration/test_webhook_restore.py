@@ -16,7 +16,7 @@ import pytest
 
 from agent.errors import UsageError
 from hack.lab.apiserver import ApiServer, running
-from tests.webhook_lab import LOCAL, admitted, container, pod
+from tests.webhook_lab import LOCAL, admitted, container, image_volume, pod
 from webhook.cluster import Cluster
 from webhook.policy import Policy
 from webhook.pullsecrets import derive, derived_name, original_of
@@ -94,6 +94,22 @@ def test_everything_that_does_not_run_gets_its_image_back_and_what_runs_keeps_it
     assert image_of(api, unscheduled) == image_of(api, waits) == "nginx:1"
     assert image_of(api, runs).startswith(LOCAL)
     assert reverted(cluster)[1] == ["pod shop/c: left as it is, because it runs: containers/app"]
+
+
+def test_a_pod_that_waits_for_a_volume_that_nobody_can_change_is_told(api: ApiServer, cluster: Cluster) -> None:
+    for name, state in (("waits", {"waiting": {"reason": "ContainerCreating"}}), ("runs", {"running": {}})):
+        metadata = {"name": name, "uid": name}
+        document = admitted(pod(container("app", "nginx:1"), metadata=metadata, volumes=[image_volume("model", "ghcr.io/x/y")]))
+        document["status"] = {"phase": "Pending", "containerStatuses": [{"name": "app", "state": state}]}
+        api.put(f"/api/v1/namespaces/shop/pods/{name}", document)
+    assert reverted(cluster) == (
+        0,
+        [
+            "pod shop/runs: left as it is, because it runs: containers/app",
+            "pod shop/waits: has to be made anew if it stays without volumes/model ghcr.io/x/y: nobody can change a volume",
+            "pod shop/waits: has its original images back: containers/app nginx:1",
+        ],
+    )
 
 
 def test_one_namespace_is_enough_if_it_is_named(api: ApiServer, cluster: Cluster) -> None:

@@ -64,7 +64,7 @@ def test_a_name_is_asked_over_tls_at_the_address_that_was_checked() -> None:
 def test_a_name_that_leads_to_this_machine_is_refused(url: str) -> None:
     with pytest.raises(DestinationError, match="a loopback address") as refused:
         hop(url)
-    assert (refused.value.status, refused.value.code) == (403, "DENIED")
+    assert (refused.value.status, refused.value.code) == (421, "DENIED")
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "017700000001", "127.1"])

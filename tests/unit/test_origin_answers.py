@@ -226,6 +226,7 @@ def test_the_size_of_a_blob_is_asked_without_its_bytes(client: Client, origin: O
         (403, 401, "UNAUTHORIZED"),
         (404, 404, "MANIFEST_UNKNOWN"),
         (418, 418, "UNAVAILABLE"),
+        (421, 502, "UNAVAILABLE"),  # what the agent says itself of a registry that it does not ask
         (429, 429, "TOOMANYREQUESTS"),
         (500, 502, "UNAVAILABLE"),
         (503, 502, "UNAVAILABLE"),

@@ -10,7 +10,7 @@ import jsonpatch
 import pytest
 
 from tests.webhook_lab import LOCAL, admitted, container, image_volume, pod
-from webhook.revert import Cause, cause_of, failed_pulls, patch, running, shortened, waiting
+from webhook.revert import Cause, cause_of, failed_pulls, patch, pulled, running, shortened, waiting
 from webhook.rewrite import DECISION, ORIGINAL_IMAGES
 
 LOCAL_NGINX = LOCAL + "docker.io/library/nginx:1"
@@ -173,6 +173,7 @@ RESOLVE = 'failed to pull and unpack image "127.0.0.1:65001/r/a:1": failed to re
         (RESOLVE + "failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauthorized", Cause.DENIED),
         ("initializing source docker://127.0.0.1:65001/r/a:1: reading manifest 1 in r/a: manifest unknown", Cause.NOT_FOUND),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 403 Forbidden", Cause.FORBIDDEN),
+        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 421 ", Cause.NOT_ASKED),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 429 Too Many Requests", Cause.THROTTLED),
         (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 502 Bad Gateway", Cause.FAILED),
         (RESOLVE + "unexpected status code [manifests 1]: 504 Gateway Timeout", Cause.FAILED),
@@ -218,7 +219,25 @@ def test_what_has_begun_is_not_foreseen(app: dict[str, Any]) -> None:
 
 
 def test_a_registry_is_at_fault_only_where_neither_the_node_nor_the_image_is() -> None:
-    assert {cause for cause in Cause if cause.registry_is_at_fault} == {Cause.FAILED, Cause.FORBIDDEN, Cause.THROTTLED}
+    assert {cause for cause in Cause if cause.registry_is_at_fault} == {Cause.FAILED, Cause.NOT_ASKED, Cause.THROTTLED}
+
+
+def test_what_was_pulled_is_told_by_the_containers_that_were_started() -> None:
+    subject = rewritten(
+        *(container(name, f"quay.io/a/{name}") for name in ("runs", "ended", "waits")),
+        container("other", "ghcr.io/a/b"),
+        volumes=[{"name": "model", "image": {"reference": "models.example.com/a/b"}}],
+    )
+    assert list(pulled(subject)) == []
+    waits = {"name": "waits", "imageID": "", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    assert list(pulled(with_status(subject, waits))) == []
+    runs = {"name": "runs", "imageID": "sha256:1", "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}
+    ended = {"name": "ended", "imageID": "sha256:2", "state": {"terminated": {"startedAt": "2026-01-01T00:00:02Z"}}}
+    assert sorted(pulled(with_status(subject, runs, ended, waits))) == [
+        ("models.example.com", "2026-01-01T00:00:02Z"),
+        ("quay.io", "2026-01-01T00:00:01Z"),
+        ("quay.io", "2026-01-01T00:00:02Z"),
+    ]
 
 
 def test_words_that_are_too_long_keep_their_end_where_the_answer_is() -> None:

@@ -46,6 +46,8 @@
   value: {{ .Release.Namespace }}/{{ include "darner.fullname" . }}-webhook
 - name: DARNER_REVERT
   value: {{ .Values.webhook.revert | quote }}
+- name: DARNER_IMMUTABLE_IMAGES
+  value: {{ .Values.webhook.immutableImages }}
 - name: DARNER_EXCLUDED_OWNERS
   value: {{ join "," .Values.webhook.owners.exclude | quote }}
 - name: DARNER_AGENT_SERVICE
