@@ -144,7 +144,7 @@ def test_what_may_not_be_asked_is_not_asked_of_the_proxy_either(host: str) -> No
     )
     with pytest.raises(DestinationError, match="only listed registries may have one") as refused:
         rules.hop(f"https://{host}/v2/", time.monotonic() + 5)
-    assert refused.value.status == 403
+    assert refused.value.status == 421
 
 
 def test_a_resolver_that_does_not_answer_costs_a_second_and_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
