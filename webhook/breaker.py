@@ -25,6 +25,8 @@ PAUSE_SECONDS = 60.0
 PAUSE_SECONDS_MAX = 3600.0
 TRIAL_SECONDS = 3600.0
 """After a pause, one more failure begins the next one, twice as long; after this time without any, all is forgotten."""
+SKEW_SECONDS_MAX = 60.0
+"""By which the clocks of two replicas may differ."""
 KEPT_MAX = 500
 """Registries, and owners, that are remembered. The Lease's annotation has room for these."""
 FAILURES_KEPT_MAX = 100
@@ -60,7 +62,10 @@ class Pauses:
     def remaining(self, key: str, now: float) -> float:
         """Seconds; 0 if it is not left alone. Never longer than any pause is, whatever a clock has done meanwhile."""
         pause = self.entries.get(key)
-        return min(max(0.0, pause.until - now), PAUSE_SECONDS_MAX) if pause else 0.0
+        # One that ends later than any could is from before a clock was set back, and would else last until that time comes again.
+        if pause is None or pause.until > now + PAUSE_SECONDS_MAX + SKEW_SECONDS_MAX:
+            return 0.0
+        return min(max(0.0, pause.until - now), PAUSE_SECONDS_MAX)
 
     def on_trial(self, key: str, now: float) -> bool:
         pause = self.entries.get(key)
@@ -115,7 +120,8 @@ class Pauses:
 
 def _pauses(known: Mapping[str, Any], now: float) -> Iterator[tuple[str, Pause]]:
     for key, value in list(known.items())[:KEPT_MAX]:
-        if isinstance(value, list) and len(value) == 2 and all(type(item) is int and 0 <= item < 1 << 40 for item in value):
+        numbers = isinstance(value, list) and len(value) == 2 and all(type(item) is int and 0 <= item < 1 << 40 for item in value)
+        if numbers and value[0] <= now + PAUSE_SECONDS_MAX + SKEW_SECONDS_MAX:
             yield key, Pause(min(float(value[0]), now + PAUSE_SECONDS_MAX), value[1])
 
 

@@ -7,6 +7,7 @@ certificates. Requests that are under way when SIGTERM comes are answered.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -39,6 +40,10 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 512
 """Per listener. API servers keep a few connections each and send many requests over one."""
+BACKLOG_MAX = 128
+"""Connections that wait to be accepted; so many are tried at a time, and without a free descriptor each try is an error."""
+COMPLAINT_SECONDS = 10.0
+"""Between two lines that say so."""
 IDLE_SECONDS_MAX = 120
 DRAIN_SECONDS_MAX = 3
 """For questions under way when the process ends. An API server waits for none longer than that."""
@@ -63,6 +68,7 @@ class _Listener(uvicorn.Server):
                 server_header=False,
                 lifespan="off",
                 ws="none",
+                backlog=BACKLOG_MAX,
                 limit_concurrency=CONNECTIONS_MAX,
                 timeout_keep_alive=IDLE_SECONDS_MAX,
                 timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
@@ -75,9 +81,25 @@ class _Listener(uvicorn.Server):
         yield
 
 
+class _Complaints:
+    """What the event loop has to say: that it cannot accept connections is one line and not thousands of tracebacks a second."""
+
+    def __init__(self) -> None:
+        self._said = -COMPLAINT_SECONDS
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said >= COMPLAINT_SECONDS:
+            self._said = loop.time()
+            log.error("no more connections are accepted for the moment: %s", error.strerror)
+
+
 async def run(settings: WebhookSettings) -> None:
     """Serves until SIGTERM. Raises DarnerError if it cannot begin."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    asyncio.get_running_loop().set_exception_handler(_Complaints())
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

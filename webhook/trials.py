@@ -57,7 +57,7 @@ def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Calla
 
     def held(key: str, pause_end: float, now: float, seconds: float) -> bool:
         pause, at = sent.get(key, (0.0, 0.0))
-        if pause == pause_end and now - at < seconds:
+        if pause == pause_end and 0 <= now - at < seconds:
             return True
         sent.pop(key, None)
         sent[key] = (pause_end, now)

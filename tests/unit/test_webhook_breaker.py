@@ -132,6 +132,16 @@ def test_what_the_leader_knows_goes_to_the_others_and_to_the_next_leader() -> No
     assert Breakers(follower).failed("r", "x", NOW + 61) == Tripped("registry", "r", 120.0)
 
 
+@pytest.mark.parametrize("hours", [-24 * 365, -24, -2])
+def test_a_clock_that_is_set_back_ends_a_pause_instead_of_making_it_longer(hours: int) -> None:
+    breakers, now = Breakers(), NOW + hours * 3600
+    assert tripped(breakers, NOW)
+    assert Pauses.read(breakers.pauses.text(NOW), now).left_alone("r", None, now) is None
+    assert breakers.pauses.left_alone("r", None, now) is None
+    assert tripped(breakers, now)
+    assert breakers.pauses.left_alone("r", None, now + 1)
+
+
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "7", "{", '{"registry r": 1}', '{"registry r": [1]}', '{"registry r": ["a", true]}', "[" * 10_000]
 )

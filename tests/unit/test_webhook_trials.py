@@ -89,6 +89,13 @@ def test_a_pod_of_which_nothing_is_heard_keeps_the_others_waiting_for_a_while_on
     assert [replica.rewrites(QUAY, 1), replica.rewrites(QUAY)] == [True, False]
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_waiting_for_that_time_to_come_again() -> None:
+    replica = after_a_pause()
+    replica.now += 3000
+    assert [replica.rewrites(QUAY), replica.rewrites(QUAY)] == [True, False]
+    assert [replica.rewrites(QUAY, -2000), replica.rewrites(QUAY)] == [True, False]
+
+
 def test_a_pod_that_another_gate_refuses_tries_nothing() -> None:
     replica = after_a_pause()
     assert not replica.rewrites(QUAY, 0, ready_nodes_only(lambda: None, 50))
