@@ -14,18 +14,19 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Processors:
-    """Seconds of all cores since they were started (proc(5), /proc/stat): without work, and in all."""
+    """Seconds of all cores since they were started (proc(5), /proc/stat): without work that is measured, and in all."""
 
     idle: float
     total: float
 
     @classmethod
     def now(cls) -> Processors:
-        """Time that waited for the disk had no work; time that another machine of the host took is not ours (`steal`)."""
+        """Time that waited for the disk had no work, and programs that are nice take only what is left; what another machine of
+        the host took (`steal`) is not ours to give."""
         user, nice, system, idle, waited, interrupts, soft, steal = map(
             int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
         )
-        return cls((idle + waited) / _TICKS, (user + nice + system + idle + waited + interrupts + soft + steal) / _TICKS)
+        return cls((idle + waited + nice) / _TICKS, (user + nice + system + idle + waited + interrupts + soft + steal) / _TICKS)
 
     def idle_share_since(self, before: Processors) -> float:
         """0 to 1. Of a stretch too short to tell: 1."""
