@@ -7,9 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from hack.bench.faults import killed, silent
+from hack.bench.processes import load, reviews, simulation
 from hack.bench.scenario import Options, Scenario
 from hack.bench.site import Plan
 from hack.bench.swarms import fault, rollout, zones
+
+FAULTS = ("--arrival-seconds", "30", "--failing", "0.01", "--lying", "0.01")
+"""Of the simulation."""
 
 
 def scenarios(options: Options) -> dict[str, Scenario]:
@@ -28,6 +32,10 @@ def scenarios(options: Options) -> dict[str, Scenario]:
     found["killed"] = partial(fault, "killed", eight, killed)
     found["silent"] = partial(fault, "silent", eight, silent)
     found["zones"] = partial(zones, "zones", replace(eight, zones=2))
+    found["load"] = load
+    found["simulate"] = partial(simulation, "simulate", (), "max")
+    found["simulate-faults"] = partial(simulation, "simulate-faults", FAULTS, "p99")
+    found["webhook"] = reviews
     return found
 
 
