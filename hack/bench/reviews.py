@@ -6,8 +6,10 @@ was a connection for it: a webhook that is late is late for all who wait behind.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import re
 import selectors
 import socket
 import ssl
@@ -20,6 +22,8 @@ from agent.settings import Address
 
 NAMESPACE, PULL_SECRET = "shop", "registry"
 REGISTRIES = ("quay.io", "ghcr.io", "docker.io", "registry.example.com")
+CONTAINERS = ("migrate", "web", "api", "metrics")
+"""The first is an init container."""
 CONNECTIONS_KEPT = 8
 CONNECTIONS_MAX = 200
 RECEIVE_BYTES = 1 << 16
@@ -34,7 +38,7 @@ class Target(NamedTuple):
 
 def pod(seed: random.Random, name: str) -> dict[str, Any]:
     """Of a Deployment: an init container and three containers, with all that controllers and clients add; about 8 KB."""
-    containers = [_container(kind, seed) for kind in ("migrate", "web", "api", "metrics")]
+    containers = [_container(kind, seed) for kind in CONTAINERS]
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": str(uuid.UUID(int=seed.getrandbits(128)))}
     token = "kube-api-access-x7v2q"
     spec = {
@@ -167,32 +171,33 @@ class Client:
         for key, _ in self._selector.select(max(0.0, timeout_seconds)):
             connection = key.fileobj
             assert isinstance(connection, ssl.SSLSocket)
-            if self._receive(connection):
+            answer = self._receive(connection)
+            if answer is not None:
+                took = time.perf_counter() - self._begun.pop(connection)
                 self._idle.append(connection)
-                yield time.perf_counter() - self._begun.pop(connection)
+                _check(answer)
+                yield took
 
     def close(self) -> None:
         for connection in (*self._idle, *self._begun):
             connection.close()
         self._selector.close()
 
-    def _receive(self, connection: ssl.SSLSocket) -> bool:
-        """Whether the answer is there. Raises ValueError for one that rewrites nothing."""
+    def _receive(self, connection: ssl.SSLSocket) -> bytes | None:
+        """The answer, if all of it is there."""
         connection.setblocking(False)
         try:
             heard = self._heard.pop(connection, b"") + connection.recv(RECEIVE_BYTES)
         except ssl.SSLWantReadError:  # a session ticket, and nothing more
-            return False
+            return None
         finally:
             connection.settimeout(SILENCE_SECONDS_MAX)
         head, found, body = heard.partition(b"\r\n\r\n")
         lengths = [int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         if not found or not lengths or len(body) < lengths[0]:
             self._heard[connection] = heard
-            return False
-        if not head.startswith(b"HTTP/1.1 200") or b'"patchType"' not in body:
-            raise ValueError(f"a pod was not rewritten: {heard[:2000]!r}")
-        return True
+            return None
+        return heard
 
     def _connected(self) -> ssl.SSLSocket:
         if len(self._idle) + len(self._begun) >= CONNECTIONS_MAX:
@@ -211,6 +216,14 @@ class Client:
             "Accept-Encoding: gzip\r\n\r\n"
         )
         return head.encode() + body
+
+
+def _check(answer: bytes) -> None:
+    """Raises ValueError for an answer that does not rewrite all of a pod's images."""
+    patch = re.search(rb'"patch": ?"([^"]*)"', answer)
+    operations = base64.b64decode(patch[1]) if patch else b""
+    if not answer.startswith(b"HTTP/1.1 200") or operations.count(b'"value": "127.0.0.1:65001/') != len(CONTAINERS):
+        raise ValueError(f"a pod was not rewritten: {answer[:1000]!r} {operations[:1000]!r}")
 
 
 def at_a_rate(target: Target, seconds: float, rate: float, seed: int) -> list[float]:

@@ -24,11 +24,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from agent.reference import to_local
 from agent.settings import address
 from hack.bench.reviews import NAMESPACE, PULL_SECRET, REGISTRIES, Target, as_fast_as_it_goes, at_a_rate, pod
 from hack.lab import Process, wait_until
 from hack.lab.apiserver import ApiServer, running
-from webhook.rewrite import REWRITTEN
+from webhook.rewrite import ORIGINAL_IMAGES, REWRITTEN
 
 RATE = 200.0
 SECONDS = 20.0
@@ -39,8 +40,6 @@ RELEASE = "darner-system"
 FOLLOWED_MAX = 500
 """Rewritten pods that are there at a time."""
 FOLLOW_SECONDS = 0.02
-CHANGES_PER_POD = 3
-"""Made, bound to a node, running."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,23 @@ def following(api: ApiServer) -> Iterator[None]:
 
 
 def _live(api: ApiServer, number: int, seed: random.Random) -> None:
+    """One pod is made, bound to a node and started, and an older one goes."""
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/web-"
     document = pod(seed, f"web-{number}")
+    spec, noted, statuses = document["spec"], {}, {}
+    for kind, field in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
+        noted[kind] = {item["name"]: item["image"] for item in spec[kind]}
+        started = {"running": {"startedAt": "2026-01-01T00:00:01Z"}}
+        statuses[field] = [{"name": item["name"], "imageID": "sha256:1", "state": started} for item in spec[kind]]
+        for item in spec[kind]:
+            item["image"] = to_local(item["image"])
     document["metadata"] |= {"labels": {REWRITTEN: "true"}, "name": f"web-{number}", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    for _ in range(CHANGES_PER_POD):
-        api.put(path + str(number), document)
+    document["metadata"]["annotations"][ORIGINAL_IMAGES] = json.dumps(noted)
+    api.put(path + str(number), document)
+    spec["nodeName"] = f"node-{number % NODES}"
+    api.put(path + str(number), document)
+    document["status"] |= {"phase": "Running", **statuses}
+    api.put(path + str(number), document)
     if number >= FOLLOWED_MAX:
         api.remove(path + str(number - FOLLOWED_MAX))
 
