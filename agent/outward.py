@@ -22,6 +22,9 @@ SMALL_BYTES_MAX = 4 << 20
 ERROR_BYTES_MAX = 64 << 10
 BODY_STALL_SECONDS_MAX = 15.0
 
+PROXY_REFUSES = 407
+"""From a proxy in plain HTTP: it is no word of the registry's on what may be pulled (RFC 9110 section 15.5.8)."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CODES = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
 
@@ -100,6 +103,9 @@ class Outward:
                 authorization = None  # also when a later hop leads back
             limits = Limits(head=until - time.monotonic(), stall=BODY_STALL_SECONDS_MAX)
             connection, answer = self._pool.ask(hop.place, method, hop.target, lines, limits)
+            if answer.status == PROXY_REFUSES:
+                self._pool.give_back(connection)
+                raise TransferError(f"the proxy {connection.where} wants to know who asks")
             reply = Reply(self._pool, connection, answer, foreign=hop.server != first)
             location = reply.headers.get("location")
             if reply.status not in _REDIRECTS or not location:

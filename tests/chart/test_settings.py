@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.proxies import Proxies, Proxy
 from agent.settings import Address, AgentSettings, load, variable
 from hack.chart.helm import ROOT, Environment, Object, environment, pod_template
 from supernode.settings import SupernodeSettings
@@ -41,6 +42,7 @@ def with_options(render: Render) -> list[Object]:
             "registries": {
                 "insecure": ["a:5000", "b:5000"],
                 "certificateAuthorities": {"configMap": "authorities", "keys": ["a.pem"]},
+                "proxy": {"https": "http://proxy:3128", "http": "http://[fd00::7]", "exceptions": [".example.com", "10.0.0.0/8"]},
             },
         }
     )
@@ -126,6 +128,24 @@ def test_registries_and_their_authorities_reach_agents_and_supernodes(with_optio
         assert settings.ca_files == ("/etc/darner/authorities/a.pem",)
         (container,) = pod_template(with_options, component)["spec"]["containers"]
         assert "/etc/darner/authorities" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize("component", ["agent", "supernode"])
+def test_agents_and_supernodes_ask_registries_through_the_proxies_that_the_values_name(
+    default: list[Object], with_options: list[Object], component: str
+) -> None:
+    proxies = Proxies(environment(with_options, component, ADDRESS))
+    assert proxies.before("https", "registry.test", 443) == Proxy(Address("proxy", 3128))
+    assert proxies.before("http", "registry.test", 80) == Proxy(Address("fd00::7", 80))
+    assert proxies.before("https", "registry.example.com", 443) is proxies.before("https", "10.0.0.7", 443) is None
+    assert not {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"} & environment(default, component, ADDRESS).keys()
+    assert not {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"} & environment(with_options, "webhook", ADDRESS).keys()
+
+
+def test_what_is_given_to_one_component_counts_more_than_the_common_proxies(render: Render) -> None:
+    own = {"name": "HTTPS_PROXY", "value": "http://own:1"}
+    objects = render({"registries": {"proxy": {"https": "http://proxy:3128"}}, "agent": {"extraEnv": [own]}})
+    assert environment(objects, "agent", ADDRESS)["HTTPS_PROXY"] == "http://own:1"
 
 
 def test_the_narrowest_bandwidths_that_the_chart_takes_are_taken_by_the_processes(with_options: list[Object]) -> None:

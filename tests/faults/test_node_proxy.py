@@ -124,6 +124,27 @@ def test_a_plain_registry_is_asked_for_by_its_whole_url() -> None:
     assert b"proxy-authorization: basic bwu6c2vjcmv0\r\n" in proxy.requests[0].lower()
 
 
+def test_a_proxy_that_asks_who_is_there_has_said_nothing_for_the_registry() -> None:
+    with Scripted(http(407, Proxy_Authenticate="Basic")) as proxy:
+        client = Client(["registry.test"], [], NOBODY_KNOWS, proxies=Proxies({"HTTP_PROXY": str(proxy.address)}))
+        with pytest.raises(OriginError, match=f"the proxy {proxy.address} wants to know who asks") as refused:
+            client.manifest("registry.test", REPOSITORY, "1", ALICE)
+    assert (refused.value.status, refused.value.answered) == (502, False)
+
+
+def test_each_hop_of_a_redirect_has_its_own_way() -> None:
+    with Scripted(http(200, LAYER)) as proxy, Scripted(http(307, Location="http://cdn.test/blob")) as registry:
+        name = f"registry.test:{registry.address.port}"
+        proxies = Proxies({"HTTP_PROXY": str(proxy.address), "NO_PROXY": "registry.test"})
+        client = Client([name, "cdn.test"], [], look_up(registry_test="127.0.0.1"), proxies=proxies)
+        stream = client.open_blob(name, REPOSITORY, IMAGE.layers[0], ALICE)
+        assert drain(stream.read_into) == LAYER
+        stream.close()
+    assert len(registry.requests) == len(proxy.requests) == 1
+    assert proxy.requests[0].startswith(b"GET http://cdn.test")
+    assert b"\r\nauthorization:" not in proxy.requests[0].lower()
+
+
 def test_what_the_exceptions_name_is_asked_directly() -> None:
     with Scripted(http(404)) as registry, Scripted(http(500)) as proxy:
         proxies = Proxies({"HTTP_PROXY": f"http://{proxy.address}", "NO_PROXY": "registry.test"})

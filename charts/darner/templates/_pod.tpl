@@ -106,6 +106,18 @@ resources:
   value: {{ join "," .root.Values.registries.insecure | quote }}
 - name: DARNER_CA_FILES
   value: {{ join "," $files | quote }}
+{{- $proxy := .root.Values.registries.proxy -}}
+{{- $variables := dict "HTTPS_PROXY" $proxy.https "HTTP_PROXY" $proxy.http "NO_PROXY" (join "," $proxy.exceptions) -}}
+{{- /* What one component is given counts more, and no variable may be there twice. */ -}}
+{{- range (index .root.Values .component).extraEnv -}}
+{{- $_ := unset $variables .name -}}
+{{- end -}}
+{{- range $name, $value := $variables }}
+{{- with $value }}
+- name: {{ $name }}
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
 - name: DARNER_STORE_QUOTA
   value: {{ $store.quota | quote }}
 - name: DARNER_STORE_FREE
