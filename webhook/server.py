@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.errors import UsageError
 from agent.settings import Address
@@ -44,6 +45,8 @@ BACKLOG_MAX = 128
 """Connections that wait to be accepted; so many are tried at a time, and without a free descriptor each try is an error."""
 COMPLAINT_SECONDS = 10.0
 """Between two lines that say so."""
+HEAD_SECONDS_MAX = 10.0
+"""For the first byte of a connection to the last one of a request's head. An API server sends it at once."""
 IDLE_SECONDS_MAX = 120
 DRAIN_SECONDS_MAX = 3
 """For questions under way when the process ends. An API server waits for none longer than that."""
@@ -55,6 +58,28 @@ SWARM_KEY_FILE = "key"
 SWARM_KEY_BYTES = 32
 
 
+class _Protocol(H11Protocol):
+    """uvicorn's, whose own timer runs between two requests only: a silent connection, or half a head, would be held for ever."""
+
+    _head_end: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._head_end = None
+        else:
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self._head_end = self._head_end or self.loop.time() + HEAD_SECONDS_MAX
+            self.timeout_keep_alive_task = self.loop.call_at(self._head_end, self.timeout_keep_alive_handler)
+
+
 class _Listener(uvicorn.Server):
     """An ASGI server on a socket that is bound already. Signals are the process's, which has two of these."""
 
@@ -62,6 +87,7 @@ class _Listener(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=_Protocol,
                 ssl_context_factory=(lambda _config, _default: context) if context else None,
                 log_config=None,
                 access_log=False,

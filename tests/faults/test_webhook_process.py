@@ -1,14 +1,19 @@
-"""Rows 48 to 50 where they concern the webhook: few descriptors, an IPv6-only node, and names that are made to mislead."""
+"""Rows 34 and 48 to 50 at the webhook: silent connections, few descriptors, an IPv6-only node, and names that mislead."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import resource
 import socket
+import ssl
+import time
 from pathlib import Path
 
 from hack.lab.process import wait_until
 from tests.webhook_lab import RunningWebhook, container, image_volume, pod, review
+from webhook.server import HEAD_SECONDS_MAX
 
 DESCRIPTORS = 64
 LOG_LINES_MAX = 20
@@ -29,6 +34,55 @@ def test_with_64_descriptors_it_outlives_more_connections_than_it_can_hold_and_a
         assert webhook.process.running
         assert len(webhook.process.err.read_text().splitlines()) <= LOG_LINES_MAX
         assert webhook.process.stop() == 0
+
+
+def test_a_connection_that_is_silent_or_sends_a_head_bit_by_bit_is_closed_in_time(tmp_path: Path) -> None:
+    with RunningWebhook(tmp_path) as webhook, contextlib.ExitStack() as held:
+        silent, half, drops, after = (held.enter_context(connected(webhook)) for _ in range(4))
+        half.sendall(b"POST /mutate HTTP/1.1\r\nHost: a")
+        after.sendall(b"POST /mutate HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+        assert after.recv(1 << 16).startswith(b"HTTP/1.1 400")
+        begun = time.monotonic()
+        after.sendall(b"P")
+        while time.monotonic() < begun + HEAD_SECONDS_MAX - 1:
+            drops.sendall(b"P")
+            time.sleep(0.5)
+        for connection in (silent, half, drops, after):
+            connection.settimeout(HEAD_SECONDS_MAX)
+            assert ended(connection)
+        assert webhook.ask(review(pod(container("a", "nginx"))))["patch"]
+        assert "Traceback" not in webhook.process.err.read_text()
+
+
+def test_a_connection_that_is_kept_is_not_closed_between_two_questions(tmp_path: Path) -> None:
+    question = json.dumps(review(pod(container("a", "nginx")))).encode()
+    with RunningWebhook(tmp_path) as webhook:
+        connection = http.client.HTTPSConnection(webhook.address, timeout=20, context=webhook.context())
+        with contextlib.closing(connection):
+            for pause in (0.0, HEAD_SECONDS_MAX + 1, 0.0):
+                time.sleep(pause)
+                connection.request("POST", "/mutate", question)
+                used = connection.sock
+                assert json.loads(connection.getresponse().read())["response"]["patch"]
+                assert connection.sock is used
+
+
+def connected(webhook: RunningWebhook) -> ssl.SSLSocket:
+    host, port = webhook.address.rsplit(":", 1)
+    plain = socket.create_connection((host, int(port)), 5)
+    return webhook.context().wrap_socket(plain, server_hostname=host)
+
+
+def ended(connection: ssl.SSLSocket) -> bool:
+    """Whether the other side has closed it, with or without a word."""
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    except (ConnectionError, ssl.SSLEOFError):
+        return True
+    return True
 
 
 def test_on_a_node_with_ipv6_alone_it_listens_there(tmp_path: Path) -> None:
