@@ -120,6 +120,11 @@ class ContentStore:
             self.on_change(digest, found[digest].size, True)
         return sorted(unknown, key=lambda digest: found[digest].size)
 
+    def remember(self) -> None:
+        """Write down what was checked."""
+        with self._lock:
+            self._proofs.write()
+
     def check(self, digest: str, turns: Turns) -> None:
         """Find out whether a blob is right, at the pace of `turns`, leaving no trace in the page cache. Raises OSError."""
         with self._lock:

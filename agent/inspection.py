@@ -44,7 +44,11 @@ class Inspection:
             self._thread.join(STOP_SECONDS_MAX)
 
     def _run(self) -> None:
-        while not self._stopping.wait(0 if self._check_some() else LOOK_SECONDS):
+        while not self._stopping.is_set():
+            look_now = self._check_some()
+            self._content.remember()
+            if not look_now and self._stopping.wait(LOOK_SECONDS):
+                return
             self._look()
 
     def _look(self) -> None:

@@ -56,8 +56,11 @@ class Proofs:
             self._proven[digest] = identity
 
     def keep_only(self, digests: set[str]) -> None:
-        """Forget the others, and write down what is left, if that is news."""
+        """Forget the others."""
         self._proven = {digest: identity for digest, identity in self._proven.items() if digest in digests}
+
+    def write(self) -> None:
+        """Make it last, if there is news."""
         if self._proven == self._written:
             return
         lines = [f"{digest} {' '.join(map(str, identity))}\n" for digest, identity in self._proven.items()]

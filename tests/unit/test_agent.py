@@ -5,16 +5,21 @@ from __future__ import annotations
 import http.client
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
+from agent import wire
+from agent.channel import raw_digest
 from hack.origin import Origin
 from tests.endpoint import DIGEST, LAYER, push
+from tests.swarm import SECONDS, RawSupernode, wait_until
 
 TREE = Path(__file__).resolve().parent.parent.parent
 START_SECONDS_MAX = 2.0
@@ -115,3 +120,40 @@ def test_an_address_that_others_reach_is_no_place_for_the_registry_endpoint(tmp_
     status, out, err = agent.end()
     assert (status, agent.line, out, len(err.splitlines())) == (1, "", "", 1)
     assert "--registry-listen" in err
+
+
+def test_it_tells_supernodes_of_its_limit_and_of_what_containerd_holds_also_over_a_restart(tmp_path: Path) -> None:
+    blobs = tmp_path / "containerd" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (blobs / DIGEST.removeprefix("sha256:")).write_bytes(LAYER)
+    holding = wire.Holding(raw_digest(DIGEST), len(LAYER))
+    heard: SimpleQueue[wire.FromAgent] = SimpleQueue()
+
+    def converse(sock: socket.socket, messages: Iterator[wire.FromAgent]) -> None:
+        for message in messages:
+            heard.put(message)
+            if isinstance(message, wire.Hello):
+                sock.sendall(wire.frame(wire.Welcome(wire.VERSION, "s", 30.0, "127.0.0.1", 1)))
+
+    with RawSupernode(converse) as supernode:
+        options = [
+            "--supernodes",
+            str(supernode.where),
+            "--upload-rate",
+            "4Mi",
+            "--containerd-content",
+            str(tmp_path / "containerd"),
+        ]
+        first = Running(tmp_path / "store", *options)
+        hello = heard.get(timeout=SECONDS)
+        assert isinstance(hello, wire.Hello)
+        assert hello.upload_slots == 2, "pieces of 16 MiB that go in 10 s"
+        if not hello.holdings:  # it was not checked yet
+            assert heard.get(timeout=SECONDS) == wire.Holds(holding, True)
+        wait_until((tmp_path / "store" / "containerd.proofs").exists)
+        assert first.end()[0] == 0
+        second = Running(tmp_path / "store", *options)
+        hello = heard.get(timeout=SECONDS)
+        assert isinstance(hello, wire.Hello)
+        second.end()
+        assert hello.holdings == [holding]
