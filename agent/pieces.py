@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 PIECE_BYTES_MIN = 256 << 10
 PIECE_BYTES_MAX = 16 << 20
@@ -46,11 +47,11 @@ class Layout:
     def of(cls, size: int) -> Layout:
         return cls(size, piece_length(size))
 
-    @property
+    @cached_property
     def count(self) -> int:
         return -(-self.size // self.length)
 
-    @property
+    @cached_property
     def everything(self) -> int:
         """The set of all pieces."""
         return (1 << self.count) - 1

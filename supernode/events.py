@@ -45,7 +45,7 @@ class Limits:
     """How often a parked node is told that waiting is right."""
     moving_seconds: float = 5.0
     """Waiting is right while the blob is still arriving at the supernode, or a piece arrived anywhere within this time."""
-    probes_max: int = 16
+    probes_max: int = 8
     """Sources, or takers, that are looked at for one decision."""
     choices: int = 3
     """Of the sources looked at, how many that would do are compared."""

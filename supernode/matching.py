@@ -15,8 +15,6 @@ from agent.wire import SEED
 from supernode.events import Limits
 from supernode.swarm import Bag, Member, Node, Swarm
 
-TAKING_ENOUGH = 1
-"""Pieces on their way to a node; with fewer or as many, its link has room for one more at full speed."""
 LAST = 1 << 20
 """More than pieces can be on their way to a node: whoever ranks so comes after everybody who does not."""
 NOBODY = 2 * LAST
@@ -60,7 +58,7 @@ class Matcher:
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
         """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
 
-        Between equals the one that has least. Its own zone comes first, and another zone gets what it neither has nor is getting.
+        Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
         """
         offered = self._offered(source, swarm)
         if not offered:
@@ -69,13 +67,16 @@ class Matcher:
         zone = source.zone if len(swarm.zones) > 1 else None
         best: Member | None = None
         best_rank, best_useful = NOBODY, 0
-        for taker in swarm.parked.some(self._random(), self._limits.probes_max):
+        looks = self._limits.choices
+        for taker in swarm.parked.first(self._random(), self._limits.probes_max):
             node = taker.node
             rank = node.taking
             foreign = zone is not None and node.zone != zone
             if foreign or (seed and node.barred):
                 rank += LAST
             if rank > best_rank:
+                if best_rank < LAST:
+                    break  # and so is everybody who comes now
                 continue
             useful = offered & taker.lacking
             if foreign and not seed:
@@ -84,8 +85,9 @@ class Matcher:
                 continue
             if best is None or rank < best_rank or taker.held < best.held:
                 best, best_rank, best_useful = taker, rank, useful
-                if rank <= TAKING_ENOUGH and not seed:
-                    break  # its link has room: looking further finds hardly anybody better
+            looks -= 1
+            if not looks and best_rank < LAST:
+                break
         return None if best is None else Match(best, self._piece(best, best_useful), source)
 
     def alternative(self, match: Match, now: float) -> int:

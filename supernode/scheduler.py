@@ -112,7 +112,7 @@ class Scheduler:
             seeded=swarm.seeded.bit_count(),
             takers=len(swarm.takers),
             holders=len(swarm.holders),
-            parked=len(swarm.parked),
+            parked=swarm.parked.count,
             in_flight=sum(len(member.flights) for member in swarm.takers.values()),
         )
 
@@ -171,7 +171,7 @@ class Scheduler:
         swarm.seeded |= 1 << event.piece
         self._offer(self._seed, swarm)
         if swarm.copies.counts[event.piece] and not swarm.fresh:  # it was somewhere already, and may be granted only now
-            for member in swarm.parked.some(self._random(), self._limits.probes_max):
+            for member in swarm.parked.first(self._random(), self._limits.probes_max):
                 self._serve(member)
 
     def _ended(self, event: Ended) -> None:
@@ -259,11 +259,11 @@ class Scheduler:
                 self._books.look_at_flights(member, now, freed)
             self._park(member)
         self._refill_all(freed)
-        for member in swarm.parked.some(self._random(), limits.rescues_max):
+        for member in swarm.parked.first(self._random(), limits.rescues_max):
             self._serve(member, starving=not member.flights and now - member.since >= limits.patience_seconds)
         if swarm.seeded == swarm.everything and now - swarm.moved >= limits.moving_seconds:
             return  # nothing moves: whoever knows another way should take it
-        for member in swarm.parked.some(0.0, len(swarm.parked)):
+        for member in swarm.parked.first(0.0, swarm.parked.count):
             if now - max(member.told, member.since) >= limits.waiting_seconds:
                 member.told = now
                 self._waiting.append(KeepWaiting(member.node.number, swarm.number))
@@ -316,7 +316,7 @@ class Scheduler:
 
     def _offer(self, source: Node, swarm: Swarm) -> None:
         """Give the free slots of a source to those who wait in one swarm."""
-        while source.busy < source.slots and swarm.parked:
+        while source.busy < source.slots and swarm.parked.count:
             match = self._matcher.for_source(source, swarm, self._now)
             if match is None:
                 return
@@ -335,7 +335,7 @@ class Scheduler:
                 if match is not None:
                     self._grant(match)
                     break
-                if not swarm.parked:
+                if not swarm.parked.count:
                     hungry.discard(swarm)
             else:
                 return

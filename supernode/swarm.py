@@ -14,6 +14,9 @@ from agent.pieces import members
 
 T = TypeVar("T")
 
+RANKS = 16
+"""Takers to whom more pieces are on their way than this are not told apart."""
+
 
 class Bag(Generic[T]):
     """A set from which a few neighbours of a random place are taken in constant time."""
@@ -50,10 +53,11 @@ class Bag(Generic[T]):
     def some(self, where: float, most: int) -> list[T]:
         """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
         items = self._items
-        start = int(where * len(items))
+        count = len(items)
+        start = int(where * count)
         taken = items[start : start + most]
-        if len(taken) < most:
-            taken += items[: min(start, most - len(taken))]
+        if start and start + most > count:
+            taken += items[: min(start, start + most - count)]
         return taken
 
 
@@ -90,6 +94,70 @@ class Copies:
         self.present = self._everything if self._wholes else self._some
 
 
+class Parked:
+    """Takers that would take more at once, by how many pieces are on their way to their node: the fewest first."""
+
+    __slots__ = ("_ranks", "count")
+
+    def __init__(self) -> None:
+        self._ranks: list[list[Member]] = [[] for _ in range(RANKS)]
+        self.count = 0
+
+    def __contains__(self, member: Member) -> bool:
+        return member.rank >= 0
+
+    def add(self, member: Member) -> bool:
+        """Whether it was not there before."""
+        if member.rank >= 0:
+            return False
+        self.count += 1
+        member.node.parked.append(member)
+        self._enter(member)
+        return True
+
+    def discard(self, member: Member) -> None:
+        if member.rank >= 0:
+            self.count -= 1
+            member.node.parked.remove(member)
+            self._leave(member)
+            member.rank = -1
+
+    def follow(self, member: Member) -> None:
+        """More, or fewer, pieces are on their way to its node now."""
+        self._leave(member)
+        self._enter(member)
+
+    def first(self, where: float, most: int) -> list[Member]:
+        """At most `most` of them, those with the fewest pieces on their way first, chance deciding between equals."""
+        found: list[Member] = []
+        left = most
+        for waiting in self._ranks:
+            if waiting:
+                count = len(waiting)
+                start = int(where * count)
+                found += waiting[start : start + left]
+                if start + left > count:
+                    found += waiting[: min(start, start + left - count)]
+                left -= count
+                if left <= 0:
+                    break
+        return found
+
+    def _enter(self, member: Member) -> None:
+        taking = member.node.taking
+        member.rank = rank = taking if taking < RANKS else RANKS - 1
+        members = self._ranks[rank]
+        member.place = len(members)
+        members.append(member)
+
+    def _leave(self, member: Member) -> None:
+        members = self._ranks[member.rank]
+        last = members.pop()
+        if last is not member:
+            members[member.place] = last
+            last.place = member.place
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A node, as a source of all its swarms and as a taker in them."""
@@ -119,6 +187,15 @@ class Node:
     """No source, being one or the other: what it has and gets is no copy for the others."""
     members: dict[int, Member] = field(default_factory=dict)
     """By the number of the swarm."""
+    parked: list[Member] = field(default_factory=list)
+    """Those of them that are parked."""
+
+    def take(self, pieces: int) -> None:
+        """So many more, or fewer, are on their way to it."""
+        self.taking += pieces
+        if self.parked:
+            for member in self.parked:
+                member.swarm.parked.follow(member)
 
 
 @dataclass(slots=True, eq=False)
@@ -167,6 +244,10 @@ class Member:
     """Pieces whose flight was given up before it was reported."""
     shunned: dict[int, float] = field(default_factory=dict)
     """Sources that failed it, and until when they are not given to it again."""
+    rank: int = -1
+    """Among which of those that are parked it is; -1 when it is not."""
+    place: int = 0
+    """And where among those."""
     since: float = 0.0
     """When its want was parked, or it last got something."""
     told: float = 0.0
@@ -195,7 +276,7 @@ class Swarm:
         self.members: dict[int, Member] = {}
         self.takers: dict[int, Member] = {}
         """Members that are open."""
-        self.parked: Bag[Member] = Bag()
+        self.parked = Parked()
         """Takers that would take more at once."""
         self.holders: Bag[Member] = Bag()
         """Members that offer something."""
@@ -270,7 +351,7 @@ class Swarm:
         member.flights[piece] = flight
         member.lacking &= ~(1 << piece)
         node = member.node
-        node.taking += 1
+        node.take(1)
         flight.source.busy += 1
         if not node.barred:
             flight.counted = True
@@ -297,7 +378,7 @@ class Swarm:
         if flight.slot:
             flight.slot = False
             flight.source.busy -= 1
-        member.node.taking -= 1
+        member.node.take(-1)
         bit = 1 << piece
         if arrived and flight.counted and not member.have & bit and not member.whole:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.

@@ -37,6 +37,7 @@ from supernode.scheduler import (
     Seeded,
     Tick,
 )
+from supernode.swarm import RANKS
 
 LIMITS = Limits(
     upload_slots_min=2, upload_slots_max=3, seed_slots_min=2, seed_slots_max=3, zones_max=3, in_flight_max=8, want_max=6
@@ -338,10 +339,17 @@ def check_the_books(scheduler: Scheduler) -> None:
             for piece, flight in member.flights.items():
                 counts[piece] += flight.counted
                 busy[flight.source.number] = busy.get(flight.source.number, 0) + flight.slot
+        parked = [member for member in swarm.members.values() if member in swarm.parked]
+        found = swarm.parked.first(0.3, len(parked) + 1)
+        assert set(found) == set(parked)
+        assert len(found) == len(parked) == swarm.parked.count
+        assert [member.rank for member in found] == sorted(min(member.node.taking, RANKS - 1) for member in parked)
+        assert found[:2] == swarm.parked.first(0.3, 2)
         assert swarm.copies.counts == counts
         assert swarm.copies.present == (swarm.everything if wholes else sum(1 << piece for piece, n in enumerate(counts) if n))
     for number, node in inside._nodes.items():
         assert node.busy == busy.get(number, 0)
+        assert {id(member) for member in node.parked} == {id(member) for member in node.members.values() if member.rank >= 0}
         assert node.taking == sum(len(member.flights) for member in node.members.values())
 
 
