@@ -131,7 +131,8 @@ def test_it_tells_supernodes_of_its_limit_and_of_what_containerd_holds_also_over
 
     def converse(sock: socket.socket, messages: Iterator[wire.FromAgent]) -> None:
         for message in messages:
-            heard.put(message)
+            if not isinstance(message, wire.Heartbeat):  # there are as many as the machine is slow
+                heard.put(message)
             if isinstance(message, wire.Hello):
                 sock.sendall(wire.frame(wire.Welcome(wire.VERSION, "s", 30.0, "127.0.0.1", 1)))
 
