@@ -8,7 +8,7 @@ declare -A package_of=(
     [containerd]=containerd [ctr]=containerd [runc]=runc [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci
     [ip]=iproute2 [jq]=jq [git]=git [curl]=curl
     [iptables]=iptables [nft]=nftables [conntrack]=conntrack [ipset]=ipset [socat]=socat [openssl]=openssl
-    [buildah]=buildah [mmdebstrap]=mmdebstrap [sysctl]=procps
+    [nginx]=nginx-light [buildah]=buildah [mmdebstrap]=mmdebstrap [sysctl]=procps
 )
 
 missing=()

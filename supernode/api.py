@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from agent.control import NotReady, health_routes
 from agent.errors import DarnerError
 from supernode.task import Task
 from supernode.tracker import Tracker
@@ -19,8 +20,9 @@ SHOWN_MAX = 1000
 """Of each list; what is over it is counted only."""
 
 
-def add_routes(app: FastAPI, ask: Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]) -> None:
+def application(not_ready: NotReady, ask: Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]) -> FastAPI:
     """`ask` runs a question in the tracker's own loop and gives its answer."""
+    app = FastAPI(routes=health_routes(not_ready), openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/api/v1/state")
     def state() -> JSONResponse:
@@ -28,6 +30,8 @@ def add_routes(app: FastAPI, ask: Callable[[Callable[[Tracker], dict[str, Any]]]
             return JSONResponse(ask(describe))
         except DarnerError as error:
             return JSONResponse({"error": str(error)}, status_code=503)
+
+    return app
 
 
 def describe(tracker: Tracker) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.bandwidth import Pace, upload_slots
-from agent.control import ControlServer, application
+from agent.control import ControlServer
 from agent.errors import DarnerError
 from agent.fetch import PieceFetcher
 from agent.housekeeping import Housekeeping
@@ -23,7 +23,7 @@ from agent.proxies import Proxies
 from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
-from supernode.api import add_routes
+from supernode.api import application
 from supernode.channels import Channels
 from supernode.health import HealthSettings
 from supernode.scheduler import Limits
@@ -57,8 +57,7 @@ class Supernode:
             idle_seconds=IDLE_SECONDS,
         )
         self._channel = bind(settings.channel_listen, "channel")
-        app = application(lambda: "" if self._tracking.is_alive() else "the tracker does not run")
-        add_routes(app, self._ask)
+        app = application(lambda: "" if self._tracking.is_alive() else "the tracker does not run", self._ask)
         self._control = ControlServer(app, settings.http_listen)
         self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent.control import ControlServer, application
+from agent.control import ControlServer
 from agent.errors import DarnerError, OriginError
 from supernode import api
-from supernode.api import add_routes, describe
+from supernode.api import application, describe
 from supernode.tracker import Tracker
 from tests.swarm import free_address, nothing_left_running
 from tests.tracker import LAYOUT, OTHER, RAW, Agent, Lab, in_loop
@@ -24,8 +24,7 @@ Ask = Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]
 @contextmanager
 def serving(ask: Ask) -> Iterator[Callable[[str, str], tuple[int, Any]]]:
     """A client of an API that asks its tracker like that."""
-    app = application(lambda: "")
-    add_routes(app, ask)
+    app = application(lambda: "", ask)
     where = free_address()
 
     def request(method: str, path: str) -> tuple[int, Any]:
