@@ -15,13 +15,14 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from agent.buffers import buffer
 from agent.errors import DarnerError, DigestError, StoreError
+from agent.ledger import Proof, Record
 from agent.pieces import Layout
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-HASH_CHUNK_BYTES = 1 << 20
 RESTORE_SECONDS_MAX = 5.0
 """How long what an earlier try left is looked at before the rest of it is fetched anew: a runtime waits for the first byte."""
 
@@ -29,7 +30,7 @@ RESTORE_SECONDS_MAX = 5.0
 class PieceLog(Protocol):
     """What a blob writes down of each piece, so that it can be resumed after a crash."""
 
-    def append(self, piece: int, digest: bytes, checked: bool) -> None: ...
+    def append(self, piece: int, digest: bytes, proof: Proof) -> None: ...
 
 
 class Blob:
@@ -62,6 +63,8 @@ class Blob:
         self._ledger = ledger
         self._on_end = on_end
         self._changed = threading.Condition()
+        self._awaited: list[int] = []
+        """A piece for each reader that waits: the others wake nobody."""
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
         self._hashing = threading.Lock()
@@ -85,6 +88,7 @@ class Blob:
         Raises the blob's error when it will never come.
         """
         end = time.monotonic() + seconds
+        piece = self.layout.piece_at(offset)
         with self._changed:
             while True:
                 readable = self.layout.run_end(self._readable, offset)
@@ -95,7 +99,9 @@ class Blob:
                 left = end - time.monotonic()
                 if left <= 0:
                     return offset
+                self._awaited.append(piece)
                 self._changed.wait(left)
+                self._awaited.remove(piece)
 
     @property
     def _readable(self) -> int:
@@ -140,23 +146,30 @@ class Blob:
                 offset += written
                 view = view[written:]
 
-    def add(self, piece: int, digest: bytes, *, checked: bool) -> None:
+    def follows(self, piece: int) -> bool:
+        """Whether the blob's digest has come to this piece: then it covers the piece as soon as that is here."""
+        return self._hashed == piece
+
+    def add(self, piece: int, digest: bytes | None, *, checked: bool) -> None:
         """A piece is in the file, and this is the SHA-256 of what was written. `checked` when that is what it should be.
 
+        A piece that `follows` needs no digest of its own, unless other nodes are to have it before the blob is whole.
         The thread that adds the last missing piece verifies the blob, which may take as long as hashing all of it.
         """
         bit = 1 << piece
         with self._writing, self._changed:
             if self.whole or self.error or self.held & bit:
                 return
-            self.digests[piece] = digest
+            if digest is not None:
+                self.digests[piece] = digest
             self.held |= bit
             if checked:
                 self.checked |= bit
             complete = not self.missing
-            self._changed.notify_all()
-        if self._ledger:
-            self._ledger.append(piece, digest, checked)
+            if piece in self._awaited:
+                self._changed.notify_all()
+        if digest is not None and self._ledger:
+            self._ledger.append(piece, digest, Proof.VOUCHED if checked else Proof.OWN)
         self._hash_prefix(wait=complete)
         if complete:
             self._verify()
@@ -195,14 +208,20 @@ class Blob:
             return
         try:
             while self.held >> self._hashed & 1:
-                self._hash_span(self._hasher, *self.layout.span(self._hashed))
+                piece = self._hashed
+                self._hash_span(self._hasher, *self.layout.span(piece))
                 self._hashed += 1
+                if self._ledger and piece not in self.digests:
+                    self._ledger.append(piece, self._hasher.digest(), Proof.SO_FAR)
         finally:
             self._hashing.release()
 
     def _hash_span(self, hasher: _Hash, start: int, end: int) -> None:
-        for offset in range(start, end, HASH_CHUNK_BYTES):
-            hasher.update(os.pread(self.fd, min(HASH_CHUNK_BYTES, end - offset), offset))
+        """What lies in the file: it is what readers are sent."""
+        view = buffer()
+        while start < end and (count := os.preadv(self.fd, [view[: end - start]], start)):
+            hasher.update(view[:count])
+            start += count
 
     def _verify(self) -> None:
         if self._hasher.hexdigest() != self.digest.removeprefix("sha256:"):
@@ -218,18 +237,32 @@ class Blob:
         if self._on_end:
             self._on_end(self, None)
 
-    def restore(self, pieces: dict[int, tuple[bytes, bool]]) -> None:
+    def restore(self, records: dict[int, Record]) -> None:
         """Take back what a ledger says was here before, as far as the file still has those bytes. Raises OSError."""
         end_at = time.monotonic() + RESTORE_SECONDS_MAX
-        for piece, (digest, checked) in pieces.items():
+        for piece, record in records.items():
             if time.monotonic() > end_at:
-                return
+                break
+            if record.proof is Proof.SO_FAR:
+                self._restore_so_far(piece, record.digest)
+                continue
             hasher = hashlib.sha256()
             self._hash_span(hasher, *self.layout.span(piece))
-            if hasher.digest() == digest:
+            if hasher.digest() == record.digest:
                 self.held |= 1 << piece
-                self.digests[piece] = digest
-                self.checked |= int(checked) << piece
+                self.digests[piece] = record.digest
+                self.checked |= int(record.proof is Proof.VOUCHED) << piece
         if not self.missing:  # all there, but never verified: let the last piece arrive again
             self.held &= ~self._last
             self.checked &= ~self._last
+            self._hasher, self._hashed = hashlib.sha256(), 0  # what will be written is not what was hashed
+
+    def _restore_so_far(self, piece: int, digest: bytes) -> None:
+        """A piece that is right if all before it is, too."""
+        self._hash_prefix(wait=True)
+        hasher = self._hasher.copy()
+        if self.follows(piece):
+            self._hash_span(hasher, *self.layout.span(piece))
+            if hasher.digest() == digest:
+                self._hasher, self._hashed = hasher, piece + 1
+                self.held |= 1 << piece

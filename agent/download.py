@@ -260,6 +260,10 @@ class Download:
         start = self._blob.layout.span(first)[0] if self._blob and first else 0
         self._stream.begin(self, first, end, start, f"origin {self.digest[:19]}")
 
+    @property
+    def shares(self) -> bool:
+        return bool(self._all.swarm.channels)
+
     def open_origin(self, start: int) -> BlobStream:
         return self._all.origin.open_blob(self._registry, self._repository, self.digest, self._credential, start)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import socket
 import struct
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 
 import h11
 
+from agent.blocking import wait_to_receive, wait_to_send
 from agent.errors import DarnerError, RequestError, StoreError, oci_body
 
 HEAD_BYTES_MAX = 16 << 10
@@ -66,6 +66,8 @@ class Exchange:
         """Bytes of the body that the socket took."""
         self._sock = sock
         self._protocol = protocol
+        self._unsent_head = b""
+        """It goes with the first bytes of the body, in one packet."""
 
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
@@ -79,7 +81,7 @@ class Exchange:
 
     def start(self, status: int, headers: dict[str, str]) -> None:
         """The head of an answer whose `Content-Length` is among the headers."""
-        self._send(self._head(status, headers))
+        self._unsent_head = self._head(status, headers)
 
     def _head(self, status: int, headers: dict[str, str]) -> bytes:
         self.answered = True
@@ -90,12 +92,10 @@ class Exchange:
 
     def send_file(self, fd: int, offset: int, end: int) -> None:
         """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""
+        self._send_head(socket.MSG_MORE)
         while offset < end:
             try:
                 sent = os.sendfile(self._sock.fileno(), fd, offset, min(end - offset, SENDFILE_BYTES_MAX))
-            except BlockingIOError:
-                self._wait_writable()
-                continue
             except OSError as error:
                 if error.errno == errno.EIO:  # of all that can go wrong here this alone is not the socket's
                     raise StoreError(f"a blob cannot be read from the store: {error.strerror}") from error
@@ -107,10 +107,13 @@ class Exchange:
 
     def send(self, data: memoryview | bytes) -> None:
         """Bytes that are in no file."""
-        self._send(data)
-        self._count(len(data))
+        if data:
+            self._send_head(socket.MSG_MORE)
+            self._send(data)
+            self._count(len(data))
 
     def finish(self) -> None:
+        self._send_head()
         self._send(self._protocol.send(h11.EndOfMessage()))
 
     @property
@@ -120,10 +123,10 @@ class Exchange:
 
     def client_left(self) -> bool:
         """Whether the client closed its side. Looks without waiting and takes nothing from the stream."""
-        poll = select.poll()  # a socket with a timeout waits in `recv`, whatever flags it is given
-        poll.register(self._sock, select.POLLIN)
         try:
-            return bool(poll.poll(0)) and self._sock.recv(1, socket.MSG_PEEK) == b""
+            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
         except OSError:
             return True
 
@@ -131,11 +134,16 @@ class Exchange:
         """End the connection so that the client cannot take what it got for the whole: by a reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._protocol.send_failed()
+        self._send_head()
 
-    def _send(self, data: bytes | memoryview | None) -> None:
+    def _send_head(self, flags: int = 0) -> None:
+        head, self._unsent_head = self._unsent_head, b""
+        self._send(head, flags)
+
+    def _send(self, data: bytes | memoryview | None, flags: int = 0) -> None:
         if data:
             try:
-                self._sock.sendall(data)
+                self._sock.sendall(data, flags)
             except OSError as error:
                 raise ClientGone from error
 
@@ -143,12 +151,6 @@ class Exchange:
         """Tell h11 of bytes that went past it."""
         self._protocol.send_with_data_passthrough(h11.Data(data=_Counted(length)))  # type: ignore[arg-type]
         self.body_sent += length
-
-    def _wait_writable(self) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
-        if not poll.poll(SEND_STALL_SECONDS_MAX * 1000):
-            raise ClientGone(f"took nothing for {SEND_STALL_SECONDS_MAX:.0f} s")
 
 
 class _Counted:
@@ -161,8 +163,10 @@ class _Counted:
         return self._length
 
 
-def new_protocol() -> h11.Connection:
-    """The protocol's state on a new connection."""
+def greet(sock: socket.socket) -> h11.Connection:
+    """The protocol's state on a new connection, which will wait for its client no longer than it may."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    wait_to_send(sock, SEND_STALL_SECONDS_MAX)
     return h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
 
 
@@ -180,10 +184,10 @@ def _read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: f
     seen, _ = protocol.trailing_data
     deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
     while (event := protocol.next_event()) is h11.NEED_DATA:
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        wait_to_receive(sock, max(0.001, deadline - time.monotonic()))
         try:
             data = sock.recv(HEAD_BYTES_MAX)
-        except TimeoutError:
+        except BlockingIOError:
             if seen:
                 raise NOT_HTTP from None
             return None
@@ -201,7 +205,6 @@ def _read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: f
     headers = joined(event.headers)
     if "content-length" not in headers and "transfer-encoding" not in headers:
         protocol.next_event()  # the end of a message without a body
-    sock.settimeout(SEND_STALL_SECONDS_MAX)
     return Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers)
 
 

@@ -7,13 +7,13 @@ held whole in memory.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from agent import wire
 from agent.bandwidth import Pace, ReadInto, slowed
 from agent.blob import Blob
+from agent.buffers import buffer
 from agent.errors import SourceError
 from agent.pool import ConnectionPool, Place
 from agent.settings import Address
@@ -21,7 +21,6 @@ from agent.swarmkey import SwarmKey, SwarmKeyError
 from agent.tickets import issue
 from agent.transfer import Limits, StalledError, TransferError
 
-BUFFER_BYTES = 256 << 10
 PIECE_STALL_SECONDS_MAX = 3.0
 """A node that sends nothing for so long has failed; another one is asked for the piece."""
 PIECE_SECONDS_MAX = 10.0
@@ -33,8 +32,6 @@ RECEIVE_WINDOW_BYTES = 64 << 10
 queue, where reports and grants wait as well (docs/decisions/0008)."""
 IDLE_CONNECTIONS_MAX = 2
 """Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
-
-_buffers = threading.local()
 
 
 class PieceFetcher:
@@ -92,26 +89,29 @@ class PieceFetcher:
 
 
 def fill(blob: Blob, piece: int, read_into: ReadInto) -> bytes:
-    """Write what `read_into` gives into the place of a piece, up to its end, and return its SHA-256.
+    """Write what `read_into` gives into the place of a piece, up to its end, and return its SHA-256. Raises what `pour` does."""
+    hasher = hashlib.sha256()
+    pour(blob, piece, read_into, hasher.update)
+    return hasher.digest()
+
+
+def pour(blob: Blob, piece: int, read_into: ReadInto, show: Callable[[memoryview], object] = len) -> None:
+    """Write what `read_into` gives into the place of a piece, up to its end, after it was shown to `show`.
 
     Raises whatever `read_into` raises, OSError when the disk fails, and SourceError when the bytes end too early.
     """
     position, end = blob.layout.span(piece)
-    hasher = hashlib.sha256()
     for chunk in chunks(read_into, end - position):
-        hasher.update(chunk)
+        show(chunk)
         blob.write(position, chunk)
         position += len(chunk)
     if position < end:
         raise SourceError(wire.UNREACHABLE, f"piece {piece} ended {end - position} bytes early")
-    return hasher.digest()
 
 
 def chunks(read_into: ReadInto, bytes_max: int) -> Iterator[memoryview]:
     """What `read_into` gives, in this thread's one buffer: each chunk is gone when the next is taken."""
-    if not hasattr(_buffers, "view"):
-        _buffers.view = memoryview(bytearray(BUFFER_BYTES))
-    view: memoryview = _buffers.view
+    view = buffer()
     while bytes_max > 0 and (count := read_into(view[: min(bytes_max, len(view))])):
         bytes_max -= count
         yield view[:count]

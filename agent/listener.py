@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from agent.errors import DarnerError, RequestError, UsageError
-from agent.exchange import HEAD_SECONDS_MAX, ClientGone, Exchange, new_protocol, part, read_request, refuse
+from agent.exchange import HEAD_SECONDS_MAX, ClientGone, Exchange, greet, part, read_request, refuse
 from agent.settings import Address
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,6 @@ class Listener:
 
     def _serve(self, sock: socket.socket, host: str) -> None:
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._converse(sock)
         except (ClientGone, OSError) as error:
             log.debug("%s: %s left: %s", self.name, host, error)
@@ -126,7 +125,7 @@ class Listener:
         sock.close()
 
     def _converse(self, sock: socket.socket) -> None:
-        protocol = new_protocol()
+        protocol = greet(sock)
         wait_seconds = HEAD_SECONDS_MAX
         while not self._stopping:
             try:

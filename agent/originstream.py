@@ -13,13 +13,17 @@ from agent import metrics, planner
 from agent.blob import Blob
 from agent.blobstream import BlobStream
 from agent.errors import DarnerError, OriginError, SourceError, StoreError
-from agent.fetch import fill
+from agent.fetch import fill, pour
 
 log = logging.getLogger(__name__)
 
 
 class Taker(Protocol):
     """Whom the pieces are for. Called from the stream's thread."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether other nodes may be given pieces of a blob that is not whole yet: then each piece needs a digest of its own."""
 
     def open_origin(self, start: int) -> BlobStream:
         """Ask the registry for the bytes from `start` on."""
@@ -85,7 +89,11 @@ class OriginStream:
                 # What an earlier try left is known only with the size: the planner goes on behind it, with another request.
                 if leaving.is_set() or blob is None or blob.held >> piece & 1:
                     return
-                digest = fill(blob, piece, stream.read_into)
+                if taker.shares or not blob.follows(piece):
+                    digest = fill(blob, piece, stream.read_into)
+                else:
+                    digest = None
+                    pour(blob, piece, stream.read_into)
                 blob.add(piece, digest, checked=False)
                 begun, ended = blob.layout.span(piece)
                 metrics.RECEIVED_BYTES.labels("origin").inc(ended - begun)

@@ -16,11 +16,16 @@ from typing import NamedTuple
 
 import h11
 
+from agent.blocking import wait_to_receive, wait_to_send
 from agent.errors import DarnerError
 from agent.exchange import HEAD_BYTES_MAX, joined
 from agent.settings import Address
 
 RECEIVE_BYTES = 64 << 10
+HEAD_RECEIVE_BYTES = 2 << 10
+"""Little of a big body comes with its head, to be copied once more."""
+LOOK_SECONDS = 0.5
+"""How long a thread waits before it looks at its deadline, so how late it may be."""
 
 
 class TransferError(DarnerError):
@@ -82,19 +87,24 @@ class Connection:
         """Bytes of the body that were not read yet; None when nobody knows."""
         self._buffered = memoryview(b"")
         self._kept_alive = True
+        self._is_tls = False
+        self._waits_seconds = 0.0
+        """What the socket was last told of how long it may wait; 0 when it was not."""
         until = time.monotonic() + seconds
         try:
             sock = socket.create_connection(where, timeout=seconds)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if window_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+            sock.setblocking(True)
+            wait_to_send(sock, seconds)
             self._sock = sock
             if tunnel:
                 self._open(tunnel, until)
             if tls:
                 sock.settimeout(max(0.1, until - time.monotonic()))
-                sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
-            self._sock = sock
+                self._sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
+                self._is_tls, self._waits_seconds = True, 0.0
         except TimeoutError:
             raise StalledError(f"{where} did not accept a connection within {seconds:.0f} s") from None
         except ssl.SSLCertVerificationError as error:
@@ -110,9 +120,8 @@ class Connection:
         request = h11.Request(method="CONNECT", target=str(tunnel.server), headers=list(headers.items()))
         refused = f"the proxy {self.where} gives no way to {tunnel.server}"
         try:
-            self._sock.settimeout(self._seconds(until))
             self._sock.sendall((self._protocol.send(request) or b"") + (self._protocol.send(h11.EndOfMessage()) or b""))
-            while isinstance(event := self._next_event(), h11.InformationalResponse):
+            while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
                 continue
             status = event.status_code if isinstance(event, h11.Response) else 0
             if status // 100 != 2:
@@ -130,13 +139,13 @@ class Connection:
         lines = {"Accept-Encoding": "identity", **headers}
         try:
             request = self._protocol.send(h11.Request(method=method, target=target, headers=list(lines.items()))) or b""
-            self._sock.settimeout(self._seconds(self._head_until))
+            self._wait_at_most(LOOK_SECONDS)
             self._sock.sendall(request + (self._protocol.send(h11.EndOfMessage()) or b""))
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise StalledError(f"{self.where} does not take a request") from None
         except (OSError, ValueError, h11.ProtocolError) as error:
             raise TransferError(f"{self.where} cannot be asked: {error}") from None
-        while isinstance(event := self._next_event(), h11.InformationalResponse):
+        while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
             continue
         if not isinstance(event, h11.Response):
             raise TransferError(f"{self.where} closed the connection instead of answering")
@@ -151,31 +160,32 @@ class Connection:
         return Answer(event.status_code, found, length)
 
     def read_into(self, buffer: memoryview) -> int:
-        """Some bytes of a body whose length is known, at least one; 0 when all of it was read."""
+        """Bytes of a body whose length is known: as many as the buffer takes, or all that are left; 0 when all of it was read."""
         if not self._left:
             return 0
         wanted = min(len(buffer), self._left)
-        if self._buffered:
-            count = min(wanted, len(self._buffered))
+        count = min(wanted, len(self._buffered))
+        if count:
             buffer[:count] = self._buffered[:count]
             self._buffered = self._buffered[count:]
-        else:
+        while count < wanted:
             try:
-                self._sock.settimeout(min(self._stall_seconds, self._seconds(self._body_until)))
-                count = self._sock.recv_into(buffer, wanted)
+                until = min(time.monotonic() + self._stall_seconds, self._body_until)
+                received = self._receive(buffer[count:wanted], until, socket.MSG_WAITALL)
             except TimeoutError:
                 raise StalledError(f"{self.where} sends too slowly, or nothing any more") from None
             except OSError as error:
                 raise TransferError(f"{self.where} broke off: {error}") from None
-            if not count:
-                raise TransferError(f"{self.where} ended the connection {self._left} bytes early")
+            if not received:
+                raise TransferError(f"{self.where} ended the connection {self._left - count} bytes early")
+            count += received
         self._left -= count
         return count
 
     def read_all(self, bytes_max: int) -> bytes:
         """A small body, however it is framed."""
         body = bytearray()
-        while isinstance(event := self._next_event(), h11.Data):
+        while isinstance(event := self._next_event(RECEIVE_BYTES), h11.Data):
             body += event.data
             if len(body) > bytes_max:
                 raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
@@ -199,22 +209,33 @@ class Connection:
     def close(self) -> None:
         self._sock.close()
 
-    def _next_event(self) -> object:
-        """What h11 makes of what comes: an event, or that there is none any more."""
+    def _next_event(self, bytes_max: int) -> object:
+        """What h11 makes of what comes, of so many bytes at a time: an event, or that there is none any more."""
         try:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
-                self._sock.settimeout(self._seconds(self._head_until))
-                self._protocol.receive_data(self._sock.recv(RECEIVE_BYTES))
+                data = bytearray(bytes_max)
+                count = self._receive(memoryview(data), self._head_until)
+                self._protocol.receive_data(bytes(data[:count]))
         except TimeoutError:
             raise StalledError(f"{self.where} did not answer in time") from None
         except (OSError, h11.ProtocolError) as error:
             raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
         return event
 
-    @staticmethod
-    def _seconds(until: float) -> float:
-        """Seconds left. Raises TimeoutError when there are none, however many bytes are there to be read."""
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+    def _receive(self, view: memoryview, until: float, flags: int = 0) -> int:
+        """What came of as many bytes as `view` takes; 0 when the server has ended. Raises TimeoutError if none came in time."""
+        while (left := until - time.monotonic()) > 0:
+            self._wait_at_most(min(left, LOOK_SECONDS))
+            try:
+                return self._sock.recv_into(view, len(view), 0 if self._is_tls else flags)
+            except (BlockingIOError, TimeoutError):
+                continue
+        raise TimeoutError
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if seconds != self._waits_seconds:
+            self._waits_seconds = seconds
+            if self._is_tls:
+                self._sock.settimeout(seconds)
+            else:
+                wait_to_receive(self._sock, seconds)

@@ -46,7 +46,7 @@ def disk_fails(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         really = getattr(os, call)
 
         def broken(*arguments: object, **more: object) -> object:
-            offset = arguments[2] if call in ("pwrite", "pread", "sendfile") else 0
+            offset = arguments[2] if call in ("pwrite", "preadv", "sendfile") else 0
             if isinstance(offset, int) and offset >= beyond:
                 raise OSError(number, os.strerror(number))
             return really(*arguments, **more)

@@ -55,7 +55,7 @@ STEPS = [
     ("ftruncate", 1),
     *(("pwrite", count) for count in (1, 2, 6, 33)),
     *(("write", count) for count in (1, 5, LAYOUT.count)),
-    ("pread", LAYOUT.count),
+    ("preadv", LAYOUT.count),
     *((call, 1) for call in ("fdatasync", "rename")),
     *(("unlink", count) for count in (1, 2)),
 ]

@@ -14,6 +14,7 @@ import pytest
 from agent import blob as blob_module
 from agent.blob import Blob
 from agent.errors import DarnerError, DigestError, StoreError
+from agent.ledger import Proof, Record
 from agent.pieces import PIECE_BYTES_MIN, Layout
 
 CONTENT = random.Random(1).randbytes(3 * PIECE_BYTES_MIN + 1000)
@@ -50,6 +51,34 @@ def arrive(blob: Blob, *pieces: int, content: bytes = CONTENT, checked: bool = T
         blob.add(piece, hashlib.sha256(data).digest(), checked=checked)
 
 
+def own(piece: int, proof: Proof = Proof.VOUCHED) -> Record:
+    """What a ledger says of a piece by its own digest."""
+    return Record(hashlib.sha256(bytes_of(piece)).digest(), proof)
+
+
+def so_far(piece: int) -> Record:
+    """What it says of a piece by the digest of all up to its end."""
+    return Record(hashlib.sha256(CONTENT[: LAYOUT.span(piece)[1]]).digest(), Proof.SO_FAR)
+
+
+class Written:
+    """A ledger that remembers."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, Record] = {}
+
+    def append(self, piece: int, digest: bytes, proof: Proof) -> None:
+        self.records[piece] = Record(digest, proof)
+
+
+def come_in_order(blob: Blob, *pieces: int, content: bytes = CONTENT) -> None:
+    """Pieces of a stream, without digests of their own."""
+    for piece in pieces:
+        assert blob.follows(piece)
+        blob.write(LAYOUT.span(piece)[0], bytes_of(piece, content))
+        blob.add(piece, None, checked=False)
+
+
 def test_a_reader_gets_the_longest_run_that_holds_its_byte(blob: Blob) -> None:
     arrive(blob, FIRST, THIRD)
     assert blob.wait(0, 0) == PIECE_BYTES_MIN
@@ -63,6 +92,24 @@ def test_a_reader_that_waits_is_woken_by_the_piece_that_it_waits_for(blob: Blob)
     began = time.monotonic()
     assert blob.wait(0, 5) == PIECE_BYTES_MIN
     assert time.monotonic() - began < 1
+
+
+def test_a_reader_that_waits_sleeps_on_while_other_pieces_come(blob: Blob, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, woken = threading.Event(), []
+    really = blob._changed.wait
+
+    def wait(seconds: float | None = None) -> bool:
+        waiting.set()
+        woken.append(really(seconds))
+        return woken[-1]
+
+    monkeypatch.setattr(blob._changed, "wait", wait)
+    reader = threading.Thread(target=blob.wait, args=(0, 20))
+    reader.start()
+    assert waiting.wait(5)
+    arrive(blob, THIRD, SECOND, FIRST)
+    reader.join(5)
+    assert woken == [True], "once, by the piece that it waits for"
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (3, 0, 2, 1)])
@@ -151,7 +198,7 @@ def test_what_a_ledger_says_counts_only_where_the_file_has_those_bytes(tmp_path:
     damaged = bytearray(CONTENT)
     damaged[PIECE_BYTES_MIN + 7] ^= 1
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, bytes(damaged)))
-    blob.restore({piece: (hashlib.sha256(bytes_of(piece)).digest(), piece == FIRST) for piece in (FIRST, SECOND, THIRD)})
+    blob.restore({piece: own(piece, Proof.VOUCHED if piece == FIRST else Proof.OWN) for piece in (FIRST, SECOND, THIRD)})
     assert blob.held == 1 << FIRST | 1 << THIRD
     assert blob.checked == 1 << FIRST
     arrive(blob, SECOND, LAST)
@@ -160,16 +207,79 @@ def test_what_a_ledger_says_counts_only_where_the_file_has_those_bytes(tmp_path:
 
 def test_a_ledger_of_all_pieces_leaves_the_last_to_arrive_again_and_prove_the_whole(tmp_path: Path) -> None:
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
-    blob.restore({piece: (hashlib.sha256(bytes_of(piece)).digest(), True) for piece in range(4)})
+    blob.restore({piece: own(piece) for piece in range(4)})
     assert blob.missing == blob.layout.everything & ~blob.checked == 1 << LAST
     arrive(blob, LAST)
     assert blob.whole
 
 
+def test_what_comes_in_order_needs_no_digest_of_its_own_and_is_proven_by_the_whole(
+    blob: Blob, ends: list[DarnerError | None]
+) -> None:
+    come_in_order(blob, FIRST, SECOND)
+    assert not blob.follows(THIRD + 1)
+    assert not blob.confirm(FIRST, own(FIRST).digest), "nobody knows what its digest is"
+    assert blob.checked == 0, "so no other node is given it"
+    come_in_order(blob, THIRD, LAST)
+    assert blob.whole
+    assert blob.checked == LAYOUT.everything
+    assert ends == [None]
+
+
+def test_a_wrong_byte_of_what_comes_in_order_is_found_with_the_whole(blob: Blob) -> None:
+    wrong = bytearray(CONTENT)
+    wrong[PIECE_BYTES_MIN] ^= 1
+    come_in_order(blob, *range(4), content=bytes(wrong))
+    with pytest.raises(DigestError):
+        blob.wait_whole(0)
+
+
+def test_a_stream_that_broke_off_goes_on_from_its_last_piece(tmp_path: Path) -> None:
+    ledger = Written()
+    come_in_order(Blob(DIGEST, LAYOUT, open_file(tmp_path), ledger=ledger), FIRST, SECOND)
+    assert ledger.records == {FIRST: so_far(FIRST), SECOND: so_far(SECOND)}
+    again = Blob(DIGEST, LAYOUT, os.open(tmp_path / "blob", os.O_RDWR))
+    again.restore(ledger.records)
+    assert again.held == 1 << FIRST | 1 << SECOND
+    come_in_order(again, THIRD, LAST)
+    assert again.whole
+
+
+@pytest.mark.parametrize(("damaged", "left"), [(FIRST, 0), (SECOND, 1 << FIRST), (THIRD, 1 << FIRST | 1 << SECOND)])
+def test_of_a_stream_that_broke_off_only_what_comes_before_the_damage_counts(tmp_path: Path, damaged: int, left: int) -> None:
+    content = bytearray(CONTENT)
+    content[LAYOUT.span(damaged)[0]] ^= 1
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, bytes(content)))
+    blob.restore({piece: so_far(piece) for piece in (FIRST, SECOND, THIRD)})
+    assert blob.held == left
+    arrive(blob, *(piece for piece in range(4) if not left >> piece & 1))
+    assert blob.whole
+
+
+def test_pieces_of_nodes_and_of_a_stream_are_taken_back_together(tmp_path: Path) -> None:
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    blob.restore({FIRST: own(FIRST), THIRD: own(THIRD), SECOND: so_far(SECOND)})
+    assert blob.missing == 1 << LAST
+    arrive(blob, LAST)
+    assert blob.whole
+
+
+def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
+    """Or a last piece that differs from what a ledger's digests were made of would be believed."""
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    blob.restore({piece: so_far(piece) for piece in range(4)})
+    assert blob.missing == 1 << LAST
+    wrong = bytes_of(LAST)[:-1] + b"?"
+    blob.write(LAYOUT.span(LAST)[0], wrong)
+    blob.add(LAST, hashlib.sha256(wrong).digest(), checked=True)
+    with pytest.raises(DigestError):
+        blob.wait_whole(0)
+
+
 def test_looking_at_what_an_earlier_try_left_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blob_module, "RESTORE_SECONDS_MAX", -1)
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
-    blob.restore({piece: (hashlib.sha256(bytes_of(piece)).digest(), True) for piece in range(4)})
+    blob.restore({piece: own(piece) for piece in range(4)})
     assert blob.held == 0
 
 

@@ -354,10 +354,11 @@ def test_a_failing_disk_of_containerds_is_not_the_nodes_end(
 ) -> None:
     digest, node = containerd.commit(content(1)), start()
 
-    def fail(*_: int) -> bytes:
+    def fail(*_: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", fail)
+    for call in ("pread", "preadv"):
+        monkeypatch.setattr(os, call, fail)
     node.inspect()
     blob = node.store.blob(digest)
     assert blob

@@ -195,6 +195,35 @@ def send_sparse(exchange: Exchange, path: Path, size: int) -> None:
         exchange.send_file(file.fileno(), 0, size)
 
 
+def test_the_head_of_an_answer_and_its_first_bytes_come_together(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"from a file")
+
+    def handle(exchange: Exchange) -> None:
+        exchange.start(200, {"Content-Length": "11"})
+        if exchange.request.target == "/file":
+            with (tmp_path / "file").open("rb") as file:
+                exchange.send_file(file.fileno(), 0, 11)
+        else:
+            exchange.send(b"from memory")
+        exchange.finish()
+
+    with connect(serve(handle)) as sock:
+        for target, body in ((b"/file", b"from a file"), (b"/memory", b"from memory")):
+            sock.sendall(GET.replace(b"/ ", target + b" "))
+            assert sock.recv(1000).endswith(b"\r\n\r\n" + body)
+
+
+def test_the_head_of_an_answer_without_a_body_comes_at_its_end(serve: Serve) -> None:
+    def handle(exchange: Exchange) -> None:
+        exchange.start(200, {"Content-Length": "0"})
+        exchange.finish()
+
+    with connect(serve(handle)) as sock:
+        for _ in range(2):
+            sock.sendall(GET)
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_file_arrives_whole_and_is_counted_on_the_way(serve: Serve, tmp_path: Path) -> None:
     counts = []
 

@@ -49,6 +49,23 @@ def test_a_big_body_is_received_into_the_buffer_of_whoever_asks() -> None:
         assert connection.read_into(memoryview(bytearray(4))) == 0
 
 
+def drip_letters(sock: socket.socket) -> None:
+    sock.sendall(http(200, b"he", Content_Length="11"))
+    for letter in b"llo world":
+        time.sleep(0.01)
+        sock.sendall(bytes([letter]))
+
+
+def test_a_buffer_is_filled_by_one_call_however_little_comes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.transfer.LOOK_SECONDS", 0.02)
+    with Scripted(drip_letters) as server, asked(server) as (connection, _):
+        buffer = memoryview(bytearray(11))
+        assert connection.read_into(buffer[:8]) == 8
+        assert connection.read_into(buffer[8:]) == 3
+        assert bytes(buffer) == b"hello world"
+        assert connection.reusable
+
+
 def test_the_answer_to_a_head_has_a_length_and_no_body() -> None:
     with Scripted(http(200, Content_Length="4000")) as server, asked(server, method="HEAD") as (connection, answer):
         assert answer.length == 4000
