@@ -44,6 +44,7 @@ class Outcome:
     """Everything that left through the supernode's link, headers included."""
     idle_share: float
     """Of all cores, while clients pulled."""
+    clients_cpu_seconds: float
     agents_cpu_seconds: float
     supernode_cpu_seconds: float
     received: dict[str, float]
@@ -76,7 +77,8 @@ class Outcome:
             f"first byte: median {median(firsts):.1f}, slowest {max(firsts):.1f} piece times; "
             f"origin sent {self.origin_images:.3f}, supernode {self.supernode_images:.3f} images\n"
             f"images received: {came}; idle {self.idle_share:.0%} of the cores; "
-            f"CPU-seconds: agents {self.agents_cpu_seconds:.1f}, supernode {self.supernode_cpu_seconds:.1f}"
+            f"CPU-seconds: agents {self.agents_cpu_seconds:.1f}, supernode {self.supernode_cpu_seconds:.1f}, "
+            f"clients {self.clients_cpu_seconds:.1f}"
         )
 
 
@@ -88,7 +90,9 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
     received, cpu = _received(site), _cpu(site)
     supernode_bytes = site.supernode.host.sent_bytes()
     processors = Processors.now()
+    clients_cpu = time.process_time()
     pull_all(pullers, disturbance)
+    clients_cpu = time.process_time() - clients_cpu
     idle_share = Processors.now().idle_share_since(processors)
     supernode_bytes = site.supernode.host.sent_bytes() - supernode_bytes
     in_peace = [puller for puller in pullers if not (disturbance and puller.host is disturbance.victim.host)]
@@ -102,6 +106,7 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
         origin_bytes=site.origin_sent(image),
         supernode_bytes=supernode_bytes,
         idle_share=idle_share,
+        clients_cpu_seconds=clients_cpu,
         agents_cpu_seconds=cpu_after[0] - cpu[0],
         supernode_cpu_seconds=cpu_after[1] - cpu[1],
         received={source: (received_after[source] - received[source]) / image.size for source in SOURCES},
