@@ -60,6 +60,7 @@ FIGURES = (
     Figure("rollout-16-10x-4layers", _ROLLOUT + "16 nodes, supernode 10x, 4 layers", 1.15, 1.10),
     Figure("origin-egress", "origin egress / image", 1.02, 1.00, others="direct N, libtorrent 2.2"),
     Figure("supernode-egress", "supernode egress / image, headers included"),
+    Figure("cold", "single cold node / direct", 1.10, 1.00, others="Spegel 1.00, Kraken 2.1, Dragonfly 2 1.5"),
     Figure(
         "first-byte-1",
         "time to first byte of a layer, cold, 1 node",
@@ -84,6 +85,8 @@ FIGURES = (
         others="Dragonfly 2 1.1 to 3.8, Kraken 4.5 to 5.6, Spegel 36 and unfinished",
     ),
     Figure("zones", "cross-zone copies of the image, two zones of 4 nodes", 2.0, 1.0, others="zone-blind about N/2"),
+    Figure("memory-idle", "agent idle, resident", 64, 45, "MiB", "Kraken 32, Spegel 37, Dragonfly 2 78"),
+    Figure("memory-pulls", "agent in 8 pulls of 64 MiB at once, resident at most", unit="MiB"),
     Figure("memory-supernode", "supernode with 10,000 connected nodes, resident", unit="MiB"),
     Figure("supernode-cpu", "the same, all of them getting 1 GiB: supernode", unit="CPU-seconds"),
     Figure(

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from hack.bench.cold import cold
 from hack.bench.faults import killed, silent
+from hack.bench.memory import memory
 from hack.bench.processes import load, reviews, simulation
 from hack.bench.scenario import Options, Scenario
 from hack.bench.site import Plan
@@ -28,10 +30,12 @@ def scenarios(options: Options) -> dict[str, Scenario]:
                 found[name] = partial(rollout, name, plan, f"first-byte-{nodes}" if beside and nodes == 8 else "", beside)
     alone = Plan(1, 1, 1, options.mbit, options.image_bytes)
     found["first-byte-1"] = partial(rollout, "first-byte-1", alone, "first-byte-1", False)
+    found["cold"] = partial(cold, alone)
     eight = Plan(8, 1, 1, options.mbit, options.image_bytes)
     found["killed"] = partial(fault, "killed", eight, killed)
     found["silent"] = partial(fault, "silent", eight, silent)
     found["zones"] = partial(zones, "zones", replace(eight, zones=2))
+    found["memory"] = partial(memory, replace(alone, mbit=10_000))
     found["load"] = load
     found["simulate"] = partial(simulation, "simulate", (), "max")
     found["simulate-faults"] = partial(simulation, "simulate-faults", FAULTS, "p99")
