@@ -109,8 +109,10 @@ class Failures:
 
 def failed_pulls(pod: Pod) -> Failures:
     """What has failed in a pod, by its status."""
-    originals = original_images(pod)
     statuses = _statuses(pod)
+    if not any(_wait(status) in FAILED_PULL for status in statuses.values()):
+        return Failures()  # Nearly all pods that are ever looked at, and of these nothing more needs to be known.
+    originals = original_images(pod)
     volumes = [place for place in places(pod, (VOLUMES,)) if place.image and is_local(place.image)]
     back: list[FailedPull] = []
     stuck: dict[str, FailedPull] = {}
@@ -211,12 +213,16 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict
 
 def pulled(pod: Pod) -> Iterator[tuple[str, str]]:
     """The registries of a pod's images that were pulled by their local names, each with the time when a container was started."""
-    originals, statuses = original_images(pod), _statuses(pod)
-    started = {place: _started(status) for place, status in statuses.items() if text_at(status, "imageID")}
-    for place, original in originals.items():
+    started = {place: _started(status) for place, status in _statuses(pod).items() if text_at(status, "imageID")}
+    for place, original in (original_images(pod) if started else {}).items():
         # Volumes are there before the first container is started.
-        if started and (place in started or place.startswith(f"{VOLUMES}/")):
+        if place in started or place.startswith(f"{VOLUMES}/"):
             yield _registry_of(original), started.get(place, max(started.values()))
+
+
+def _wait(status: Mapping[str, Any]) -> str:
+    """For what the container waits, if it does."""
+    return text_at(mapping_at(mapping_at(status, "state"), "waiting"), "reason")
 
 
 def _started(status: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ REGISTRIES = ("quay.io", "ghcr.io", "docker.io", "registry.example.com")
 CONTAINERS = ("migrate", "web", "api", "metrics")
 """The first is an init container."""
 CONNECTIONS_KEPT = 8
-CONNECTIONS_MAX = 200
+CONNECTIONS_MAX = 500
+"""Fewer than the webhook takes: one that falls so far behind has no figure."""
 RECEIVE_BYTES = 1 << 16
 SILENCE_SECONDS_MAX = 10.0
 
