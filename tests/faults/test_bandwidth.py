@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from agent import wire
-from agent.bandwidth import Pace
+from agent.bandwidth import QUANTUM_SECONDS, Pace
+from agent.bucket import BURST_SECONDS
 from agent.fetch import PieceFetcher
+from agent.origin import Origin as Client
 from agent.pieces import Layout
 from agent.settings import Address
 from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import PieceServer
 from hack.origin import Origin
-from tests.endpoint import LAYER, Endpoint, push
+from tests.endpoint import LAYER, REPOSITORY, Endpoint, push
+from tests.origins import drain
 from tests.swarm import SECONDS, Lab, piece_listener
 
 MEBIBYTE = 1 << 20
@@ -75,11 +78,11 @@ def serve(node: Endpoint) -> Iterator[Serve]:
         stop()
 
 
-def take_all(root: Path, number: int, where: Address) -> bool:
+def take_all(root: Path, number: int, where: Address, download: Pace | None = None) -> bool:
     """Another node takes the layer, piece by piece. Raises when one of them does not come in time."""
     digest = "sha256:" + hashlib.sha256(LAYER).hexdigest()
     store = Store(root / f"wants-{number}", quota=1 << 30, free=0, age=1.0)
-    fetcher = PieceFetcher(SwarmKey(""))
+    fetcher = PieceFetcher(SwarmKey(""), download)
     try:
         blob = store.receive(digest, Layout.of(len(LAYER)))
         for piece in range(blob.layout.count):
@@ -91,12 +94,34 @@ def take_all(root: Path, number: int, where: Address) -> bool:
         store.close()
 
 
+def kept(time: VirtualTime, size: int) -> bool:
+    """Whether so many bytes took the time that they take at 1 MiB/s, but for the burst at first and the quantum at last."""
+    seconds = size / MEBIBYTE
+    return seconds - BURST_SECONDS - QUANTUM_SECONDS <= time.now - 1000.0 <= seconds
+
+
 def test_takers_share_an_upload_limit_within_5_percent_and_all_of_them_get_everything(serve: Serve, tmp_path: Path) -> None:
     time = VirtualTime()
     where = serve(Pace(MEBIBYTE, time.clock, time.sleep))
     with ThreadPoolExecutor(TAKERS) as pool:
         assert all(pool.map(lambda number: take_all(tmp_path, number, where), range(TAKERS)))
     assert time.now - 1000.0 == pytest.approx(TAKERS * len(LAYER) / MEBIBYTE, rel=0.05)
+
+
+def test_what_a_node_takes_from_others_keeps_to_its_own_limit(serve: Serve, tmp_path: Path) -> None:
+    time = VirtualTime()
+    assert take_all(tmp_path, 1, serve(None), Pace(MEBIBYTE, time.clock, time.sleep))
+    assert kept(time, len(LAYER))
+
+
+def test_what_a_node_takes_from_registries_keeps_to_the_narrowest_of_its_limits(origin: Origin) -> None:
+    time = VirtualTime()
+    paces = Pace(MEBIBYTE, time.clock, time.sleep), Pace(4 * MEBIBYTE, time.clock, time.sleep)
+    client = Client([origin.address], [], paces=paces)
+    stream = client.open_blob(origin.address, REPOSITORY, push(origin).layers[0], None)
+    assert drain(stream.read_into) == LAYER
+    stream.close()
+    assert kept(time, len(LAYER))
 
 
 def test_a_nodes_own_pull_goes_first_while_its_uploads_wait_for_their_turn(node: Endpoint, serve: Serve, tmp_path: Path) -> None:
