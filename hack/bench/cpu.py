@@ -42,6 +42,7 @@ class Cost:
     """Of nginx, for serving the same blob in the same run."""
     ratio: float
     """The median of the rounds' ratios."""
+    ratios: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def _median(values: list[tuple[float, float]]) -> Cost:
         middle(seconds for seconds, _ in values),
         middle(nginx for _, nginx in values),
         middle(seconds / nginx for seconds, nginx in values),
+        tuple(seconds / nginx for seconds, nginx in values),
     )
 
 

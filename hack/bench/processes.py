@@ -1,4 +1,4 @@
-"""The scenarios of one process, or none: the webhook, a supernode with ten thousand nodes, and a simulation of as many.
+"""The scenarios of one process: what bytes cost an agent, the webhook, a supernode with ten thousand nodes, its simulation.
 
 The last two are programs of their own, which run as such and are read as JSON: they take memory that nobody else has to carry.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hack.bench import webhook
+from hack.bench import cpu, webhook
 from hack.bench.figures import BY_NAME, Measured
 from hack.bench.scenario import Options, Tell
 
@@ -29,6 +29,22 @@ def reviews(options: Options, tell: Tell) -> list[Measured]:
     return [
         Measured(BY_NAME["webhook"], [one.p99_ms for one in rounds], note=f"half within {rounds[0].p50_ms:.1f} ms"),
         Measured(BY_NAME["webhook-rate"], [one.reviews_per_second for one in rounds], note="more is better"),
+    ]
+
+
+def bytes_cost(options: Options, tell: Tell) -> list[Measured]:
+    costs = cpu.measure(options.rounds)
+    by_figure = {
+        "cpu-serving": costs.serving,
+        "cpu-pieces": costs.pieces,
+        "cpu-pull": costs.pull_alone,
+        "cpu-pull-swarm": costs.pull_swarm,
+    }
+    for name, cost in by_figure.items():
+        tell(f"{name}: {cost.seconds_per_gb:.2f} CPU-seconds per GB, nginx {cost.nginx_seconds_per_gb:.2f}")
+    return [
+        Measured(BY_NAME[name], cost.ratios, note=f"{cost.seconds_per_gb:.2f} CPU-s/GB, nginx {cost.nginx_seconds_per_gb:.2f}")
+        for name, cost in by_figure.items()
     ]
 
 

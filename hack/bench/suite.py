@@ -9,7 +9,7 @@ from functools import partial
 from hack.bench.cold import cold
 from hack.bench.faults import killed, silent
 from hack.bench.memory import memory
-from hack.bench.processes import load, reviews, simulation
+from hack.bench.processes import bytes_cost, load, reviews, simulation
 from hack.bench.scenario import Options, Scenario
 from hack.bench.site import Plan
 from hack.bench.swarms import fault, rollout, zones
@@ -35,6 +35,7 @@ def scenarios(options: Options) -> dict[str, Scenario]:
     found["killed"] = partial(fault, "killed", eight, killed)
     found["silent"] = partial(fault, "silent", eight, silent)
     found["zones"] = partial(zones, "zones", replace(eight, zones=2))
+    found["cpu"] = bytes_cost
     found["memory"] = partial(memory, replace(alone, mbit=10_000))
     found["load"] = load
     found["simulate"] = partial(simulation, "simulate", (), "max")
