@@ -164,6 +164,8 @@ class Books:
         swarm.piece_seconds += (seconds - swarm.piece_seconds) * (PIECE_WEIGHT if swarm.piece_seconds else 1.0)
         turnaround = min(max(since_grant - seconds, 0.0), TURNAROUND_SECONDS_MAX)
         source.turnaround_seconds += (turnaround - source.turnaround_seconds) * SERVICE_WEIGHT
-        slots = 2 + ceil(limits.slots_per_turnaround * source.turnaround_seconds / service)
+        missed = limits.slots_per_turnaround * source.turnaround_seconds / service
+        source.full = limits.link_share + missed
+        slots = 2 + ceil(missed)
         source.slots = min(source.slots_max, max(source.slots_min, slots))
         source.window = min(limits.in_flight_max, max(limits.window_min, 2 * slots - 1))

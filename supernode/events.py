@@ -23,6 +23,8 @@ class Limits:
     seed_slots_max: int = 16
     slots_per_turnaround: float = 3.0
     """For every piece that a source could send while messages go to and fro, so many more slots."""
+    link_share: float = 1.4
+    """Of a source's link, what its pieces may use in all while messages are quick, if each taker divides its own link evenly."""
     want_max: int = 16
     """Further grants that one report may ask for."""
     window_min: int = 5

@@ -42,7 +42,7 @@ class Matcher:
         wanted = taker.lacking & swarm.seeded
         if not wanted:
             return None
-        seed_free = seed.busy < seed.slots and not shuns(taker, SEED, now)
+        seed_free = seed.busy < seed.slots and not seed.is_full and not shuns(taker, SEED, now)
         fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed)
@@ -61,7 +61,7 @@ class Matcher:
         Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
         """
         offered = self._offered(source, swarm)
-        if not offered:
+        if not offered or source.is_full:
             return None
         seed = source is self._seed
         zone = source.zone if len(swarm.zones) > 1 else None
@@ -130,7 +130,7 @@ class Matcher:
         best_load, best_useful, left = inf, 0, self._limits.choices
         for holder in holders.some(self._random(), self._limits.probes_max):
             node = holder.node
-            if node.busy >= node.slots:
+            if node.busy >= node.slots or node.is_full:
                 continue
             useful = holder.offered & wanted
             if not useful or (taker.shunned and shuns(taker, node.number, now)):

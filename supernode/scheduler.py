@@ -50,7 +50,8 @@ class Scheduler:
         self._span = (1 << limits.reader_span) - 1
         self._now = 0.0
         self._zones = {""}
-        self._seed = Node(SEED, "", limits.seed_slots_min, limits.seed_slots_min, limits.seed_slots_max)
+        slots = limits.seed_slots_min
+        self._seed = Node(SEED, "", slots, slots, limits.seed_slots_max, limits.link_share)
         self._nodes: dict[int, Node] = {SEED: self._seed}
         self._swarms: dict[int, Swarm] = {}
         self._hungry: Bag[Swarm] = Bag()
@@ -133,7 +134,8 @@ class Scheduler:
         elif event.node not in self._nodes:
             most = min(event.upload_slots or limits.upload_slots_max, limits.upload_slots_max)
             least = min(limits.upload_slots_min, most)
-            self._nodes[event.node] = Node(event.node, zone, least, least, most, min(limits.window_min, limits.in_flight_max))
+            window = min(limits.window_min, limits.in_flight_max)
+            self._nodes[event.node] = Node(event.node, zone, least, least, most, limits.link_share, window)
 
     def _left(self, event: Left) -> None:
         node = self._peer(event.node)
@@ -344,7 +346,7 @@ class Scheduler:
         member, piece, source = match
         now = self._now
         alternative = self._matcher.alternative(match, now)
-        member.swarm.take_off(member, piece, Flight(source, alternative, now))
+        member.swarm.take_off(member, piece, Flight(source, alternative, now, member.node))
         member.want -= 1
         member.since = now
         if not (member.want and member.lacking):

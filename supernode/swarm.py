@@ -168,6 +168,8 @@ class Node:
     """Pieces that it may be sending now; the scheduler moves it between the next two."""
     slots_min: int
     slots_max: int
+    full: float
+    """How much of its link may be in use, see `is_full`; the scheduler moves it too."""
     window: int = 1
     """Pieces that may be on their way to it in one swarm; the scheduler moves it as it moves `slots`."""
     busy: int = 0
@@ -190,6 +192,17 @@ class Node:
     parked: list[Member] = field(default_factory=list)
     """Those of them that are parked."""
 
+    sending: list[Node] = field(default_factory=list)
+    """To whom, once for each piece."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its link has enough to do, each taker taking as much of it as it has left for one of its pieces."""
+        share = 0.0
+        for taker in self.sending:
+            share += 1.0 / taker.taking
+        return share >= self.full
+
     def take(self, pieces: int) -> None:
         """So many more, or fewer, are on their way to it."""
         self.taking += pieces
@@ -207,6 +220,7 @@ class Flight:
     """Whom the taker asks when the source fails; that takes no slot."""
     since: float
     """When it was granted, or the alternative's turn came."""
+    taker: Node
     slot: bool = True
     """It takes one of the source's slots."""
     counted: bool = False
@@ -352,7 +366,9 @@ class Swarm:
         member.lacking &= ~(1 << piece)
         node = member.node
         node.take(1)
-        flight.source.busy += 1
+        source = flight.source
+        source.busy += 1
+        source.sending.append(node)
         if not node.barred:
             flight.counted = True
             self.copies.add(piece)
@@ -363,6 +379,7 @@ class Swarm:
         if flight.slot:
             flight.slot = False
             flight.source.busy -= 1
+            flight.source.sending.remove(flight.taker)
 
     def despair(self, member: Member, piece: int) -> None:
         """The piece may still come, but nobody should wait for it."""
@@ -375,10 +392,12 @@ class Swarm:
     def touch_down(self, member: Member, piece: int, arrived: bool) -> None:
         """The piece is not on its way any more: it is there, or may be granted again."""
         flight = member.flights.pop(piece)
+        node = flight.taker
         if flight.slot:
             flight.slot = False
             flight.source.busy -= 1
-        member.node.take(-1)
+            flight.source.sending.remove(node)
+        node.take(-1)
         bit = 1 << piece
         if arrived and flight.counted and not member.have & bit and not member.whole:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.

@@ -348,7 +348,8 @@ def check_the_books(scheduler: Scheduler) -> None:
         assert swarm.copies.counts == counts
         assert swarm.copies.present == (swarm.everything if wholes else sum(1 << piece for piece, n in enumerate(counts) if n))
     for number, node in inside._nodes.items():
-        assert node.busy == busy.get(number, 0)
+        assert node.busy == busy.get(number, 0) == len(node.sending)
+        assert all(taker.taking for taker in node.sending)
         assert {id(member) for member in node.parked} == {id(member) for member in node.members.values() if member.rank >= 0}
         assert node.taking == sum(len(member.flights) for member in node.members.values())
 

@@ -197,6 +197,24 @@ def test_a_source_has_slots_for_what_it_could_send_while_messages_go_to_and_fro(
     assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == slots
 
 
+def test_a_source_whose_link_is_in_full_use_begins_nothing_more_though_it_has_slots() -> None:
+    swarm = Swarm(A, B, C, D, pieces=64)
+    swarm.tell(HoldsAll(A, TASK))
+    (first,) = pieces_of(swarm.open(B, want=1), B)
+    assert len(pieces_of(swarm.open(C, want=1), C)) == 1
+    assert swarm.open(D, want=1) == [], "the others would take all of its link: a third would only make all of them late"
+    assert swarm.busy(A) < Limits().upload_slots_min
+    assert [source for _, _, source, _ in granted(swarm.report(B, (first, A, DELIVERED)))] == [A]
+
+
+def test_a_source_has_room_for_whoever_shares_its_own_link_among_several() -> None:
+    swarm = Swarm(A, B, C, pieces=64)
+    swarm.tell(HoldsAll(A, TASK))
+    assert len(pieces_of(swarm.open(B, want=2), B)) == 2
+    assert len(pieces_of(swarm.open(C, want=1), C)) == 1
+    assert swarm.busy(A) == Limits().upload_slots_min
+
+
 def test_a_piece_that_came_from_elsewhere_tells_nothing_of_its_source() -> None:
     swarm = Swarm(A, B, pieces=64)
     swarm.tell(HoldsAll(A, TASK))
