@@ -73,10 +73,10 @@ class Site:
     def wait_until_connected(self) -> None:
         wait_until(lambda: self.supernode.connected_nodes() == self.plan.nodes)
 
-    def new_image(self) -> tuple[Image, str]:
-        """An image at the origin that nobody has asked for yet, and its tag."""
+    def new_image(self, size: int | None = None) -> tuple[Image, str]:
+        """An image at the origin that nobody has asked for yet, as large as planned if nothing else is said, and its tag."""
         self._images += 1
-        image, tag = random_image(self.plan.image_bytes, self.plan.layers), str(self._images)
+        image, tag = random_image(size or self.plan.image_bytes, self.plan.layers), str(self._images)
         push(self.registry, REPOSITORY, tag, image)
         return image, tag
 
