@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from rich.console import Console
@@ -51,14 +52,20 @@ def main(argv: list[str]) -> int:
     watcher = Console(stderr=True, highlight=False)
     began = time.monotonic()
     measured: list[Measured] = []
+    failed: dict[str, str] = {}
     for name, scenario in wanted.items():
         watcher.print(f"[{time.monotonic() - began:4.0f} s] {name}", markup=False)
-        measured += scenario(options, lambda line: watcher.print(line, markup=False, soft_wrap=True))
+        try:
+            measured += scenario(options, lambda line: watcher.print(line, markup=False, soft_wrap=True))
+        except Exception as error:  # the others took minutes: they are told, and this one is named
+            traceback.print_exc()
+            failed[name] = (str(error).splitlines() or [type(error).__name__])[0]
     report = Report(
         described(),
         datetime.date.today().isoformat(),
-        shlex.join(["python", "-m", "hack.bench", *argv]),
+        "make bench" + (f" OPTIONS={shlex.quote(shlex.join(argv))}" if argv else ""),
         worst_of_each(measured),
+        failed,
     )
     if given.output == "json":
         print(as_json(report))
@@ -71,7 +78,7 @@ def main(argv: list[str]) -> int:
         watcher.print(
             f"falls short: {one.figure.name}: {one.figure.what}: {one.value:.3f}, must be {one.figure.must:g}", soft_wrap=True
         )
-    return 1 if given.strict and report.short else 0
+    return 1 if failed or (given.strict and report.short) else 0
 
 
 if __name__ == "__main__":

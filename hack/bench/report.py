@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +25,8 @@ class Report:
     date: str
     command: str
     measured: Sequence[Measured]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Scenarios that could not be measured, and why."""
 
     @property
     def short(self) -> list[Measured]:
@@ -58,6 +60,10 @@ def cells(one: Measured) -> tuple[str, ...]:
     )
 
 
+def failures(report: Report) -> list[str]:
+    return [f"not measured: {name}: {reason}" for name, reason in report.failed.items()]
+
+
 def show(report: Report, console: Console) -> None:
     table = Table(show_lines=True)
     for column in COLUMNS:
@@ -65,6 +71,8 @@ def show(report: Report, console: Console) -> None:
     for one in report.measured:
         table.add_row(*cells(one), style=_STYLES[one.verdict])
     console.print(table)
+    for failure in failures(report):
+        console.print(failure, style="red", markup=False)
     console.print(f"{report.machine}; {report.date}; {report.command}", highlight=False)
 
 
@@ -81,13 +89,21 @@ def as_json(report: Report) -> str:
         for one in report.measured
     ]
     return json.dumps(
-        {"machine": report.machine, "date": report.date, "command": report.command, "figures": rows}, indent=2, ensure_ascii=False
+        {
+            "machine": report.machine,
+            "date": report.date,
+            "command": report.command,
+            "figures": rows,
+            "failed": dict(report.failed),
+        },
+        indent=2,
+        ensure_ascii=False,
     )
 
 
 def as_markdown(report: Report) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, *map(cells, report.measured))]
     lines.insert(1, "|---" * len(COLUMNS) + "|")
-    table = "\n".join(lines)
+    table = "\n".join([*lines, *(f"\n{failure}" for failure in failures(report))])
     page = _PAGE.read_text()
     return page.format(machine=report.machine, date=report.date, command=report.command, table=table)

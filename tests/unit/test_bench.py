@@ -63,7 +63,8 @@ def test_no_aim_is_easier_than_its_must_and_every_name_is_there_once() -> None:
 @pytest.fixture
 def report() -> Report:
     short = Measured(TIMES, [1.4, 1.5, 1.31], {"direct": [8.0, 8.4, 8.2], "absent": []}, "cores idle 40%")
-    return Report("a machine", "2026-01-02", "make bench", [short, Measured(EGRESS, [1.0])])
+    failed = {"webhook": "it did not answer"}
+    return Report("a machine", "2026-01-02", "make bench", [short, Measured(EGRESS, [1.0])], failed)
 
 
 def test_the_page_says_what_was_measured_on_what_when_and_how(report: Report) -> None:
@@ -79,6 +80,11 @@ def test_programs_get_every_round_and_the_verdict(report: Report) -> None:
     assert (first["value"], first["rounds"], first["must"], first["verdict"]) == (1.4, [1.4, 1.5, 1.31], 1.3, "falls short")
     assert first["beside"]["direct"] == [8.0, 8.4, 8.2]
     assert second["verdict"] == "reaches its aim"
+
+
+def test_a_scenario_that_could_not_be_measured_is_named_with_its_reason(report: Report) -> None:
+    assert "not measured: webhook: it did not answer" in as_markdown(report).splitlines()
+    assert json.loads(as_json(report))["failed"] == {"webhook": "it did not answer"}
 
 
 def test_what_falls_short_is_named(report: Report) -> None:
