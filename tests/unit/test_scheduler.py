@@ -203,9 +203,8 @@ def test_a_source_whose_link_is_in_full_use_begins_nothing_more_though_it_has_sl
     (first,) = pieces_of(swarm.open(B, want=1), B)
     assert len(pieces_of(swarm.open(C, want=1), C)) == 1
     assert [source for _, _, source, _ in granted(swarm.open(D, want=1))] == [SEED], "a third would make all of them late"
-    assert swarm.busy(A) < Limits().upload_slots_min
-    swarm.report(B, (first, A, DELIVERED))
-    assert [source for _, _, source, _ in granted(swarm.report(D, want=1))] == [A]
+    assert swarm.busy(A) == 2 < Limits().upload_slots_min
+    assert [source for _, _, source, _ in granted(swarm.report(B, (first, A, DELIVERED), want=1))] == [A]
 
 
 def test_a_source_has_room_for_whoever_shares_its_own_link_among_several() -> None:
