@@ -300,7 +300,10 @@ class Scheduler:
         swarm = member.swarm
         if not (member.want and member.lacking):
             swarm.parked.discard(member)
-        elif swarm.parked.add(member):
+        elif member.rank >= 0:
+            swarm.parked.follow(member)
+        else:
+            swarm.parked.add(member)
             member.since = self._now
             self._hungry.add(swarm)
 
@@ -349,7 +352,9 @@ class Scheduler:
         member.swarm.take_off(member, piece, Flight(source, alternative, now, member.node))
         member.want -= 1
         member.since = now
-        if not (member.want and member.lacking):
+        if member.want and member.lacking:
+            member.swarm.parked.follow(member)
+        else:
             member.swarm.parked.discard(member)
         granted = (piece, source.number, alternative)
         if member in self._grants:

@@ -33,13 +33,10 @@ class Bag(Generic[T]):
     def __contains__(self, item: T) -> bool:
         return item in self._places
 
-    def add(self, item: T) -> bool:
-        """Whether it was not there before."""
-        if item in self._places:
-            return False
-        self._places[item] = len(self._items)
-        self._items.append(item)
-        return True
+    def add(self, item: T) -> None:
+        if item not in self._places:
+            self._places[item] = len(self._items)
+            self._items.append(item)
 
     def discard(self, item: T) -> None:
         place = self._places.pop(item, None)
@@ -106,26 +103,22 @@ class Parked:
     def __contains__(self, member: Member) -> bool:
         return member.rank >= 0
 
-    def add(self, member: Member) -> bool:
-        """Whether it was not there before."""
-        if member.rank >= 0:
-            return False
+    def add(self, member: Member) -> None:
+        """One that is not there yet."""
         self.count += 1
-        member.node.parked.append(member)
         self._enter(member)
-        return True
 
     def discard(self, member: Member) -> None:
         if member.rank >= 0:
             self.count -= 1
-            member.node.parked.remove(member)
             self._leave(member)
             member.rank = -1
 
     def follow(self, member: Member) -> None:
-        """More, or fewer, pieces are on their way to its node now."""
-        self._leave(member)
-        self._enter(member)
+        """More, or fewer, pieces are on their way to its node now. In its other swarms it stays where it is for a while."""
+        if member.rank != member.node.taking:
+            self._leave(member)
+            self._enter(member)
 
     def first(self, where: float, most: int) -> list[Member]:
         """At most `most` of them, those with the fewest pieces on their way first, chance deciding between equals."""
@@ -189,9 +182,6 @@ class Node:
     """No source, being one or the other: what it has and gets is no copy for the others."""
     members: dict[int, Member] = field(default_factory=dict)
     """By the number of the swarm."""
-    parked: list[Member] = field(default_factory=list)
-    """Those of them that are parked."""
-
     sending: list[Node] = field(default_factory=list)
     """To whom, once for each piece."""
 
@@ -202,13 +192,6 @@ class Node:
         for taker in self.sending:
             share += 1.0 / taker.taking
         return share >= self.full
-
-    def take(self, pieces: int) -> None:
-        """So many more, or fewer, are on their way to it."""
-        self.taking += pieces
-        if self.parked:
-            for member in self.parked:
-                member.swarm.parked.follow(member)
 
 
 @dataclass(slots=True, eq=False)
@@ -221,6 +204,7 @@ class Flight:
     since: float
     """When it was granted, or the alternative's turn came."""
     taker: Node
+    """To which it is on its way."""
     slot: bool = True
     """It takes one of the source's slots."""
     counted: bool = False
@@ -365,7 +349,7 @@ class Swarm:
         member.flights[piece] = flight
         member.lacking &= ~(1 << piece)
         node = member.node
-        node.take(1)
+        node.taking += 1
         source = flight.source
         source.busy += 1
         source.sending.append(node)
@@ -397,7 +381,7 @@ class Swarm:
             flight.slot = False
             flight.source.busy -= 1
             flight.source.sending.remove(node)
-        node.take(-1)
+        node.taking -= 1
         bit = 1 << piece
         if arrived and flight.counted and not member.have & bit and not member.whole:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.
