@@ -1,8 +1,10 @@
 """What bytes cost: CPU-seconds per GB of the agent's process, beside nginx that serves the same blob in the same run.
 
-All on the loopback of this machine, with real processes. Only the process that is measured counts: the client drops what it gets
-in the kernel, and origins, peers and the supernode pay for themselves. The measurements of a round follow each other, and each
-round's cost is divided by nginx's cost of that round; the median of the rounds is told.
+All on the loopback of this machine, with real processes; origins, peers and the supernode pay for themselves. What an agent sends
+is compared with nginx sending it, to a client that drops it. A whole pull both receives and sends: it is compared with nginx
+sending the blob and the least of clients receiving it, both together. (On a loopback the kernel charges one end's work to the
+other's process whenever that is behind, so of the two neither alone says much.) The measurements of a round follow each other,
+each round has a reference of its own, and the median of the rounds is told.
 """
 
 from __future__ import annotations
@@ -11,38 +13,38 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from agent.pieces import Layout
 from agent.tickets import issue
 from hack.bench.client import Client
 from hack.bench.machine import cpu_seconds
 from hack.bench.nginx import REPOSITORY, Nginx
-from hack.lab import Host, Lab, Process
+from hack.lab import Host, Lab
 from hack.lab.darner import PIECE_PORT, REGISTRY_PORT, Agent, Supernode
 from hack.origin import Image
 
 GB = 1_000_000_000
 BLOB_BYTES = 1 << 30
 ROUNDS = 3
-SERVINGS = 2
+SERVINGS = 4
 """How often a stored blob is served for one measurement: processor time is counted in hundredths of a second."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU-seconds of one process for each GB."""
+    """CPU-seconds of the agent's process for each GB; medians of the rounds."""
 
     seconds_per_gb: float
-    nginx_seconds_per_gb: float
-    """Of nginx, for serving the same blob in the same run."""
+    beside_seconds_per_gb: float
+    """Of what it is compared with, in the same rounds."""
     ratio: float
-    """The median of the rounds' ratios."""
     ratios: tuple[float, ...]
+    """Of each round."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Costs:
     """The agent, for a whole pull from the origin: fetch, verify, store, and stream onward while it arrives."""
     pull_swarm: Cost
     """The same in a swarm: pieces from a supernode and from a peer."""
+    pull_alone_nginx: Cost
+    pull_swarm_nginx: Cost
+    """The same pulls beside nginx that sends to a client that drops it."""
 
 
 def measure(rounds: int = ROUNDS, blob_bytes: int = BLOB_BYTES) -> Costs:
@@ -65,19 +70,17 @@ def measure(rounds: int = ROUNDS, blob_bytes: int = BLOB_BYTES) -> Costs:
         bench = _Bench(lab, Image.of([blob]))
         found: dict[str, list[tuple[float, float]]] = {}
         for _ in range(rounds):
-            nginx = bench.nginx_serving()
-            for name, seconds in bench.round():
-                found.setdefault(name, []).append((seconds, nginx))
+            for name, seconds, beside in bench.round():
+                found.setdefault(name, []).append((seconds, beside))
         return Costs(**{name: _median(values) for name, values in found.items()})
 
 
 def _median(values: list[tuple[float, float]]) -> Cost:
-    middle = statistics.median
     return Cost(
-        middle(seconds for seconds, _ in values),
-        middle(nginx for _, nginx in values),
-        middle(seconds / nginx for seconds, nginx in values),
-        tuple(seconds / nginx for seconds, nginx in values),
+        median(seconds for seconds, _ in values),
+        median(beside for _, beside in values),
+        median(seconds / beside for seconds, beside in values),
+        tuple(seconds / beside for seconds, beside in values),
     )
 
 
@@ -102,28 +105,36 @@ class _Bench:
         self._pull(self._peer)
         self._rounds = 0
 
-    def nginx_serving(self) -> float:
-        return self._cost(self._nginx.process, self._take_from_nginx, SERVINGS)
-
-    def round(self) -> list[tuple[str, float]]:
-        """Each measurement's name in `Costs`, and its CPU-seconds for a GB."""
+    def round(self) -> list[tuple[str, float, float]]:
+        """Each measurement's name in `Costs`, its CPU-seconds for a GB, and those of what it is compared with."""
         self._rounds += 1
+        nginx = self._cost([self._nginx.process.pid], self._take_from_nginx, SERVINGS)[0]
+        both_ends = sum(
+            self._cost([self._nginx.process.pid, os.getpid()], lambda: self._take_from_nginx(receives=True), SERVINGS)
+        )
         with _Passing(self._agent(f"alone-{self._rounds}", [])) as alone:
-            pull_alone = self._cost(alone.process, lambda: self._pull(alone))
+            pull_alone = self._cost([alone.process.pid], lambda: self._pull(alone))[0]
         with _Passing(self._agent(f"node-{self._rounds}", [self._supernode])) as node:
-            pull_swarm = self._cost(node.process, lambda: self._pull(node))
-            serving = self._cost(node.process, lambda: self._pull(node), SERVINGS)
-            pieces = self._cost(node.process, lambda: self._take_pieces(node), SERVINGS)
-        return [("serving", serving), ("pieces", pieces), ("pull_alone", pull_alone), ("pull_swarm", pull_swarm)]
+            pull_swarm = self._cost([node.process.pid], lambda: self._pull(node))[0]
+            serving = self._cost([node.process.pid], lambda: self._pull(node), SERVINGS)[0]
+            pieces = self._cost([node.process.pid], lambda: self._take_pieces(node), SERVINGS)[0]
+        return [
+            ("serving", serving, nginx),
+            ("pieces", pieces, nginx),
+            ("pull_alone", pull_alone, both_ends),
+            ("pull_swarm", pull_swarm, both_ends),
+            ("pull_alone_nginx", pull_alone, nginx),
+            ("pull_swarm_nginx", pull_swarm, nginx),
+        ]
 
-    def _cost(self, process: Process, work: Callable[[], None], times: int = 1) -> float:
-        before = cpu_seconds([process.pid])
+    def _cost(self, pids: list[int], work: Callable[[], None], times: int = 1) -> list[float]:
+        before = [cpu_seconds([pid]) for pid in pids]
         for _ in range(times):
             work()
-        return (cpu_seconds([process.pid]) - before) * GB / (self._layout.size * times)
+        return [(cpu_seconds([pid]) - taken) * GB / (self._layout.size * times) for pid, taken in zip(pids, before, strict=True)]
 
-    def _take_from_nginx(self) -> None:
-        with Client(self._nginx.address) as client:
+    def _take_from_nginx(self, receives: bool = False) -> None:
+        with Client(self._nginx.address, receives=receives) as client:
             client.take(f"/v2/{REPOSITORY}/blobs/{self._layer}")
 
     def _pull(self, agent: Agent) -> None:

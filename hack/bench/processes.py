@@ -41,9 +41,9 @@ def bytes_cost(options: Options, tell: Tell) -> list[Measured]:
         "cpu-pull-swarm": costs.pull_swarm,
     }
     for name, cost in by_figure.items():
-        tell(f"{name}: {cost.seconds_per_gb:.2f} CPU-seconds per GB, nginx {cost.nginx_seconds_per_gb:.2f}")
+        tell(f"{name}: {cost.seconds_per_gb:.2f} CPU-seconds per GB, beside it {cost.beside_seconds_per_gb:.2f}")
     return [
-        Measured(BY_NAME[name], cost.ratios, note=f"{cost.seconds_per_gb:.2f} CPU-s/GB, nginx {cost.nginx_seconds_per_gb:.2f}")
+        Measured(BY_NAME[name], cost.ratios, note=f"{cost.seconds_per_gb:.2f} and {cost.beside_seconds_per_gb:.2f} CPU-s/GB")
         for name, cost in by_figure.items()
     ]
 
