@@ -43,6 +43,10 @@ class Limits:
     """How long a source that failed a node is not given to it again in that swarm, or to anybody when it seems to be dead."""
     patience_seconds: float = 1.0
     """A node that got nothing for so long takes from wherever there is a slot, repeats and other zones included."""
+    patience_pieces: float = 16.0
+    """But not before it has waited as long as so many of the swarm's pieces take: where they take long, waiting is usual."""
+    patience_seconds_max: float = 8.0
+    """Nor later than this: its agent waits 10 s for a word, and some runtimes a minute for a byte."""
     waiting_seconds: float = 1.0
     """How often a parked node is told that waiting is right."""
     moving_seconds: float = 5.0

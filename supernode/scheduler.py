@@ -261,8 +261,9 @@ class Scheduler:
                 self._books.look_at_flights(member, now, freed)
             self._park(member)
         self._refill_all(freed)
+        patience = min(max(limits.patience_seconds, limits.patience_pieces * swarm.piece_seconds), limits.patience_seconds_max)
         for member in swarm.parked.first(self._random(), limits.rescues_max):
-            self._serve(member, starving=not member.flights and now - member.since >= limits.patience_seconds)
+            self._serve(member, starving=not member.flights and now - member.since >= patience)
         if swarm.seeded == swarm.everything and now - swarm.moved >= limits.moving_seconds:
             return  # nothing moves: whoever knows another way should take it
         for member in swarm.parked.first(0.0, swarm.parked.count):

@@ -133,6 +133,21 @@ def test_a_new_piece_goes_to_a_node_that_is_getting_nothing() -> None:
     assert granted(swarm.tell(Seeded(TASK, 6))) == [(B, 6, SEED, SEED)]
 
 
+def test_of_many_that_wait_the_one_to_which_fewest_pieces_are_on_their_way_gets_the_next() -> None:
+    others = range(10, 60)
+    for idle in (10, 30, 59):
+        limits = Limits(seed_slots_min=64, seed_slots_max=64, link_share=64.0)
+        swarm = Swarm(*others, pieces=64, seeded=(1 << 49) - 1, limits=limits)
+        for node in others:
+            if node != idle:
+                swarm.open(node, want=1)
+                swarm.report(node, want=0)
+        for node in others:
+            swarm.open(node, want=1)
+        assert (swarm.view.in_flight, swarm.view.parked) == (49, 50)
+        assert [node for node, *_ in granted(swarm.tell(Seeded(TASK, 60)))] == [idle]
+
+
 def test_the_supernode_repeats_a_piece_only_for_who_has_nobody_else() -> None:
     swarm = Swarm(A, B)
     swarm.tell(HoldsAll(A, TASK))
@@ -278,9 +293,9 @@ def test_the_rarer_of_two_pieces_is_taken_first() -> None:
 # Zones.
 
 
-def in_zones() -> Swarm:
+def in_zones(limits: Limits | None = None) -> Swarm:
     """A is in zone x, B and C are in zone y; A has all pieces but the last, which has not arrived at the supernode."""
-    swarm = Swarm(pieces=16, seeded=0x7FFF)
+    swarm = Swarm(pieces=16, seeded=0x7FFF, limits=limits)
     for node, zone in ((A, "x"), (B, "y"), (C, "y")):
         swarm.tell(Joined(node, zone, 0))
     swarm.open(A, have=0x7FFF, want=0)
@@ -307,6 +322,15 @@ def test_whoever_starves_takes_from_another_zone() -> None:
     assert swarm.open(B, have=0x7FFE, want=1) == []  # its zone is getting the piece already
     assert pieces_of(swarm.tick(0.1), B) == []
     assert pieces_of(swarm.tick(Limits().patience_seconds), B) == [0]
+
+
+def test_nobody_starves_while_it_waits_no_longer_than_pieces_take() -> None:
+    for seconds, starving in ((0.01, True), (0.4, False), (5.0, False)):
+        swarm = in_zones(Limits(slot_seconds_min=60.0))
+        (piece, *_) = pieces_of(swarm.open(B, want=1), B)
+        (crossing,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=seconds), B)
+        swarm.open(C, have=0x7FFF ^ 1 << crossing, want=1)
+        assert (pieces_of(swarm.tick(Limits().patience_seconds), C) == [crossing]) == starving
 
 
 def test_more_zones_than_the_limit_count_as_none() -> None:
