@@ -19,6 +19,8 @@ import h11
 
 from agent.blocking import wait_to_receive, wait_to_send
 from agent.errors import DarnerError, RequestError, StoreError, oci_body
+from agent.framing import Framing, H11Framing, PlainFraming
+from agent.plain import read_request as read_plain
 
 HEAD_BYTES_MAX = 16 << 10
 HEAD_SECONDS_MAX = 5.0
@@ -49,6 +51,8 @@ class Request:
     target: str
     headers: dict[str, str]
     """Names in lower case; repeated ones joined by a comma (RFC 9110 section 5.3)."""
+    is_plain: bool = False
+    """Whether h11 has not seen it, because `agent.plain` could read it: then h11 does not see the answer either."""
 
     def __str__(self) -> str:
         """For the log: nothing that it could break, and not too much of it."""
@@ -65,7 +69,7 @@ class Exchange:
         self.body_sent = 0
         """Bytes of the body that the socket took."""
         self._sock = sock
-        self._protocol = protocol
+        self._framing: Framing = PlainFraming() if request.is_plain else H11Framing(protocol)
         self._unsent_head = b""
         """It goes with the first bytes of the body, in one packet."""
 
@@ -85,10 +89,7 @@ class Exchange:
 
     def _head(self, status: int, headers: dict[str, str]) -> bytes:
         self.answered = True
-        lines = list(headers.items())
-        if self._protocol.their_state is h11.SEND_BODY:  # nothing here reads what clients send
-            lines.append(("Connection", "close"))
-        return self._protocol.send(h11.Response(status_code=status, headers=lines)) or b""
+        return self._framing.head(status, headers)
 
     def send_file(self, fd: int, offset: int, end: int) -> None:
         """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""
@@ -114,12 +115,12 @@ class Exchange:
 
     def finish(self) -> None:
         self._send_head()
-        self._send(self._protocol.send(h11.EndOfMessage()))
+        self._framing.end()
 
     @property
     def reusable(self) -> bool:
         """Whether another request may follow on the same connection."""
-        return self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+        return self._framing.reusable
 
     def client_left(self) -> bool:
         """Whether the client closed its side. Looks without waiting and takes nothing from the stream."""
@@ -133,7 +134,7 @@ class Exchange:
     def abort(self) -> None:
         """End the connection so that the client cannot take what it got for the whole: by a reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._protocol.send_failed()
+        self._framing.fail()
         self._send_head()
 
     def _send_head(self, flags: int = 0) -> None:
@@ -148,19 +149,8 @@ class Exchange:
                 raise ClientGone from error
 
     def _count(self, length: int) -> None:
-        """Tell h11 of bytes that went past it."""
-        self._protocol.send_with_data_passthrough(h11.Data(data=_Counted(length)))  # type: ignore[arg-type]
+        self._framing.count(length)
         self.body_sent += length
-
-
-class _Counted:
-    """Stands for bytes that went past h11, so that it counts them (h11's own advice on sendfile)."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
 
 
 def greet(sock: socket.socket) -> h11.Connection:
@@ -194,6 +184,8 @@ def _read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: f
         if not data:
             return None
         if not seen:
+            if plain := read_plain(data):
+                return Request("GET", plain.target, plain.headers, is_plain=True)
             deadline = time.monotonic() + HEAD_SECONDS_MAX
         # What is plainly something else is answered now: h11 would wait for the rest of a head that never comes.
         seen += data

@@ -19,6 +19,7 @@ import h11
 from agent.blocking import wait_to_receive, wait_to_send
 from agent.errors import DarnerError
 from agent.exchange import HEAD_BYTES_MAX, joined
+from agent.plain import END, read_answer, request_head
 from agent.settings import Address
 
 RECEIVE_BYTES = 64 << 10
@@ -87,6 +88,8 @@ class Connection:
         """Bytes of the body that were not read yet; None when nobody knows."""
         self._buffered = memoryview(b"")
         self._kept_alive = True
+        self._is_plain = False
+        """Whether the answer is one that `agent.plain` reads; h11 reads the others."""
         self._is_tls = False
         self._waits_seconds = 0.0
         """What the socket was last told of how long it may wait; 0 when it was not."""
@@ -135,16 +138,51 @@ class Connection:
     def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
         self._head_until = time.monotonic() + limits.head
-        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         lines = {"Accept-Encoding": "identity", **headers}
         try:
-            request = self._protocol.send(h11.Request(method=method, target=target, headers=list(lines.items()))) or b""
             self._wait_at_most(LOOK_SECONDS)
-            self._sock.sendall(request + (self._protocol.send(h11.EndOfMessage()) or b""))
+            self._sock.sendall(request_head(method, target, lines))
         except (TimeoutError, BlockingIOError):
             raise StalledError(f"{self.where} does not take a request") from None
-        except (OSError, ValueError, h11.ProtocolError) as error:
+        except (OSError, ValueError) as error:
             raise TransferError(f"{self.where} cannot be asked: {error}") from None
+        seen = self._head()
+        plain = read_answer(seen)
+        self._is_plain = plain is not None
+        self._stall_seconds = limits.stall
+        self._body_until = time.monotonic() + limits.body
+        if plain is None:
+            return self._unusual(method, target, lines, seen)
+        self._left = 0 if method == "HEAD" else plain.length
+        self._buffered = memoryview(plain.rest)
+        self._kept_alive = True
+        return Answer(plain.status, plain.headers, plain.length)
+
+    def _head(self) -> bytes:
+        """All of an answer's head, if that is what it is, and the beginning of what follows."""
+        seen = b""
+        try:
+            while END not in seen and len(seen) < HEAD_BYTES_MAX:
+                more = bytearray(HEAD_RECEIVE_BYTES)
+                count = self._receive(memoryview(more), self._head_until)
+                seen += more[:count]
+                if not count or not b"HTTP/1.1 ".startswith(seen[:9]):
+                    break
+        except TimeoutError:
+            raise StalledError(f"{self.where} did not answer in time") from None
+        except OSError as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        return seen
+
+    def _unusual(self, method: str, target: str, headers: dict[str, str], seen: bytes) -> Answer:
+        """What h11 makes of an answer of which `seen` came already."""
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        try:
+            self._protocol.send(h11.Request(method=method, target=target, headers=list(headers.items())))
+            self._protocol.send(h11.EndOfMessage())
+            self._protocol.receive_data(seen)
+        except (ValueError, h11.ProtocolError) as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
         while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
             continue
         if not isinstance(event, h11.Response):
@@ -155,8 +193,6 @@ class Connection:
         self._left = 0 if method == "HEAD" else length
         self._buffered = memoryview(self._protocol.trailing_data[0])
         self._kept_alive = event.http_version == b"1.1" and "close" not in found.get("connection", "").lower()
-        self._stall_seconds = limits.stall
-        self._body_until = time.monotonic() + limits.body
         return Answer(event.status_code, found, length)
 
     def read_into(self, buffer: memoryview) -> int:
@@ -184,6 +220,8 @@ class Connection:
 
     def read_all(self, bytes_max: int) -> bytes:
         """A small body, however it is framed."""
+        if self._is_plain:
+            return self._read_plain(bytes_max)
         body = bytearray()
         while isinstance(event := self._next_event(RECEIVE_BYTES), h11.Data):
             body += event.data
@@ -191,6 +229,15 @@ class Connection:
                 raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
         self._left, self._buffered = 0, memoryview(self._protocol.trailing_data[0])
         self._kept_alive = self._protocol.their_state is h11.DONE
+        return bytes(body)
+
+    def _read_plain(self, bytes_max: int) -> bytes:
+        """A small body whose length is known."""
+        if (self._left or 0) > bytes_max:
+            raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
+        body = memoryview(bytearray(self._left or 0))
+        self._stall_seconds, self._body_until = inf, self._head_until
+        self.read_into(body)
         return bytes(body)
 
     @property

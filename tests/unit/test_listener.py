@@ -195,6 +195,41 @@ def send_sparse(exchange: Exchange, path: Path, size: int) -> None:
         exchange.send_file(file.fileno(), 0, size)
 
 
+def test_whoever_has_read_the_request_the_answer_is_the_same(serve: Serve) -> None:
+    def handle(exchange: Exchange) -> None:
+        read_by_h11.append(not exchange.request.is_plain)
+        exchange.start(200, {"Content-Length": "11"})
+        exchange.send(b"hello")
+        exchange.send(b" world")
+        exchange.finish()
+
+    read_by_h11: list[bool] = []
+    answers = set()
+    with connect(serve(handle)) as sock:
+        for field in (b"", b"Connection: keep-alive\r\n", b"", b"X: a\r\nX: b\r\n"):
+            sock.sendall(GET[:-2] + field + b"\r\n")
+            answer = b""
+            while not answer.endswith(b"hello world"):
+                answer += sock.recv(1000)
+            answers.add(answer)
+    assert read_by_h11 == [False, True, False, True]
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("field", [b"", b"Connection: keep-alive\r\n"], ids=["plain", "h11"])
+@pytest.mark.parametrize("length", [4, 6])
+def test_an_answer_that_is_not_as_long_as_it_announced_is_cut_off(serve: Serve, field: bytes, length: int) -> None:
+    def handle(exchange: Exchange) -> None:
+        exchange.start(200, {"Content-Length": str(length)})
+        exchange.send(b"hello")
+        exchange.finish()
+
+    with connect(serve(handle)) as sock:
+        sock.sendall(GET[:-2] + field + b"\r\n")
+        with pytest.raises(ConnectionResetError):
+            read_all(sock)
+
+
 def test_the_head_of_an_answer_and_its_first_bytes_come_together(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"from a file")
 
