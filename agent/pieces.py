@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 PIECE_BYTES_MIN = 256 << 10
+"""Shorter ones are refused."""
+PIECE_BYTES_CUT_MIN = 512 << 10
+"""The shortest that a blob is cut into here: below that, what a piece costs a node is more than what its bytes cost
+(docs/decisions/0011)."""
 PIECE_BYTES_MAX = 16 << 20
 PIECES_AIMED_MAX = 256
 """A blob is cut into 129 to 256 pieces where the two lengths above allow it: fewer make the last hop long, more cost messages."""
@@ -22,7 +26,7 @@ BLOB_BYTES_MAX = PIECES_MAX * PIECE_BYTES_MAX
 
 def piece_length(size: int) -> int:
     """The piece length, in bytes, of a blob of `size` bytes: the same power of two on every node."""
-    length = PIECE_BYTES_MIN
+    length = PIECE_BYTES_CUT_MIN
     while length < PIECE_BYTES_MAX and size > length * PIECES_AIMED_MAX:
         length *= 2
     return length

@@ -21,6 +21,7 @@ from agent.manifests import Manifests
 from agent.origin import Origin as OriginClient
 from agent.patience import HEAD_SECONDS_MAX
 from agent.permission import Permission
+from agent.pieces import PIECE_BYTES_CUT_MIN
 from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.settings import Address
 from agent.store import Store
@@ -29,7 +30,7 @@ from agent.swarmkey import SwarmKey
 from hack.origin import Image, Origin
 
 REPOSITORY = "team/app"
-LAYER = random.Random(11).randbytes(3 * (256 << 10) + 4321)
+LAYER = random.Random(11).randbytes(3 * PIECE_BYTES_CUT_MIN + 4321)
 IMAGE = Image.of([LAYER])
 DIGEST = IMAGE.layers[0]
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)

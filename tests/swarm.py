@@ -32,6 +32,7 @@ from agent.listener import Listener
 from agent.manifest import Manifest
 from agent.manifests import Manifests
 from agent.origin import Origin as OriginClient
+from agent.pieces import PIECE_BYTES_CUT_MIN
 from agent.recollection import Recollection
 from agent.settings import Address
 from agent.store import Store
@@ -45,7 +46,7 @@ from supernode.supernode import Supernode
 REPOSITORY = "team/app"
 SECONDS = 20.0
 """How long a test waits for what has to happen; the machine may be busy."""
-PIECE = 256 << 10
+PIECE = PIECE_BYTES_CUT_MIN
 
 M = TypeVar("M", bound=wire.Message)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, LAYER, Endpoint, push, wait_until
 
 BLOB = f"blobs/{DIGEST}"
 SIZE = len(LAYER)
-PIECE_BYTES = 256 << 10
+PIECE_BYTES = PIECE_BYTES_CUT_MIN
 BROKEN = (ConnectionResetError, http.client.IncompleteRead)
 """What a client sees of a connection that is cut off: never the end of an answer."""
 Fail = Callable[..., None]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Fault, Origin
 from tests.endpoint import Endpoint, push, threads_and_descriptors, wait_until
 
@@ -144,7 +145,7 @@ def test_each_reader_gets_each_piece_when_it_comes(endpoint: Endpoint, origin: O
     origin.fail(Fault(path="/blobs/", bytes_per_second=4 << 20))
     with endpoint.reader(BLOB) as first, endpoint.reader(BLOB) as second:
         for read in (first, second):
-            assert read(256 << 10) == LAYER[: 256 << 10]
+            assert read(PIECE_BYTES_CUT_MIN) == LAYER[:PIECE_BYTES_CUT_MIN]
     assert origin.blob_bytes_sent < len(LAYER)
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from agent.pieces import (
     BLOB_BYTES_MAX,
+    PIECE_BYTES_CUT_MIN,
     PIECE_BYTES_MAX,
     PIECE_BYTES_MIN,
     PIECES_AIMED_MAX,
@@ -25,7 +26,7 @@ small_layouts = st.integers(1, PIECE_BYTES_MIN * 40).map(Layout.of)
 @given(layouts)
 def test_a_blob_is_cut_into_129_to_256_pieces_where_their_limits_allow_it(layout: Layout) -> None:
     assert layout.count <= PIECES_AIMED_MAX or layout.length == PIECE_BYTES_MAX
-    assert layout.count > PIECES_AIMED_MAX // 2 or layout.length == PIECE_BYTES_MIN
+    assert layout.count > PIECES_AIMED_MAX // 2 or layout.length == PIECE_BYTES_CUT_MIN
 
 
 @given(small_layouts)

@@ -17,7 +17,7 @@ from agent.blob import Blob
 from agent.contentstore import ContentStore
 from agent.errors import DigestError, StoreError
 from agent.inspection import Inspection
-from agent.pieces import Layout
+from agent.pieces import PIECE_BYTES_CUT_MIN, Layout
 from agent.proofs import Identity, Proofs
 from agent.store import Store
 from tests.endpoint import wait_until
@@ -129,7 +129,7 @@ def test_a_blob_that_was_never_checked_is_read_but_for_its_end_and_offered_to_no
     digest, node = containerd.commit(content(1)), start()
     blob = node.store.blob(digest)
     assert blob
-    assert blob.wait(0, 0) == MEBIBYTE - (256 << 10)
+    assert blob.wait(0, 0) == MEBIBYTE - PIECE_BYTES_CUT_MIN
     assert (blob.checked, blob.whole, node.store.offered(), node.told) == (0, False, {}, [])
     go_on.set()
     assert body(blob) == content(1)

@@ -23,12 +23,12 @@ KI, MI, GI = 1 << 10, 1 << 20, 1 << 30
 @pytest.mark.parametrize(
     ("size", "length", "count"),
     [
-        (0, 256 * KI, 0),
-        (1, 256 * KI, 1),
-        (256 * KI, 256 * KI, 1),
-        (256 * KI + 1, 256 * KI, 2),
-        (64 * MI, 256 * KI, 256),
-        (64 * MI + 1, 512 * KI, 129),
+        (0, 512 * KI, 0),
+        (1, 512 * KI, 1),
+        (512 * KI, 512 * KI, 1),
+        (512 * KI + 1, 512 * KI, 2),
+        (128 * MI, 512 * KI, 256),
+        (128 * MI + 1, MI, 129),
         (GI, 4 * MI, 256),
         (4 * GI, 16 * MI, 256),
         (4 * GI + 1, 16 * MI, 257),
@@ -65,14 +65,14 @@ def test_a_blob_in_more_pieces_than_a_message_can_tell_of_is_refused() -> None:
 
 
 def test_the_last_piece_is_shorter() -> None:
-    layout = Layout.of(PIECE_BYTES_MIN + 1)
+    layout = Layout(PIECE_BYTES_MIN + 1, PIECE_BYTES_MIN)
     assert [layout.span(piece) for piece in range(layout.count)] == [(0, PIECE_BYTES_MIN), (PIECE_BYTES_MIN, PIECE_BYTES_MIN + 1)]
 
 
 @pytest.mark.parametrize("piece", [-1, 2, 1 << 40])
 def test_a_piece_that_the_blob_does_not_have_has_no_span(piece: int) -> None:
     with pytest.raises(IndexError):
-        Layout.of(PIECE_BYTES_MIN + 1).span(piece)
+        Layout(PIECE_BYTES_MIN + 1, PIECE_BYTES_MIN).span(piece)
 
 
 def test_a_blob_of_no_bytes_has_no_pieces() -> None:
@@ -82,7 +82,7 @@ def test_a_blob_of_no_bytes_has_no_pieces() -> None:
 
 
 def test_a_run_of_pieces_ends_at_the_first_gap_or_at_the_end_of_the_blob() -> None:
-    layout = Layout.of(3 * PIECE_BYTES_MIN + 5)
+    layout = Layout(3 * PIECE_BYTES_MIN + 5, PIECE_BYTES_MIN)
     assert layout.run_end(0b1011, 10) == 2 * PIECE_BYTES_MIN
     assert layout.run_end(0b1011, 2 * PIECE_BYTES_MIN) == 2 * PIECE_BYTES_MIN
     assert layout.run_end(0b1011, 3 * PIECE_BYTES_MIN) == layout.size
@@ -103,4 +103,4 @@ def test_a_set_travels_in_as_few_bytes_as_its_highest_piece_needs() -> None:
 
 
 def test_what_a_set_names_beyond_the_blob_is_dropped() -> None:
-    assert from_bytes(b"\xff" * 8192, Layout.of(PIECE_BYTES_MIN * 3)) == 0b111
+    assert from_bytes(b"\xff" * 8192, Layout(PIECE_BYTES_MIN * 3, PIECE_BYTES_MIN)) == 0b111
