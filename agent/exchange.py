@@ -1,6 +1,7 @@
 """One HTTP/1.1 request on a blocking socket, and the answer to it, whose body may be sent by `sendfile`.
 
-h11 reads and writes the protocol; this module owns deadlines and limits of heads, and how a client is turned away or cut off.
+`agent.plain` or h11 reads what is asked, and `agent.framing` writes what is answered; this module owns deadlines and limits of
+heads, and how a client is turned away or cut off.
 It knows nothing of registries, and nothing of other connections than the one that it is given (`agent.listener`).
 """
 
