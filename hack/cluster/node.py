@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from hack.cluster.programs import HERE, SYSTEM_PATH, Programs, containerd, start
 RUNTIMES = ("1.6", "2", "2+certs.d")
 """Debian's containerd; containerd 2; and one whose administrator may name registries in /etc/containerd/certs.d."""
 PAUSE_IMAGE = "darner.test/busybox:1"
+EMPTY_SECONDS_MAX = 10.0
+"""What a control group has until it can be removed; a cluster is removed all the same."""
 READY = Path("run/control-plane-is-ready")
 """On a node's disk. Kubelets start when it is there, for they wait long after an API server that was not."""
 
@@ -162,11 +165,16 @@ def control_groups(layout: Layout, host: str = "") -> Iterable[Path]:
 
 
 def remove_control_groups(layout: Layout, host: str = "") -> None:
-    """They are empty when their processes have ended."""
-    for group in control_groups(layout, host):
-        for directory, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+    """They are empty when their processes have ended, and those of pods end a moment after their node."""
+    deadline = time.monotonic() + EMPTY_SECONDS_MAX
+    while groups := [group for group in control_groups(layout, host) if group.exists()]:
+        for group in groups:
+            for directory, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 def _fill_cpuset(group: Path) -> None:
