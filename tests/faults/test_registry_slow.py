@@ -73,7 +73,7 @@ def test_a_blob_that_was_slow_once_is_served_when_its_origin_is_well(endpoint: E
 def test_slow_is_not_silent(endpoint: Endpoint, origin: Origin) -> None:
     """The limit is for the first byte; the rest may take as long as it takes."""
     endpoint.ask("manifests/1")
-    origin.fail(Fault(path="/blobs/", bytes_per_second=600_000))
+    origin.fail(Fault(path="/blobs/", bytes_per_second=1_100_000))
     began = time.monotonic()
     assert endpoint.ask(f"blobs/{DIGEST}").body == LAYER
     assert time.monotonic() - began > 2 * SHORT_SECONDS

@@ -30,9 +30,14 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def cut(size: int) -> Layout:
+    """A MiB in four pieces."""
+    return Layout(size, PIECE_BYTES_MIN)
+
+
 def receive(store: Store, data: bytes, pieces: range | None = None) -> Blob:
     """Let a blob, or some pieces of it, arrive."""
-    blob = store.receive(digest_of(data), Layout.of(len(data)))
+    blob = store.receive(digest_of(data), cut(len(data)))
     for piece in pieces if pieces is not None else range(blob.layout.count):
         start, end = blob.layout.span(piece)
         blob.write(start, data[start:end])
@@ -80,7 +85,7 @@ def test_what_it_held_is_there_after_a_restart_the_least_recently_used_first(tmp
 
 def test_a_download_goes_on_where_an_earlier_one_ended(store: Store) -> None:
     receive(store, content(1), range(2)).fail(StoreError("nobody waits"))
-    resumed = store.receive(digest_of(content(1)), Layout.of(MEBIBYTE))
+    resumed = store.receive(digest_of(content(1)), cut(MEBIBYTE))
     assert resumed.held == resumed.checked == 0b11
 
 
@@ -101,13 +106,13 @@ def test_whoever_leaves_late_takes_nothing_from_whoever_came_after(store: Store)
 
 def test_a_blob_that_is_about_to_be_kept_is_not_written_to_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(os, "fdatasync", lambda _: seen.append(store.receive(digest_of(content(1)), Layout.of(MEBIBYTE))))
+    monkeypatch.setattr(os, "fdatasync", lambda _: seen.append(store.receive(digest_of(content(1)), cut(MEBIBYTE))))
     assert [receive(store, content(1))] == seen
 
 
 def test_a_wrong_size_of_an_earlier_try_leaves_no_bytes_behind_the_end(store: Store) -> None:
     digest = digest_of(content(1))
-    lied_to = store.receive(digest, Layout.of(3 * MEBIBYTE))
+    lied_to = store.receive(digest, cut(3 * MEBIBYTE))
     lied_to.write(2 * MEBIBYTE, b"from nowhere")
     lied_to.fail(StoreError("given up"))
     receive(store, content(1))
@@ -120,7 +125,7 @@ def test_a_wrong_size_of_an_earlier_try_leaves_no_bytes_behind_the_end(store: St
 def test_a_blob_over_the_quota_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", quota=MEBIBYTE, free=0, age=1)
     with pytest.raises(StoreError, match="quota"):
-        store.receive(digest_of(b""), Layout.of(MEBIBYTE + 1))
+        store.receive(digest_of(b""), cut(MEBIBYTE + 1))
     store.close()
 
 
@@ -139,7 +144,7 @@ def test_what_somebody_has_open_is_never_taken(store: Store) -> None:
     readers = [receive(store, content(number)) for number in range(3)]
     store.quota = 3 * MEBIBYTE
     with pytest.raises(StoreError, match="no room"):
-        store.receive(digest_of(content(9)), Layout.of(MEBIBYTE))
+        store.receive(digest_of(content(9)), cut(MEBIBYTE))
     gone = readers.pop(1).digest
     receive(store, content(9))
     assert store.blob(gone) is None
@@ -148,9 +153,9 @@ def test_what_somebody_has_open_is_never_taken(store: Store) -> None:
 
 def test_what_arrives_has_its_room_from_the_start(store: Store) -> None:
     store.quota = 3 * MEBIBYTE
-    arriving = store.receive(digest_of(content(1)), Layout.of(2 * MEBIBYTE))
+    arriving = store.receive(digest_of(content(1)), cut(2 * MEBIBYTE))
     with pytest.raises(StoreError, match="no room"):
-        store.receive(digest_of(content(2)), Layout.of(2 * MEBIBYTE))
+        store.receive(digest_of(content(2)), cut(2 * MEBIBYTE))
     assert store.used == arriving.size
 
 
@@ -168,17 +173,17 @@ def test_what_earlier_tries_left_counts_and_is_dropped_before_any_blob(store: St
 def test_a_resumed_download_does_not_count_twice(store: Store) -> None:
     receive(store, content(1), range(3)).fail(StoreError("nobody waits"))
     store.quota = MEBIBYTE + 4 * 4096  # and the ledger
-    assert store.receive(digest_of(content(1)), Layout.of(MEBIBYTE)).held == 0b111
+    assert store.receive(digest_of(content(1)), cut(MEBIBYTE)).held == 0b111
 
 
 def test_the_disk_keeps_its_free_bytes_what_is_to_come_included(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(store.root)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10 * MEBIBYTE))
     store.free = 8 * MEBIBYTE
-    arriving = store.receive(digest_of(content(1)), Layout.of(MEBIBYTE))
+    arriving = store.receive(digest_of(content(1)), cut(MEBIBYTE))
     with pytest.raises(StoreError, match="no room"):
-        store.receive(digest_of(content(2)), Layout.of(MEBIBYTE + 1))
-    assert store.receive(digest_of(content(3)), Layout.of(MEBIBYTE))
+        store.receive(digest_of(content(2)), cut(MEBIBYTE + 1))
+    assert store.receive(digest_of(content(3)), cut(MEBIBYTE))
     assert arriving.size == MEBIBYTE
 
 
