@@ -289,7 +289,7 @@ def test_what_containerd_holds_too_makes_room_first_and_is_served_from_there(
     assert set(node.store.holdings()) == {blobs[0], blobs[1], digest_of(content(3))}
     assert body(node.store.blob(blobs[2])) == content(2)
     node.inspect()
-    assert set(node.store.offered()) == {*blobs, digest_of(content(3))}
+    wait_until(lambda: set(node.store.offered()) == {*blobs, digest_of(content(3))})  # a moment after its reader has it
 
 
 def test_a_copy_that_makes_room_while_containerds_is_known_to_be_right_is_not_withdrawn(
