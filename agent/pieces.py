@@ -14,7 +14,7 @@ PIECE_BYTES_MIN = 256 << 10
 """Shorter ones are refused."""
 PIECE_BYTES_CUT_MIN = 512 << 10
 """The shortest that a blob is cut into here: below that, what a piece costs a node is more than what its bytes cost
-(docs/decisions/0011)."""
+(docs/decisions/0014)."""
 PIECE_BYTES_MAX = 16 << 20
 PIECES_AIMED_MAX = 256
 """A blob is cut into 129 to 256 pieces where the two lengths above allow it: fewer make the last hop long, more cost messages."""
