@@ -4,7 +4,7 @@
 help:
 	@echo 'make demo    pull an image through a small swarm on this machine, and see where each byte came from'
 	@echo 'make test    install what the tests need (Debian packages too, when root) and run all of them'
-	@echo 'make bench   measure Darner against the limits of the network and against others; takes root and about 20 minutes'
+	@echo 'make bench   measure Darner against the limits of the network and against others; takes root and half an hour'
 	@echo 'make simulate    rollouts to thousands of nodes, in virtual time'
 	@echo 'make e2e     the same in a real Kubernetes cluster on this machine; takes root and, the first time, ten minutes more'
 	@echo 'make cluster-up, make cluster-down    that cluster, to try things in; NODES=3, and docs/cluster.md'

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from hack.bench.figures import Measured, worst_of_each
 from hack.bench.machine import described
+from hack.bench.parts import joined
 from hack.bench.report import Report, as_json, as_markdown, show
 from hack.bench.scenario import Options
 from hack.bench.suite import chosen, scenarios
@@ -39,7 +40,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--details", action="store_true", help="tell all that is seen of each round")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     parser.add_argument("--strict", action="store_true", help="fail when a figure is not what it must be")
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write the page out of what --output json has printed",
+    )
     given = parser.parse_args(argv)
+    if given.join:
+        PAGE.write_text(as_markdown(joined([file.read_text() for file in given.join])))
+        return 0
     options = Options(given.rounds, mbit=given.mbit, image_bytes=given.image_mib << 20, details=given.details)
     if given.quick:
         options = dataclasses.replace(options, rounds=1, beside=False)

@@ -77,6 +77,26 @@ def test_programs_read_standard_output_and_people_the_other(
     assert "one round" in printed.err
 
 
+def test_the_page_can_be_joined_out_of_several_runs_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], page: Path, tmp_path: Path
+) -> None:
+    parts: list[Path] = []
+    for name, scenario in ((SHORT, far_from_its_must), (GOOD, at_its_aim), ("silent", broken)):
+        run(monkeypatch, {name: scenario}, "--only", name, "--output", "json")
+        parts.append(tmp_path / name)
+        parts[-1].write_text(capsys.readouterr().out)
+    assert command.main(["--join", *map(str, parts)]) == 0
+    written = page.read_text()
+    assert all(BY_NAME[name].what in written for name in (SHORT, GOOD))
+    assert "not measured: silent" in written
+    assert all(f"    make bench OPTIONS='--only {name} --output json'" in written for name in (SHORT, GOOD, "silent"))
+
+    other = json.loads(parts[0].read_text()) | {"machine": "another"}
+    parts[0].write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="2 machines"):
+        command.main(["--join", *map(str, parts)])
+
+
 def test_it_says_that_it_takes_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit):
