@@ -94,6 +94,8 @@ class Matcher:
         """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more.
 
         A holder from which it is getting something already needs no introduction, and is known to be alive.
+        The supernode only while it has nothing that nobody else has: at the start of a large swarm, what a few liars spoil would
+        cost its uplink another image. Without an alternative the piece is granted anew, which takes one message more.
         """
         taker, piece, source = match
         swarm = taker.swarm
@@ -108,7 +110,9 @@ class Matcher:
                 number = holder.node.number
                 if not shuns(taker, number, now):
                     return number
-        if source is not self._seed and swarm.seeded >> piece & 1 and not shuns(taker, SEED, now):
+        seed = self._seed
+        spare = seed.busy < seed.slots and not swarm.fresh
+        if spare and source is not seed and swarm.seeded >> piece & 1 and not shuns(taker, SEED, now):
             return SEED
         return source.number
 
