@@ -18,7 +18,8 @@ from hack.bench.scenario import Options, Tell
 WEBHOOK_SECONDS = 10.0
 PROGRAM_SECONDS_MAX = 1800
 MIB = 1 << 20
-GIBIBYTE_TO_ALL = ("--nodes", "10000", "--pieces", "256", "--piece-kib", "4096")
+GIBIBYTE_TO_ALL: tuple[str, ...] = ("--nodes", "10000", "--pieces", "256", "--piece-kib", "4096")
+CONNECTIONS: tuple[str, ...] = ("--nodes", "10000", "--mib", "1024")
 
 
 def reviews(options: Options, tell: Tell) -> list[Measured]:
@@ -52,7 +53,7 @@ def bytes_cost(options: Options, tell: Tell) -> list[Measured]:
 
 def load(_options: Options, tell: Tell) -> list[Measured]:
     """One round: it takes a minute, and what it counts hardly differs from one to the next."""
-    (figures,) = _program("hack.load")
+    (figures,) = _program("hack.load", *CONNECTIONS)
     tell(f"load: {figures['resident_bytes'] / MIB:.0f} MiB, {figures['rollout_cpu_seconds']:.1f} CPU-seconds")
     return [
         Measured(

@@ -1,0 +1,32 @@
+"""What the benchmark reads from the programs that it runs is what they print: with few nodes here."""
+
+from __future__ import annotations
+
+import pytest
+
+from hack.bench import processes
+from hack.bench.scenario import Options
+from hack.bench.suite import FAULTS
+
+
+def test_a_simulation_gives_its_figure_and_what_scheduling_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GIBIBYTE_TO_ALL", ("--nodes", "8", "--pieces", "32", "--piece-kib", "256"))
+    lines: list[str] = []
+    slowest, scheduling = processes.simulation("simulate", (), "max", Options(), lines.append)
+    assert slowest.figure.name == "simulate"
+    assert slowest.value > 1, "of the bound, and exact"
+    assert scheduling.figure.name == "scheduling"
+    assert scheduling.note.startswith(f"{8 * 32} pieces")
+    assert len(lines) == 1
+
+    (with_faults,) = processes.simulation("simulate-faults", FAULTS, "p99", Options(), lines.append)
+    assert with_faults.figure.name == "simulate-faults"
+    assert f"p99 {with_faults.value:.3f}" in with_faults.note
+
+
+def test_a_supernode_under_load_gives_its_memory_and_what_a_rollout_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "CONNECTIONS", ("--nodes", "20", "--mib", "8", "--beat-seconds", "0.5"))
+    memory, processor = processes.load(Options(), lambda line: None)
+    assert (memory.figure.name, processor.figure.name) == ("memory-supernode", "supernode-cpu")
+    assert memory.value > 10, "MiB that any Python takes"
+    assert processor.note.endswith("to 20 connections")
