@@ -54,10 +54,14 @@ class ContentStore:
         with self._lock:
             return {digest: identity.size for digest, identity in self._offered.items()}
 
+    def offers(self, digest: str) -> bool:
+        with self._lock:
+            return digest in self._offered
+
     def size(self, digest: str) -> int | None:
         """Bytes of a blob that containerd holds, right or wrong."""
         try:
-            return (self._blobs / digest.removeprefix("sha256:")).stat(follow_symlinks=False).st_size
+            return self._path(digest).stat(follow_symlinks=False).st_size
         except OSError:
             return None
 
@@ -141,10 +145,13 @@ class ContentStore:
         finally:
             os.close(fd)
 
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest.removeprefix("sha256:")
+
     def _opened(self, digest: str) -> tuple[int, Identity] | None:
         """Descriptor and identity of a file that may be used."""
         try:
-            fd = os.open(self._blobs / digest.removeprefix("sha256:"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self._path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 log.debug("a blob of containerd's cannot be opened: %s", error)
@@ -201,7 +208,7 @@ class ContentStore:
 
     def _is_there(self, digest: str, identity: Identity) -> bool:
         try:
-            return Identity.of((self._blobs / digest.removeprefix("sha256:")).stat(follow_symlinks=False)) == identity
+            return Identity.of(self._path(digest).stat(follow_symlinks=False)) == identity
         except OSError:
             return False
 

@@ -80,7 +80,7 @@ class Store:
 
     def _tell(self, digest: str, size: int, held: bool) -> None:
         """The own copy came or went. What containerd holds as well is still here."""
-        if held or not (self._elsewhere and digest in self._elsewhere.holdings()):
+        if held or not (self._elsewhere and self._elsewhere.offers(digest)):
             self.on_change(digest, size, held)
 
     def _changed_elsewhere(self, digest: str, size: int, held: bool) -> None:

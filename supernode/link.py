@@ -67,9 +67,7 @@ class Link:
         self.introduction = wire.frame(wire.Peer(self.number, self.where.host, self.where.port))
 
     def send(self, *messages: wire.Message) -> None:
-        if not self.unsent:
-            self.outbox.add(self)
-        self.unsent += map(wire.frame, messages)
+        self._put(*map(wire.frame, messages))
 
     def introduce(self, peer: Link) -> None:
         """Tell this agent where a peer is, unless that was done lately."""
@@ -77,9 +75,12 @@ class Link:
             if len(self.introduced) >= INTRODUCED_MAX:
                 self.introduced.clear()
             self.introduced.add(peer.number)
-            if not self.unsent:
-                self.outbox.add(self)
-            self.unsent.append(peer.introduction)
+            self._put(peer.introduction)
+
+    def _put(self, *frames: bytes) -> None:
+        if not self.unsent:
+            self.outbox.add(self)
+        self.unsent += frames
 
     def flush(self) -> None:
         if not self.unsent:

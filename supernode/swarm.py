@@ -49,13 +49,17 @@ class Bag(Generic[T]):
 
     def some(self, where: float, most: int) -> list[T]:
         """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
-        items = self._items
-        count = len(items)
-        start = int(where * count)
-        taken = items[start : start + most]
-        if start and start + most > count:
-            taken += items[: min(start, start + most - count)]
-        return taken
+        return neighbours(self._items, where, most)
+
+
+def neighbours(items: list[T], where: float, most: int) -> list[T]:
+    """At most `most` of them, from the place `where` (0 to 1) onward and around the end."""
+    count = len(items)
+    start = int(where * count)
+    taken = items[start : start + most]
+    if start and start + most > count:
+        taken += items[: min(start, start + most - count)]
+    return taken
 
 
 class Copies:
@@ -126,12 +130,8 @@ class Parked:
         left = most
         for waiting in self._ranks:
             if waiting:
-                count = len(waiting)
-                start = int(where * count)
-                found += waiting[start : start + left]
-                if start + left > count:
-                    found += waiting[: min(start, start + left - count)]
-                left -= count
+                found += neighbours(waiting, where, left)
+                left -= len(waiting)
                 if left <= 0:
                     break
         return found
@@ -376,12 +376,8 @@ class Swarm:
     def touch_down(self, member: Member, piece: int, arrived: bool) -> None:
         """The piece is not on its way any more: it is there, or may be granted again."""
         flight = member.flights.pop(piece)
-        node = flight.taker
-        if flight.slot:
-            flight.slot = False
-            flight.source.busy -= 1
-            flight.source.sending.remove(node)
-        node.taking -= 1
+        self.free_slot(flight)
+        flight.taker.taking -= 1
         bit = 1 << piece
         if arrived and flight.counted and not member.have & bit and not member.whole:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.

@@ -19,7 +19,7 @@ from agent.errors import DarnerError, UsageError
 from webhook.mirror import METADATA, PAGE_ITEMS, Api, items_of
 from webhook.pullsecrets import DERIVED_FROM, MANAGED_BY, MANAGER, derived_from
 from webhook.revert import patch, running, stuck, waiting
-from webhook.rewrite import RELEASE, mapping_at, rewritten_by, text_at
+from webhook.rewrite import mapping_at, of_release, rewritten_by, text_at
 from webhook.settings import ObjectName, label_value, object_name
 from webhook.stores import Unreachable
 
@@ -65,7 +65,7 @@ class Restorer:
     def derived_secrets(self, namespace: str) -> Iterator[Act]:
         """Those that Darner has derived, and no Secret that merely bears its labels."""
         path = _collection("/api/v1", "secrets", namespace)
-        selector = f"{MANAGED_BY}={MANAGER},{DERIVED_FROM}" + (f",{RELEASE}={self._release}" if self._release else "")
+        selector = of_release(f"{MANAGED_BY}={MANAGER},{DERIVED_FROM}", self._release)
         for item in self._listed(path, selector, metadata_only=True):
             metadata = item["metadata"]
             name = ObjectName(metadata["namespace"], metadata["name"])

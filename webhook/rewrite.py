@@ -38,7 +38,12 @@ Pod = Mapping[str, Any]
 
 def rewritten_by(release: str) -> str:
     """The label selector of a release's rewritten pods; of everybody's, if it has no name."""
-    return f"{REWRITTEN}=true" + (f",{RELEASE}={release}" if release else "")
+    return of_release(f"{REWRITTEN}=true", release)
+
+
+def of_release(selector: str, release: str) -> str:
+    """What a label selector finds, if it is this release's; all of it, if that has no name."""
+    return f"{selector},{RELEASE}={release}" if release else selector
 
 
 class Reason(StrEnum):
