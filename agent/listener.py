@@ -7,6 +7,7 @@ event loop is written in docs/decisions/0001.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from agent.blocking import do_not_pace
 from agent.errors import DarnerError, RequestError, UsageError
 from agent.exchange import HEAD_SECONDS_MAX, ClientGone, Exchange, greet, part, read_request, refuse
 from agent.settings import Address
@@ -169,11 +171,14 @@ def bind(where: Address, name: str) -> socket.socket:
     """A listening socket. Raises UsageError with one line when the port is taken or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     try:
-        return socket.create_server(where, family=family, backlog=BACKLOG)
+        sock = socket.create_server(where, family=family, backlog=BACKLOG)
     except OSError as error:
         # Numbers below zero are the resolver's, which says in words what they mean.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise UsageError(f"the {name} cannot listen on {where}: {reason}") from None
+    if ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
+        do_not_pace(sock)
+    return sock
 
 
 def _shut(sock: socket.socket) -> None:

@@ -439,3 +439,25 @@ def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     while not holds():
         assert time.monotonic() < end, "did not come about in time"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("host", "algorithm"), [("127.0.0.1", "reno"), ("127.0.0.2", "reno"), ("0.0.0.0", None)])
+def test_what_goes_to_this_machine_alone_is_not_paced_and_what_may_go_further_is_as_the_system_says(
+    host: str, algorithm: str | None
+) -> None:
+    def algorithm_of(sock: socket.socket) -> str:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+    with socket.socket() as other:
+        expected = algorithm or algorithm_of(other)
+    with bind(Address(host, 0), "test") as listening:
+        with socket.create_connection(listening.getsockname(), 5):
+            accepted, _ = listening.accept()
+        with accepted:
+            assert algorithm_of(accepted) == expected
+
+
+def test_a_system_that_lets_nobody_choose_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "TCP_CONGESTION", 9999)
+    with bind(Address("127.0.0.1", 0), "test") as listening:
+        socket.create_connection(listening.getsockname(), 5).close()
