@@ -1,15 +1,16 @@
 """What bytes cost: CPU-seconds per GB of the agent's process, beside nginx that serves the same blob in the same run.
 
-All on the loopback of this machine, with real processes; origins, peers and the supernode pay for themselves. What an agent sends
-is compared with nginx sending it, to a client that drops it. A whole pull both receives and sends: it is compared with nginx
-sending the blob and the least of clients receiving it, both together. (On a loopback the kernel charges one end's work to the
-other's process whenever that is behind, so of the two neither alone says much.) The measurements of a round follow each other,
-each round has a reference of its own, and the median of the rounds is told.
+All on the loopback of this machine, with real processes; origins, peers and the supernode pay for themselves. Whoever is measured
+has one core to itself and all others have the rest, agent and nginx alike: what waking another core costs is charged to who wakes
+it. Agent and nginx serve in turns, many times a round, each to the same client, which drops what it gets; a serving's cost is the
+median of its turns. Sending is compared with nginx that is not paced, as an agent is not (docs/decisions/0013), a whole pull with
+nginx as the system paces it, and with the other one as well. Each round has its own reference; the median of the rounds is told.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -22,17 +23,18 @@ from statistics import median
 from agent.pieces import Layout
 from agent.tickets import issue
 from hack.bench.client import Client
-from hack.bench.machine import cpu_seconds
+from hack.bench.machine import find_memory, keep_to, process_seconds
 from hack.bench.nginx import REPOSITORY, Nginx
 from hack.lab import Host, Lab
 from hack.lab.darner import PIECE_PORT, REGISTRY_PORT, Agent, Supernode
+from hack.lab.process import Process
 from hack.origin import Image
 
 GB = 1_000_000_000
 BLOB_BYTES = 1 << 30
 ROUNDS = 3
-SERVINGS = 4
-"""How often a stored blob is served for one measurement: processor time is counted in hundredths of a second."""
+SERVINGS = 8
+"""How often each serves the blob in a round, in turns."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,30 @@ class Cost:
 @dataclass(frozen=True)
 class Costs:
     serving: Cost
-    """The agent, of a blob in its store, to a client of its registry endpoint."""
+    """The agent, of a blob in its store, to a client of its registry endpoint; beside nginx that is not paced either."""
     pieces: Cost
-    """The agent, of the same blob, piece by piece to another node."""
+    """The agent, of the same blob, piece by piece to another node; beside the same."""
     pull_alone: Cost
-    """The agent, for a whole pull from the origin: fetch, verify, store, and stream onward while it arrives."""
+    """The agent, for a whole pull from the origin: fetch, verify, store, and stream onward while it arrives.
+
+    Beside nginx as the system has it."""
     pull_swarm: Cost
     """The same in a swarm: pieces from a supernode and from a peer."""
-    pull_alone_nginx: Cost
-    pull_swarm_nginx: Cost
-    """The same pulls beside nginx that sends to a client that drops it."""
+    pull_alone_unpaced: Cost
+    pull_swarm_unpaced: Cost
+    """The same pulls beside nginx that is not paced."""
 
 
 def measure(rounds: int = ROUNDS, blob_bytes: int = BLOB_BYTES) -> Costs:
-    """Takes some twelve seconds a round, and four times the blob on the disk of the temporary directory."""
+    """Takes some twenty seconds a round, and four times the blob on the disk of the temporary directory."""
     with Lab() as lab:
         blob = lab.directory / "blob"
         _fill(blob, blob_bytes)
-        bench = _Bench(lab, Image.of([blob]))
         found: dict[str, list[tuple[float, float]]] = {}
-        for _ in range(rounds):
-            for name, seconds, beside in bench.round():
-                found.setdefault(name, []).append((seconds, beside))
+        with contextlib.closing(_Bench(lab, Image.of([blob]))) as bench:
+            for _ in range(rounds):
+                for name, seconds, beside in bench.round():
+                    found.setdefault(name, []).append((seconds, beside))
         return Costs(**{name: _median(values) for name, values in found.items()})
 
 
@@ -99,42 +103,64 @@ class _Bench:
         self._layer = image.layers[0]
         self._layout = Layout.of((lab.directory / "blob").stat().st_size)
         self._nginx = Nginx(lab.loopback("nginx"), image)
+        self._unpaced = Nginx(lab.loopback("nginx-unpaced"), image, paced=False)
         self._repository = f"/v2/{self._nginx.address.replace(':', '_')}/{REPOSITORY}"
         self._supernode = Supernode(lab.loopback("supernode"), [self._nginx.address])
         self._peer = self._agent("peer", [self._supernode])
         self._pull(self._peer)
         self._rounds = 0
+        self._cores = sorted(os.sched_getaffinity(0))
+
+    def close(self) -> None:
+        """What runs after this has all cores again."""
+        keep_to(os.getpid(), self._cores)
 
     def round(self) -> list[tuple[str, float, float]]:
         """Each measurement's name in `Costs`, its CPU-seconds for a GB, and those of what it is compared with."""
         self._rounds += 1
-        nginx = self._cost([self._nginx.process.pid], self._take_from_nginx, SERVINGS)[0]
-        both_ends = sum(
-            self._cost([self._nginx.process.pid, os.getpid()], lambda: self._take_from_nginx(receives=True), SERVINGS)
-        )
         with _Passing(self._agent(f"alone-{self._rounds}", [])) as alone:
-            pull_alone = self._cost([alone.process.pid], lambda: self._pull(alone))[0]
+            pull_alone = self._pull_cost(alone)
         with _Passing(self._agent(f"node-{self._rounds}", [self._supernode])) as node:
-            pull_swarm = self._cost([node.process.pid], lambda: self._pull(node))[0]
-            serving = self._cost([node.process.pid], lambda: self._pull(node), SERVINGS)[0]
-            pieces = self._cost([node.process.pid], lambda: self._take_pieces(node), SERVINGS)[0]
+            pull_swarm = self._pull_cost(node)
+            serving, pieces, unpaced, nginx = self._in_turns(
+                (node.process, lambda: self._pull(node)),
+                (node.process, lambda: self._take_pieces(node)),
+                (self._unpaced.process, lambda: self._take_from(self._unpaced)),
+                (self._nginx.process, lambda: self._take_from(self._nginx)),
+            )
         return [
-            ("serving", serving, nginx),
-            ("pieces", pieces, nginx),
-            ("pull_alone", pull_alone, both_ends),
-            ("pull_swarm", pull_swarm, both_ends),
-            ("pull_alone_nginx", pull_alone, nginx),
-            ("pull_swarm_nginx", pull_swarm, nginx),
+            ("serving", serving, unpaced),
+            ("pieces", pieces, unpaced),
+            ("pull_alone", pull_alone, nginx),
+            ("pull_swarm", pull_swarm, nginx),
+            ("pull_alone_unpaced", pull_alone, unpaced),
+            ("pull_swarm_unpaced", pull_swarm, unpaced),
         ]
 
-    def _cost(self, pids: list[int], work: Callable[[], None], times: int = 1) -> list[float]:
-        before = [cpu_seconds([pid]) for pid in pids]
-        for _ in range(times):
-            work()
-        return [(cpu_seconds([pid]) - taken) * GB / (self._layout.size * times) for pid, taken in zip(pids, before, strict=True)]
+    def _in_turns(self, *works: tuple[Process, Callable[[], None]]) -> list[float]:
+        """The median of what each work costs its process."""
+        costs: list[list[float]] = [[] for _ in works]
+        for _ in range(SERVINGS):
+            for cost, (process, work) in zip(costs, works, strict=True):
+                cost.append(self._cost(process, work))
+        return [median(cost) for cost in costs]
 
-    def _take_from_nginx(self, receives: bool = False) -> None:
-        with Client(self._nginx.address, receives=receives) as client:
+    def _pull_cost(self, agent: Agent) -> float:
+        find_memory(self._layout.size)
+        return self._cost(agent.process, lambda: self._pull(agent))
+
+    def _cost(self, process: Process, work: Callable[[], None]) -> float:
+        """With a core of its own for `process`, where there are several."""
+        others = self._cores[1:] or self._cores
+        for pid in (os.getpid(), *(node.process.pid for node in (self._nginx, self._unpaced, self._supernode, self._peer))):
+            keep_to(pid, others)
+        keep_to(process.pid, self._cores[:1])
+        before = process_seconds(process.pid)
+        work()
+        return (process_seconds(process.pid) - before) * GB / self._layout.size
+
+    def _take_from(self, nginx: Nginx) -> None:
+        with Client(nginx.address) as client:
             client.take(f"/v2/{REPOSITORY}/blobs/{self._layer}")
 
     def _pull(self, agent: Agent) -> None:

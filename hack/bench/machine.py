@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import platform
 import re
-from collections.abc import Iterable
+import socket
+import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_NAME_BYTES_MAX = 16  # TCP_CA_NAME_MAX of <linux/tcp.h>
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,38 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / _TICKS
 
 
+def process_seconds(pid: int) -> float:
+    """The same of one process, to the nanosecond (clock_getcpuclockid(3)). Raises OSError when it is gone."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def keep_to(pid: int, cores: Collection[int]) -> None:
+    """Let a process, all its threads and those that it begins from now on, run on these cores only."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def find_memory(count: int) -> None:
+    """Have so much memory at hand: a virtual machine's host takes back what is free, and whoever needs it next pays for that."""
+    with mmap.mmap(-1, count) as memory:
+        for start in range(0, count, mmap.PAGESIZE):
+            memory[start] = 1
+
+
+def congestion_control() -> str:
+    """By which the system's connections send, unless they say otherwise."""
+    with socket.socket() as sock:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_BYTES_MAX).rstrip(b"\0").decode()
+
+
 def described() -> str:
-    """One line: processor, cores, memory, kernel."""
+    """One line: processor, cores, memory, kernel, congestion control."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     gibibytes = int(memory[1]) / (1 << 20) if memory else 0
     kernel = re.match(r"\d+\.\d+", platform.release())
     return (
         f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), {gibibytes:.0f} GiB, "
-        f"{platform.system()} {kernel[0] if kernel else ''}, Python {platform.python_version()}"
+        f"{platform.system()} {kernel[0] if kernel else ''} with {congestion_control()}, Python {platform.python_version()}"
     )

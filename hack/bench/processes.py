@@ -38,10 +38,10 @@ def bytes_cost(options: Options, tell: Tell) -> list[Measured]:
     by_figure = {
         "cpu-serving": costs.serving,
         "cpu-pieces": costs.pieces,
-        "cpu-pull": costs.pull_alone_nginx,
-        "cpu-pull-swarm": costs.pull_swarm_nginx,
-        "cpu-pull-ends": costs.pull_alone,
-        "cpu-pull-swarm-ends": costs.pull_swarm,
+        "cpu-pull": costs.pull_alone,
+        "cpu-pull-swarm": costs.pull_swarm,
+        "cpu-pull-unpaced": costs.pull_alone_unpaced,
+        "cpu-pull-swarm-unpaced": costs.pull_swarm_unpaced,
     }
     for name, cost in by_figure.items():
         tell(f"{name}: {cost.seconds_per_gb:.2f} CPU-seconds per GB, beside it {cost.beside_seconds_per_gb:.2f}")
