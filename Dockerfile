@@ -1,9 +1,11 @@
 # The one image of the three processes: `darner agent`, `darner supernode`, `darner webhook`.
 #
-# BASE has Python 3.11 or later with its venv module. It needs no compiler: every dependency is installed as a wheel, by hash.
+# BASE has Python 3.11 or later with its venv module. BUILD_BASE has the same Python and a C compiler with its headers, for the scheduler
+# is compiled (docs/decisions/0015). With COMPILE= it is not, and BUILD_BASE may be BASE. Every dependency is a wheel, checked by its hash.
 ARG BASE=docker.io/library/python:3.13-slim
+ARG BUILD_BASE=docker.io/library/python:3.13
 
-FROM ${BASE} AS build
+FROM ${BUILD_BASE} AS build
 # pip's own settings, for builders that have wheels in a directory or trust an authority of their own; see docs/install.md.
 ARG PIP_CERT
 ARG PIP_FIND_LINKS
@@ -17,13 +19,18 @@ COPY requirements.txt requirements-dev.txt ./
 # The client's second form, for asyncio, would be a third of the image, and nothing imports it.
 RUN tools/bin/pip --python /opt/darner/bin/python install --require-hashes --requirement requirements.txt \
     && rm -r /opt/darner/lib/python3.*/site-packages/kubernetes/aio
-RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.txt > setuptools.txt \
-    && tools/bin/pip install --require-hashes --requirement setuptools.txt
-COPY pyproject.toml README.md LICENSE ./
+ARG COMPILE=1
+# What compiles, of the versions that the tests run with: mypy with what it needs itself.
+RUN sed -nE "/^(setuptools${COMPILE:+|ast-serialize|librt|mypy|mypy-extensions|pathspec|typing-extensions})==/,/[^\\]\$/p" \
+        requirements-dev.txt > tools.txt \
+    && tools/bin/pip install --no-deps --require-hashes --requirement tools.txt
+COPY setup.py pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY supernode supernode
 COPY webhook webhook
-RUN tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+# The compiler follows the types into the dependencies, so it runs in the environment that has them.
+RUN DARNER_COMPILE=${COMPILE} PYTHONPATH=$(echo /build/tools/lib/python3.*/site-packages) \
+        /opt/darner/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && tools/bin/pip --python /opt/darner/bin/python install --no-deps --no-index wheels/darner-*.whl
 
 FROM ${BASE}

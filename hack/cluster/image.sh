@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Prints the path of an archive that holds Darner's image, and builds it first if this tree's has not been built yet: half a minute the
-# first time, seconds after a change of the code.
+# Prints the path of an archive that holds Darner's image, and builds it first if this tree's has not been built yet: a minute or two
+# the first time, half a minute after a change of the code.
 #
 # The project's Dockerfile on a base of Debian's Python, without a registry: mmdebstrap fetches the packages, pip the wheels, and
-# buildah puts both together with no network. Kept in ${DARNER_CACHE:-~/.cache/darner}/image under names that change with whatever
-# they are made from. Messages go to standard error.
+# buildah puts both together with no network. The base that it is built on has a compiler as well. Kept in
+# ${DARNER_CACHE:-~/.cache/darner}/image under names that change with whatever they are made from. Messages go to standard error.
 set -euo pipefail
 
 self=$(readlink -f "$0")
@@ -20,7 +20,7 @@ digest() { cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sh
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 (cd "$tree" && tar --create --exclude __pycache__ Dockerfile .dockerignore LICENSE README.md pyproject.toml requirements*.txt \
-    agent supernode webhook) | tar --extract --directory "$context"
+    setup.py agent supernode webhook) | tar --extract --directory "$context"
 archive=$cache/darner-$(
     digest "$context"
     sha256sum <"$self" | cut -c1-6
@@ -37,23 +37,30 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9 # two clusters may ask at the same time
 
-base=$cache/base-$suite-$(sha256sum <"$self" | cut -c1-12).tar
-if [ ! -e "$base" ]; then
-    echo "image.sh: making a base of Debian $suite's Python" >&2
+form=$suite-$(sha256sum <"$self" | cut -c1-12)
+packages=base-files,ca-certificates,coreutils,dash,libc-bin,netbase,python3,python3-venv,sed
+make_base() {
+    [ ! -e "$cache/$1.tar" ] || return 0
+    echo "image.sh: making a base of Debian $suite's Python with $2" >&2
     # Unpacked and no more: an image needs no package manager. What maintainer scripts would have done is done here.
-    mmdebstrap --quiet --format=tar --variant=extract --include=base-files,ca-certificates,coreutils,dash,libc-bin,netbase,python3,python3-venv,sed \
+    mmdebstrap --quiet --format=tar --variant=extract --include="$packages$3" \
         --extract-hook='cat "$1"/usr/share/ca-certificates/*/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"' \
         --extract-hook='printf "root:x:0:0::/root:/bin/sh\nnonroot:x:65532:65532::/:/bin/sh\n" >"$1/etc/passwd"' \
         --extract-hook='printf "root:x:0:\nnonroot:x:65532:\n" >"$1/etc/group"' \
         --extract-hook='ln -sf dash "$1/bin/sh"' \
         --extract-hook='cd "$1" && rm -rf usr/share/doc usr/share/info usr/share/locale usr/share/man usr/lib/*/gconv var/cache/*' \
         --extract-hook='cd "$1" && rm -rf boot usr/share/bash-completion usr/share/lintian usr/lib/python'$python'/pydoc_data var/lib/dpkg' \
-        "$suite" "$base.part" >&2
-    rm -f "$cache"/base-*.tar # of earlier forms of this script
-    mv "$base.part" "$base"
-fi
+        "$suite" "$cache/$1.part" >&2
+    mv "$cache/$1.part" "$cache/$1.tar"
+}
+base=base-$form build_base=base-build-$form
+find "$cache" -maxdepth 1 -name 'base-*.tar' ! -name "$base.tar" ! -name "$build_base.tar" -delete # of earlier forms of this script
+make_base "$base" 'nothing else' ''
+make_base "$build_base" 'a compiler' ,gcc,libc6-dev,python3-dev
 
-sed -n '/^setuptools==/,/[^\\]$/p' "$context/requirements-dev.txt" | cat "$context/requirements.txt" - >"$context.wheels"
+# The packages that the Dockerfile takes from the second list, some of which are in the first one as well.
+tools='setuptools|ast-serialize|librt|mypy|mypy-extensions|pathspec'
+sed -nE "/^($tools)==/,/[^\\]\$/p" "$context/requirements-dev.txt" | cat "$context/requirements.txt" - >"$context.wheels"
 wheels=$cache/wheels-$python-$(sha256sum <"$context.wheels" | cut -c1-12)
 if [ ! -e "$wheels" ]; then
     echo "image.sh: downloading the wheels" >&2
@@ -71,14 +78,17 @@ if [ -e "$storage" ] && (($(du -sk "$storage" | cut -f1) > storage_kilobytes_max
 fi
 export STORAGE_DRIVER=overlay BUILDAH_ISOLATION=chroot
 builder=(buildah --root "$storage" --runroot /run/darner-buildah)
-from=localhost/$(basename "$base" .tar)
-if ! "${builder[@]}" inspect --type image "$from" >/dev/null 2>&1; then
+take_in() {
+    ! "${builder[@]}" inspect --type image "localhost/$1" >/dev/null 2>&1 || return 0
     mkdir "$context/base"
-    ln "$base" "$context/base/base.tar" 2>/dev/null || cp "$base" "$context/base/base.tar"
-    printf 'FROM scratch\nADD base.tar /\n' | "${builder[@]}" build --quiet --tag "$from" --file - "$context/base" >/dev/null
+    ln "$cache/$1.tar" "$context/base/base.tar" 2>/dev/null || cp "$cache/$1.tar" "$context/base/base.tar"
+    printf 'FROM scratch\nADD base.tar /\n' | "${builder[@]}" build --quiet --tag "localhost/$1" --file - "$context/base" >/dev/null
     rm -r "$context/base"
-fi
-"${builder[@]}" build --quiet --layers --tag "$name" --volume "$wheels:/wheels:ro" --build-arg BASE="$from" \
+}
+take_in "$base"
+take_in "$build_base"
+"${builder[@]}" build --quiet --layers --tag "$name" --volume "$wheels:/wheels:ro" \
+    --build-arg BASE="localhost/$base" --build-arg BUILD_BASE="localhost/$build_base" \
     --build-arg PIP_NO_INDEX=1 --build-arg PIP_FIND_LINKS=/wheels --build-arg PIP_INDEX_URL= --build-arg PIP_CERT= "$context" >/dev/null
 rm -f "$archive.part"
 "${builder[@]}" push --quiet "$name" "docker-archive:$archive.part:$name" >&2
