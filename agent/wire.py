@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -39,10 +39,14 @@ Age = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Pieces = Annotated[bytes, msgspec.Meta(max_length=PIECES_MAX // 8)]
 """A set of pieces as `agent.pieces.to_bytes` writes it."""
 
-SEED = 0
+SEED: Final = 0
 """The number that names the supernode itself as a source."""
 
-DELIVERED, UNREACHABLE, STALLED, CORRUPT, MISSING = range(5)
+DELIVERED: Final = 0
+UNREACHABLE: Final = 1
+STALLED: Final = 2
+CORRUPT: Final = 3
+MISSING: Final = 4
 """Verdicts on a fetched piece. Only CORRUPT proves that a peer lies."""
 Verdict = Annotated[int, msgspec.Meta(ge=DELIVERED, le=MISSING)]
 

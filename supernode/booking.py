@@ -7,17 +7,20 @@ free slot after it; what to do with that is the scheduler's.
 from __future__ import annotations
 
 from math import ceil, inf
+from typing import Final
 
 from agent.wire import CORRUPT, MISSING, SEED, STALLED, UNREACHABLE
 from supernode.events import Limits
 from supernode.swarm import Member, Node, Swarm
 
-PIECE_SECONDS_MIN = 1e-4
+PIECE_SECONDS_MIN: Final = 1e-4
 """A report that claims less is taken for this."""
-SERVICE_WEIGHT, PIECE_WEIGHT = 0.2, 0.02
-"""Of the newest piece in what is known of a source's and of a swarm's pace."""
+SERVICE_WEIGHT: Final = 0.2
+"""Of the newest piece in what is known of a source's pace."""
+PIECE_WEIGHT: Final = 0.02
+"""And of a swarm's."""
 
-TURNAROUND_SECONDS_MAX = 0.5
+TURNAROUND_SECONDS_MAX: Final = 0.5
 """A report that comes later than this was held up by something else."""
 
 Freed = dict[Node, None]

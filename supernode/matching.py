@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from math import inf
 from random import Random
-from typing import NamedTuple
+from typing import Final
 
 from agent.pieces import lowest
 from agent.wire import SEED
 from supernode.events import Limits
 from supernode.swarm import Bag, Member, Node, Swarm
 
-LAST = 1 << 20
+LAST: Final = 1 << 20
 """More than pieces can be on their way to a node: whoever ranks so comes after everybody who does not."""
-NOBODY = 2 * LAST
+NOBODY: Final = 2 * LAST
 
 
-class Match(NamedTuple):
-    taker: Member
-    piece: int
-    source: Node
+class Match:
+    """Who gets which piece from whom."""
+
+    __slots__ = ("piece", "source", "taker")
+
+    def __init__(self, taker: Member, piece: int, source: Node) -> None:
+        self.taker = taker
+        self.piece = piece
+        self.source = source
 
 
 class Matcher:
@@ -97,7 +102,7 @@ class Matcher:
         The supernode only while it has nothing that nobody else has: at the start of a large swarm, what a few liars spoil would
         cost its uplink another image. Without an alternative the piece is granted anew, which takes one message more.
         """
-        taker, piece, source = match
+        taker, piece, source = match.taker, match.piece, match.source
         swarm = taker.swarm
         for flight in taker.flights.values():
             giver = flight.source

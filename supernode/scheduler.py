@@ -347,7 +347,7 @@ class Scheduler:
                 return
 
     def _grant(self, match: Match) -> None:
-        member, piece, source = match
+        member, piece, source = match.taker, match.piece, match.source
         now = self._now
         alternative = self._matcher.alternative(match, now)
         member.swarm.take_off(member, piece, Flight(source, alternative, now, member.node))

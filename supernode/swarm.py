@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from agent.pieces import members
 
 T = TypeVar("T")
 
-RANKS = 16
+RANKS: Final = 16
 """Takers to whom more pieces are on their way than this are not told apart."""
 
 
@@ -194,23 +194,25 @@ class Node:
         return share >= self.full
 
 
-@dataclass(slots=True, eq=False)
 class Flight:
     """A granted piece that was not reported yet."""
 
-    source: Node
-    alternative: int
-    """Whom the taker asks when the source fails; that takes no slot."""
-    since: float
-    """When it was granted, or the alternative's turn came."""
-    taker: Node
-    """To which it is on its way."""
-    slot: bool = True
-    """It takes one of the source's slots."""
-    counted: bool = False
-    """It counts as a copy: others may hope to get the piece from the taker."""
-    turned: bool = False
-    """The source has failed, and the alternative is asked."""
+    __slots__ = ("alternative", "counted", "since", "slot", "source", "taker", "turned")
+
+    def __init__(self, source: Node, alternative: int, since: float, taker: Node) -> None:
+        self.source = source
+        self.alternative = alternative
+        """Whom the taker asks when the source fails; that takes no slot."""
+        self.since = since
+        """When it was granted, or the alternative's turn came."""
+        self.taker = taker
+        """To which it is on its way."""
+        self.slot = True
+        """It takes one of the source's slots."""
+        self.counted = False
+        """It counts as a copy: others may hope to get the piece from the taker."""
+        self.turned = False
+        """The source has failed, and the alternative is asked."""
 
 
 @dataclass(slots=True, eq=False)
