@@ -36,7 +36,7 @@ class Books:
         """A node has a piece. False when that is not new."""
         swarm, flight = member.swarm, member.flights.get(piece)
         if member.lost:
-            member.lost.discard(piece)
+            member.lost &= ~(1 << piece)
         if flight is None:
             if member.have >> piece & 1:
                 return False
@@ -57,12 +57,14 @@ class Books:
         """
         swarm, flight = member.swarm, member.flights.get(piece)
         if flight is None:
-            news = piece in member.lost
-            member.lost.discard(piece)
+            news = bool(member.lost >> piece & 1)
+            member.lost &= ~(1 << piece)
             return news
         if source not in (flight.source.number, flight.alternative) or (flight.turned and source != flight.alternative):
             return False
         lasting = verdict == CORRUPT and source != SEED
+        if member.shunned is None:
+            member.shunned = {}
         member.shunned[source] = inf if lasting else now + self._limits.retry_seconds
         holder = swarm.members.get(source)
         if holder is not None and verdict == MISSING:
@@ -94,6 +96,8 @@ class Books:
                 continue
             if flight.slot or flight.counted:
                 asked = flight.alternative if flight.turned else flight.source.number
+                if member.shunned is None:
+                    member.shunned = {}
                 member.shunned[asked] = max(member.shunned.get(asked, -inf), now + limits.retry_seconds)
                 freed[flight.source] = None
                 swarm.despair(member, piece)
@@ -101,7 +105,7 @@ class Books:
                     self._suspect(flight.source, patience, now)
             if now - flight.since >= limits.grant_seconds_max:
                 swarm.touch_down(member, piece, arrived=False)
-                member.lost.add(piece)
+                member.lost |= 1 << piece
 
     def close(self, member: Member) -> Freed:
         """A node takes no more."""
@@ -111,8 +115,7 @@ class Books:
             freed[member.flights[piece].source] = None
             swarm.touch_down(member, piece, arrived=False)
         member.open, member.want, member.urgent = False, 0, 0
-        member.shunned.clear()
-        member.lost.clear()
+        member.shunned, member.lost = None, 0
         swarm.parked.discard(member)
         swarm.takers.pop(member.node.number, None)
         freed[self._seed] = None  # what was on its way may be nowhere else

@@ -23,12 +23,14 @@ NOBODY: Final = 2 * LAST
 class Match:
     """Who gets which piece from whom."""
 
-    __slots__ = ("piece", "source", "taker")
+    __slots__ = ("holder", "piece", "source", "taker")
 
-    def __init__(self, taker: Member, piece: int, source: Node) -> None:
+    def __init__(self, taker: Member, piece: int, source: Node, holder: Member | None) -> None:
         self.taker = taker
         self.piece = piece
         self.source = source
+        self.holder = holder
+        """The source in the taker's swarm; None for the supernode."""
 
 
 class Matcher:
@@ -50,25 +52,27 @@ class Matcher:
         seed_free = seed.busy < seed.slots and not seed.is_full and not shuns(taker, SEED, now)
         fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
-            return Match(taker, self._piece(taker, fresh), seed)
+            return Match(taker, self._piece(taker, fresh), seed, None)
         home = taker.zone
         match = self._among(home.holders, taker, wanted, now)
         if match is None and len(swarm.zones) > 1:
             abroad = wanted if starving else wanted & ~home.copies.present
             match = self._among(swarm.holders, taker, abroad, now) if abroad else None
         if match is None and seed_free and (starving or self._may_repeat(taker)):
-            return Match(taker, self._piece(taker, wanted), seed)
+            return Match(taker, self._piece(taker, wanted), seed, None)
         return match
 
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
         """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
 
         Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
+        The supernode sends what nobody else has.
         """
-        offered = self._offered(source, swarm)
+        seed = source is self._seed
+        holder = source.members.get(swarm.number)
+        offered = swarm.fresh if seed else self._offered(holder)
         if not offered or source.is_full:
             return None
-        seed = source is self._seed
         zone = source.zone if len(swarm.zones) > 1 else None
         best: Member | None = None
         best_rank, best_useful = NOBODY, 0
@@ -93,7 +97,7 @@ class Matcher:
             looks -= 1
             if not looks and best_rank < LAST:
                 break
-        return None if best is None else Match(best, self._piece(best, best_useful), source)
+        return None if best is None else Match(best, self._piece(best, best_useful), source, holder)
 
     def alternative(self, match: Match, now: float) -> int:
         """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more.
@@ -105,11 +109,11 @@ class Matcher:
         taker, piece, source = match.taker, match.piece, match.source
         swarm = taker.swarm
         for flight in taker.flights.values():
-            giver = flight.source
-            if giver is not source and not giver.barred and not (taker.shunned and shuns(taker, giver.number, now)):
-                holder = giver.members.get(swarm.number)
-                if holder is not None and holder.offered >> piece & 1:
-                    return giver.number
+            giver = flight.holder
+            if giver is not None and giver.offered >> piece & 1:
+                node = giver.node
+                if node is not source and not node.barred and not (taker.shunned and shuns(taker, node.number, now)):
+                    return node.number
         for holder in swarm.holders.some(self._random(), self._limits.choices):
             if holder.offered >> piece & 1 and holder.node is not source and holder is not taker:
                 number = holder.node.number
@@ -121,12 +125,9 @@ class Matcher:
             return SEED
         return source.number
 
-    def _offered(self, source: Node, swarm: Swarm) -> int:
-        """What `source` would send: of the supernode only what nobody else has."""
-        if source is self._seed:
-            return swarm.fresh
-        member = source.members.get(swarm.number)
-        return 0 if member is None or source.barred else member.offered & swarm.seeded
+    @staticmethod
+    def _offered(holder: Member | None) -> int:
+        return 0 if holder is None or holder.node.barred else holder.offered & holder.swarm.seeded
 
     def _may_repeat(self, taker: Member) -> bool:
         """Whether the supernode's uplink is idle, and the taker has nobody else."""
@@ -135,7 +136,7 @@ class Matcher:
 
     def _among(self, holders: Bag[Member], taker: Member, wanted: int, now: float) -> Match | None:
         """The best of a few random holders that would do: the one next to whose pieces somebody reads, then the least loaded."""
-        best: Node | None = None
+        best: Member | None = None
         best_load, best_useful, left = inf, 0, self._limits.choices
         for holder in holders.some(self._random(), self._limits.probes_max):
             node = holder.node
@@ -148,11 +149,11 @@ class Matcher:
             if useful & taker.urgent:
                 load -= 1.0
             if load < best_load:
-                best, best_load, best_useful = node, load, useful
+                best, best_load, best_useful = holder, load, useful
             left -= 1
             if not left:
                 break
-        return None if best is None else Match(taker, self._piece(taker, best_useful), best)
+        return None if best is None else Match(taker, self._piece(taker, best_useful), best.node, best)
 
     def _piece(self, taker: Member, candidates: int) -> int:
         """The one that a reader comes to next; else the rarest of a few, the taker's own order deciding between equals."""
@@ -173,4 +174,5 @@ class Matcher:
 
 def shuns(taker: Member, source: int, now: float) -> bool:
     """Whether `source` failed `taker` so lately, or so badly, that it is not given to it."""
-    return taker.shunned.get(source, -inf) > now
+    shunned = taker.shunned
+    return shunned is not None and shunned.get(source, -inf) > now

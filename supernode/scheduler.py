@@ -58,7 +58,8 @@ class Scheduler:
         """Swarms in which somebody is parked, and perhaps some in which nobody is any more."""
         self._books = Books(limits, self._seed)
         self._matcher = Matcher(rng, limits, self._seed)
-        self._grants: dict[Member, list[tuple[int, int, int]]] = {}
+        self._given: list[Member] = []
+        """To whom pieces were granted in the event that is being handled."""
         self._waiting: list[Command] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Joined: self._joined,
@@ -81,10 +82,12 @@ class Scheduler:
         self._now = now
         self._handlers[type(event)](event)
         commands, self._waiting = self._waiting, []
-        if self._grants:
-            for member, pieces in self._grants.items():
-                commands.append(Grant(member.node.number, member.swarm.number, tuple(pieces)))
-            self._grants.clear()
+        if self._given:
+            for member in self._given:
+                if member.granted:
+                    commands.append(Grant(member.node.number, member.swarm.number, tuple(member.granted)))
+                    member.granted = None
+            self._given.clear()
         return commands
 
     # What others may see.
@@ -350,7 +353,7 @@ class Scheduler:
         member, piece, source = match.taker, match.piece, match.source
         now = self._now
         alternative = self._matcher.alternative(match, now)
-        member.swarm.take_off(member, piece, Flight(source, alternative, now, member.node))
+        member.swarm.take_off(member, piece, Flight(source, match.holder, alternative, now, member.node))
         member.want -= 1
         member.since = now
         if member.want and member.lacking:
@@ -358,10 +361,11 @@ class Scheduler:
         else:
             member.swarm.parked.discard(member)
         granted = (piece, source.number, alternative)
-        if member in self._grants:
-            self._grants[member].append(granted)
+        if member.granted is None:
+            member.granted = [granted]
+            self._given.append(member)
         else:
-            self._grants[member] = [granted]
+            member.granted.append(granted)
 
 
 __all__ = [

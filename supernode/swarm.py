@@ -130,7 +130,8 @@ class Parked:
         left = most
         for waiting in self._ranks:
             if waiting:
-                found += neighbours(waiting, where, left)
+                some = neighbours(waiting, where, left)
+                found = found + some if found else some
                 left -= len(waiting)
                 if left <= 0:
                     break
@@ -197,10 +198,12 @@ class Node:
 class Flight:
     """A granted piece that was not reported yet."""
 
-    __slots__ = ("alternative", "counted", "since", "slot", "source", "taker", "turned")
+    __slots__ = ("alternative", "counted", "holder", "since", "slot", "source", "taker", "turned")
 
-    def __init__(self, source: Node, alternative: int, since: float, taker: Node) -> None:
+    def __init__(self, source: Node, holder: Member | None, alternative: int, since: float, taker: Node) -> None:
         self.source = source
+        self.holder = holder
+        """The source in the piece's swarm; None for the supernode."""
         self.alternative = alternative
         """Whom the taker asks when the source fails; that takes no slot."""
         self.since = since
@@ -240,10 +243,12 @@ class Member:
     urgent: int = 0
     """The pieces next to its readers."""
     flights: dict[int, Flight] = field(default_factory=dict)
-    lost: set[int] = field(default_factory=set)
+    lost: int = 0
     """Pieces whose flight was given up before it was reported."""
-    shunned: dict[int, float] = field(default_factory=dict)
-    """Sources that failed it, and until when they are not given to it again."""
+    shunned: dict[int, float] | None = None
+    """Sources that failed it, and until when they are not given to it again; None as long as there was none."""
+    granted: list[tuple[int, int, int]] | None = None
+    """Of the event that is being handled: (piece, source, alternative)."""
     rank: int = -1
     """Among which of those that are parked it is; -1 when it is not."""
     place: int = 0
