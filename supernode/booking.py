@@ -23,8 +23,8 @@ PIECE_WEIGHT: Final = 0.02
 TURNAROUND_SECONDS_MAX: Final = 0.5
 """A report that comes later than this was held up by something else."""
 
-Freed = dict[Node, None]
-"""Sources with a free slot, in the order in which they got it."""
+Freed = list[Node]
+"""Sources with a free slot, in the order in which they got it, and some of them more than once."""
 
 
 class Books:
@@ -43,7 +43,7 @@ class Books:
             swarm.gain(member, 1 << piece)  # later than we waited, or not from us
         else:
             giver = flight.source
-            freed[giver] = None
+            freed.append(giver)
             if seconds > 0.0 and giver.number == source:  # else the node had the piece from elsewhere
                 self._delivered(swarm, giver, seconds, now - flight.since, now)
             swarm.touch_down(member, piece, arrived=True)
@@ -71,8 +71,8 @@ class Books:
             swarm.lose(holder, 1 << piece)
         if holder is not None and verdict in (STALLED, UNREACHABLE):
             self._suspect(holder.node, self.patience(swarm), now)
-        freed[flight.source] = None
-        freed[self._seed] = None  # it may be the only one who has the piece now
+        freed.append(flight.source)
+        freed.append(self._seed)  # it may be the only one who has the piece now
         if source == flight.alternative:
             swarm.touch_down(member, piece, arrived=False)
         else:
@@ -99,7 +99,7 @@ class Books:
                 if member.shunned is None:
                     member.shunned = {}
                 member.shunned[asked] = max(member.shunned.get(asked, -inf), now + limits.retry_seconds)
-                freed[flight.source] = None
+                freed.append(flight.source)
                 swarm.despair(member, piece)
                 if not flight.turned:
                     self._suspect(flight.source, patience, now)
@@ -110,15 +110,15 @@ class Books:
     def close(self, member: Member) -> Freed:
         """A node takes no more."""
         swarm = member.swarm
-        freed: Freed = {}
+        freed: Freed = []
         for piece in list(member.flights):
-            freed[member.flights[piece].source] = None
+            freed.append(member.flights[piece].source)
             swarm.touch_down(member, piece, arrived=False)
         member.open, member.want, member.urgent = False, 0, 0
         member.shunned, member.lost = None, 0
         swarm.parked.discard(member)
         swarm.takers.pop(member.node.number, None)
-        freed[self._seed] = None  # what was on its way may be nowhere else
+        freed.append(self._seed)  # what was on its way may be nowhere else
         return freed
 
     def forget(self, member: Member) -> Freed:

@@ -144,9 +144,9 @@ class Scheduler:
         node = self._peer(event.node)
         if node is not None:
             del self._nodes[event.node]
-            freed: Freed = {}
+            freed: Freed = []
             for member in list(node.members.values()):
-                freed.update(self._books.forget(member))
+                freed += self._books.forget(member)
             self._refill_all(freed)
 
     def _quarantined(self, event: Quarantined) -> None:
@@ -183,9 +183,9 @@ class Scheduler:
         swarm = self._swarms.pop(event.task, None)
         if swarm is not None:
             self._hungry.discard(swarm)
-            freed: Freed = {}
+            freed: Freed = []
             for member in list(swarm.members.values()):
-                freed.update(self._books.forget(member))
+                freed += self._books.forget(member)
             self._refill_all(freed)
 
     def _opened(self, event: Opened) -> None:
@@ -229,7 +229,7 @@ class Scheduler:
         if member is None or not member.open:
             return
         swarm = member.swarm
-        freed: Freed = {}
+        freed: Freed = []
         news = not event.done
         for piece, source, seconds, verdict in event.done:
             if not 0 <= piece < swarm.count:
@@ -258,7 +258,7 @@ class Scheduler:
 
     def _tick_swarm(self, swarm: Swarm) -> None:
         limits, now = self._limits, self._now
-        freed: Freed = {self._seed: None}
+        freed: Freed = [self._seed]
         for member in swarm.takers.values():
             if member.flights:
                 self._books.look_at_flights(member, now, freed)
@@ -292,7 +292,8 @@ class Scheduler:
 
     def _wants(self, member: Member, want: int, readers: tuple[int, ...]) -> None:
         limits = self._limits
-        member.want = max(0, min(want, limits.want_max, member.node.window - len(member.flights)))
+        most = min(limits.want_max, member.node.window - len(member.flights))
+        member.want = max(0, min(want, most))
         urgent = 0
         for reader in readers:
             if 0 <= reader < member.swarm.count:
@@ -332,7 +333,7 @@ class Scheduler:
             self._grant(match)
 
     def _refill_all(self, freed: Freed) -> None:
-        for source in freed:
+        for source in dict.fromkeys(freed) if len(freed) > 1 else freed:
             self._refill(source)
 
     def _refill(self, source: Node) -> None:
