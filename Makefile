@@ -28,7 +28,7 @@ bench: venv
 	@hack/bench.sh $(OPTIONS)
 
 simulate: venv
-	@.venv/bin/python -m hack.simulate $(OPTIONS)
+	@hack/compiled.sh .venv/bin/python -m hack.simulate $(OPTIONS)
 
 # make e2e K8S=v1.34.4 runs them on another version of Kubernetes.
 e2e: venv

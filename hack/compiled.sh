@@ -13,9 +13,10 @@ kept_max=4
 
 # Debian's compiler package has no headers of C, and a Python may have come without its own.
 can_compile() {
-    local include
+    local include compiler
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
-    printf '#include <Python.h>\n' | ${CC:-cc} -I "$include" -fsyntax-only -x c - 2>/dev/null
+    compiler=${CC:-$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')}
+    printf '#include <Python.h>\n' | $compiler -I "$include" -fsyntax-only -x c - 2>/dev/null
 }
 
 # Prints the name for what is in a directory, to this Python.

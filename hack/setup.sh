@@ -8,7 +8,7 @@ declare -A package_of=(
     [containerd]=containerd [ctr]=containerd [runc]=runc [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci
     [ip]=iproute2 [jq]=jq [git]=git [curl]=curl
     [iptables]=iptables [nft]=nftables [conntrack]=conntrack [ipset]=ipset [socat]=socat [openssl]=openssl
-    [nginx]=nginx-light [buildah]=buildah [mmdebstrap]=mmdebstrap [sysctl]=procps
+    [nginx]=nginx-light [buildah]=buildah [mmdebstrap]=mmdebstrap [sysctl]=procps [gcc]=gcc
 )
 
 missing=()
@@ -21,6 +21,10 @@ else
     # The rootfs of test images is this one file, so it has to be the static build.
     dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
     [[ -x /usr/lib/cni/bridge ]] || missing+=(containernetworking-plugins)
+    # What compiles the scheduler: a compiler, the headers of C, and those of the Python in .venv, unless it brought its own.
+    [[ -e /usr/include/stdlib.h ]] || missing+=(libc6-dev)
+    include=$("${BASH_SOURCE[0]%/*}/../.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [[ -e $include/Python.h || $include != /usr/include/python* ]] || missing+=("${include##*/}-dev")
 fi
 
 install_packages() {

@@ -64,7 +64,7 @@ def load(_options: Options, tell: Tell) -> list[Measured]:
         Measured(
             BY_NAME["supernode-cpu"],
             [figures["rollout_cpu_seconds"]],
-            note=f"{figures['pieces']} pieces to {figures['nodes']} connections",
+            note=f"{figures['pieces']} pieces to {figures['nodes']} connections; {_scheduler(figures)}",
         ),
     ]
 
@@ -79,9 +79,13 @@ def simulation(name: str, faults: Sequence[str], quantile: str, _options: Option
     note = f"{spread}; supernode sent {found['supernode_images']:.2f} images"
     measured = [Measured(BY_NAME[name], [found[f"{quantile}_to_bound"]], note=note)]
     if not faults:
-        pieces = f"{found['pieces']} pieces, {found['messages'] / found['pieces']:.2f} messages each"
+        pieces = f"{found['pieces']} pieces, {found['messages'] / found['pieces']:.2f} messages each; {_scheduler(found)}"
         measured.append(Measured(BY_NAME["scheduling"], [found["scheduling_cpu_seconds"]], note=pieces))
     return measured
+
+
+def _scheduler(figures: dict[str, Any]) -> str:
+    return "compiled, as in the image" if figures["compiled"] else "uncompiled: no compiler here"
 
 
 def _program(module: str, *arguments: str) -> list[dict[str, Any]]:

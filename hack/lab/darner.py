@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import secrets
 import sys
@@ -21,6 +22,11 @@ from hack.lab.registry import Registry
 
 TREE = Path(__file__).resolve().parent.parent.parent
 REGISTRY_PORT, PIECE_PORT, HTTP_PORT, CHANNEL_PORT = 65001, 65002, 65003, 65004
+
+
+def python_path() -> str:
+    """PYTHONPATH for a process of ours: the tree, and before it what `hack/compiled.sh` put there."""
+    return os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(TREE))))
 
 
 class Node:
@@ -41,7 +47,7 @@ class Node:
 
     def start(self) -> None:
         argv = [sys.executable, "-m", self._package, *self._arguments]
-        self.process: Process = self.host.start(self._package, argv, {"PYTHONPATH": str(TREE)})
+        self.process: Process = self.host.start(self._package, argv, {"PYTHONPATH": python_path()})
         self.process.wait_until(self.process.printed)  # it prints one line when it is ready
 
     def kill(self) -> None:

@@ -14,6 +14,7 @@ MIB = 1 << 20
 def table(figures: Figures) -> str:
     rows = {
         "nodes connected": f"{figures.nodes}, {figures.threads} threads",
+        "scheduler": "compiled" if figures.compiled else "uncompiled",
         "all connected after": f"{figures.connect_seconds:.1f} s, {figures.connect_cpu_seconds:.1f} CPU-seconds",
         "resident, all connected": f"{figures.resident_bytes / MIB:.0f} MiB",
         "resident, at most": f"{figures.resident_bytes_max / MIB:.0f} MiB",

@@ -22,11 +22,11 @@ from typing import Any
 from agent.channel import raw_digest
 from agent.pieces import Layout
 from agent.settings import Address
+from hack.lab.darner import python_path
 from hack.lab.process import Process
 from hack.load.crowd import Crowd, Errand
 from hack.origin import Image, Origin
 
-TREE = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
 REPOSITORY = "load/zeros"
 SPARE_FILES = 500
@@ -52,6 +52,8 @@ class Figures:
 
     nodes: int
     pieces: int
+    compiled: bool
+    """Whether the supernode's scheduler was: see docs/decisions/0015."""
     connect_seconds: float
     connect_cpu_seconds: float
     resident_bytes: int
@@ -106,6 +108,7 @@ def measure(load: Load) -> Figures:
             crowd.open(load.seconds_max)
             rolled_out = _Reading(supernode)
             messages = crowd.sent.total() + crowd.heard.total() - said
+            compiled = "__mypyc." in Path(f"/proc/{supernode.pid}/maps").read_text()
             most, threads = supernode.memory_bytes("VmHWM"), _threads(supernode)
             supernode.kill()
             crowd.lost()
@@ -116,6 +119,7 @@ def measure(load: Load) -> Figures:
         return Figures(
             nodes=load.nodes,
             pieces=crowd.delivered,
+            compiled=compiled,
             connect_seconds=connected.at - begun.at,
             connect_cpu_seconds=connected.cpu - begun.cpu,
             resident_bytes=resident,
@@ -167,7 +171,7 @@ def _arguments(directory: Path, origin: str, channel: Address) -> list[str]:
 
 @contextlib.contextmanager
 def _supernode(arguments: list[str], directory: Path) -> Iterator[Process]:
-    process = Process("supernode", arguments, directory, {"PYTHONPATH": str(TREE)})
+    process = Process("supernode", arguments, directory, {"PYTHONPATH": python_path()})
     try:
         process.wait_until(process.printed)
         yield process

@@ -2,7 +2,7 @@
 
 Without options, the plans of docs/scheduling.md; with `--large` those with 10,000 nodes, which take some minutes each; with
 `--nodes` one plan of one's own. The same seed prints the same figures, except for the last two columns, which are what scheduling
-took of this machine's processor.
+took of this machine's processor. `make simulate` runs the scheduler as the image has it, compiled.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from hack.simulate.rollout import Plan, Result, run
+from hack.simulate.shadow import COMPILED
 
 MBIT = 125_000.0
 HUNDRED = 100 * MBIT
@@ -55,6 +56,7 @@ COLUMNS = (
     "crossed zones",
     "first piece, slowest",
     "messages a piece",
+    "scheduler",
     "scheduling, CPU-s",
     "µs a piece",
 )
@@ -73,6 +75,7 @@ def row(name: str, result: Result) -> str:
         f"{result.cross_zone_images:.2f} blobs" if plan.zones > 1 else "",
         f"{result.first_seconds[-1] / (plan.piece_bytes / plan.node_rate):.1f} piece times",
         f"{result.messages / result.grants:.2f}",
+        "compiled" if COMPILED else "uncompiled",
         f"{seconds:.1f}",
         f"{seconds / result.grants * 1e6:.1f}",
     )
@@ -92,6 +95,7 @@ def document(name: str, result: Result) -> dict[str, Any]:
         "cross_zone_images": result.cross_zone_images,
         "messages": result.messages,
         "pieces": result.grants,
+        "compiled": COMPILED,
         "scheduling_cpu_seconds": result.scheduling_seconds,
         "finished": len(result.seconds),
         "asked_the_origin": result.fell_back,

@@ -10,9 +10,12 @@ from __future__ import annotations
 import time
 from random import Random
 
+from supernode import scheduler
 from supernode.scheduler import Event, Grant, Limits, Scheduler
 
 EVENTS_AT_ONCE = 100_000
+COMPILED = not scheduler.__file__.endswith(".py")
+"""Whether it is machine code that is measured, as in the image, or the sources: see docs/decisions/0015."""
 
 
 class Shadow:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import requires
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from hack.chart.helm import ROOT, Object, pod_template
 
@@ -17,9 +20,30 @@ def arguments(name: str) -> list[str]:
     return [rest for instruction, rest in INSTRUCTIONS if instruction == name]
 
 
-def test_both_stages_are_made_from_the_base_that_the_builder_chooses() -> None:
-    assert re.fullmatch(r"BASE=docker\.io/library/python:3\.\d+-slim", arguments("ARG")[0])
-    assert arguments("FROM") == ["${BASE} AS build", "${BASE}"]
+def needs(package: str) -> set[str]:
+    """What an installed package takes to be installed here, by the names that pins have."""
+    found = [Requirement(text) for text in requires(package) or []]
+    return {canonicalize_name(one.name) for one in found if not one.marker or one.marker.evaluate({"extra": ""})}
+
+
+def test_both_stages_are_made_from_the_bases_that_the_builder_chooses_and_those_are_of_one_python() -> None:
+    base, build_base = arguments("ARG")[:2]
+    assert re.fullmatch(r"BASE=docker\.io/library/python:3\.\d+-slim", base)
+    assert f"BUILD_{base}" == f"{build_base}-slim"
+    assert arguments("FROM") == ["${BUILD_BASE} AS build", "${BASE}"]
+
+
+def test_the_scheduler_is_compiled_unless_the_builder_says_no_by_what_the_tests_have() -> None:
+    assert "COMPILE=1" in arguments("ARG")
+    assert [line for line in arguments("RUN") if "DARNER_COMPILE=${COMPILE} " in line]
+    (named,) = re.findall(r"\^\(setuptools\$\{COMPILE:\+\|([a-z|-]+)\}\)==", "\n".join(LINES))
+    tools, needed = set(named.split("|")), {"mypy"}
+    while more := {name for tool in needed for name in needs(tool)} - needed:
+        needed |= more
+    assert tools == needed
+    (downloaded,) = re.findall(r"^tools='setuptools\|([a-z|-]+)'$", (ROOT / "hack/cluster/image.sh").read_text(), re.MULTILINE)
+    shipped = set(re.findall(r"^([a-z-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    assert set(downloaded.split("|")) == tools - shipped
 
 
 def test_the_last_stage_runs_nothing_and_so_leaves_no_tool_behind() -> None:

@@ -103,6 +103,11 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def image_archive() -> Path:
+    return _image()
+
+
+@pytest.fixture(scope="session")
 def api(cluster: Cluster) -> Api:
     return Api(cluster.layout.kubeconfig)
 
