@@ -10,7 +10,7 @@ from math import ceil, inf
 from typing import Final
 
 from agent.wire import CORRUPT, MISSING, SEED, STALLED, UNREACHABLE
-from supernode.events import Limits
+from supernode.limits import Limits
 from supernode.swarm import Member, Node, Swarm
 
 PIECE_SECONDS_MIN: Final = 1e-4

@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.pieces import lowest
 from agent.wire import SEED
-from supernode.events import Limits
+from supernode.limits import Limits
 from supernode.swarm import Bag, Member, Node, Swarm
 
 LAST: Final = 1 << 20

@@ -26,7 +26,6 @@ from supernode.events import (
     Joined,
     KeepWaiting,
     Left,
-    Limits,
     Made,
     NodeView,
     Opened,
@@ -37,6 +36,7 @@ from supernode.events import (
     TaskView,
     Tick,
 )
+from supernode.limits import Limits
 from supernode.matching import Match, Matcher
 from supernode.swarm import Bag, Flight, Member, Node, Swarm
 

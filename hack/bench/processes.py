@@ -85,7 +85,7 @@ def simulation(name: str, faults: Sequence[str], quantile: str, _options: Option
 
 
 def _scheduler(figures: dict[str, Any]) -> str:
-    return "compiled, as in the image" if figures["compiled"] else "uncompiled: no compiler here"
+    return f"scheduler {'compiled' if figures['compiled'] else 'uncompiled'}"
 
 
 def _program(module: str, *arguments: str) -> list[dict[str, Any]]:

@@ -29,4 +29,4 @@ def test_a_supernode_under_load_gives_its_memory_and_what_a_rollout_took(monkeyp
     memory, processor = processes.load(Options(), lambda line: None)
     assert (memory.figure.name, processor.figure.name) == ("memory-supernode", "supernode-cpu")
     assert memory.value > 10, "MiB that any Python takes"
-    assert processor.note.endswith("to 20 connections")
+    assert processor.note.partition("; ")[::2] == ("320 pieces to 20 connections", "scheduler uncompiled")
