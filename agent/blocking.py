@@ -20,6 +20,11 @@ def wait_to_receive(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
 
+def receive_at_least(sock: socket.socket, count: int) -> None:
+    """Whoever waits to receive is not woken for fewer bytes, unless the peer has ended or the receive window is full."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
 def wait_to_send(sock: socket.socket, seconds: float) -> None:
     """Sending raises BlockingIOError when nothing was taken for so long."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import h11
 
-from agent.blocking import wait_to_receive, wait_to_send
+from agent.blocking import receive_at_least, wait_to_receive, wait_to_send
 from agent.errors import DarnerError
 from agent.exchange import HEAD_BYTES_MAX, joined
 from agent.plain import END, read_answer, request_head
@@ -25,6 +25,9 @@ from agent.settings import Address
 RECEIVE_BYTES = 64 << 10
 HEAD_RECEIVE_BYTES = 2 << 10
 """Little of a big body comes with its head, to be copied once more."""
+WAKE_BYTES = 16 << 10
+"""A thread that waits for much is not woken for less: packets come one by one, and there are eleven in this. A quarter of the
+smallest receive window, which must not fill up meanwhile."""
 LOOK_SECONDS = 0.5
 """How long a thread waits before it looks at its deadline, so how late it may be."""
 
@@ -93,6 +96,8 @@ class Connection:
         self._is_tls = False
         self._waits_seconds = 0.0
         """What the socket was last told of how long it may wait; 0 when it was not."""
+        self._wakes_bytes = 1
+        """What it was last told of how much is worth waking for."""
         until = time.monotonic() + seconds
         try:
             sock = socket.create_connection(where, timeout=seconds)
@@ -205,9 +210,13 @@ class Connection:
             buffer[:count] = self._buffered[:count]
             self._buffered = self._buffered[count:]
         while count < wanted:
+            # What is worth waking for must never be more than what still comes, so the end of a body is received on its own.
+            ahead = self._left - count - WAKE_BYTES
+            self._wake_for(WAKE_BYTES if ahead > 0 else 1)
+            upto = min(wanted, count + ahead) if ahead > 0 else wanted
             try:
                 until = min(time.monotonic() + self._stall_seconds, self._body_until)
-                received = self._receive(buffer[count:wanted], until, socket.MSG_WAITALL)
+                received = self._receive(buffer[count:upto], until, socket.MSG_WAITALL)
             except TimeoutError:
                 raise StalledError(f"{self.where} sends too slowly, or nothing any more") from None
             except OSError as error:
@@ -278,6 +287,11 @@ class Connection:
             except (BlockingIOError, TimeoutError):
                 continue
         raise TimeoutError
+
+    def _wake_for(self, count: int) -> None:
+        if count != self._wakes_bytes and not self._is_tls:
+            self._wakes_bytes = count
+            receive_at_least(self._sock, count)
 
     def _wait_at_most(self, seconds: float) -> None:
         if seconds != self._waits_seconds:

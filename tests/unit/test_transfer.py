@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from agent.blocking import receive_at_least as tell
 from agent.pool import ConnectionPool, Place
 from agent.settings import Address
-from agent.transfer import Answer, Connection, Limits, StalledError, TransferError
+from agent.transfer import WAKE_BYTES, Answer, Connection, Limits, StalledError, TransferError
 from tests.origins import Scripted, drain, http
 
 LIMITS = Limits(head=10.0, stall=10.0)
@@ -266,3 +267,42 @@ def test_a_target_that_no_request_line_may_contain_is_not_sent(target: str) -> N
         with pytest.raises(TransferError, match="cannot be asked"):
             ConnectionPool().ask(Place((server.address,)), "GET", target, {"Host": "x"}, LIMITS)
         assert not server.requests
+
+
+def drip_packets(sock: socket.socket) -> None:
+    sock.sendall(http(200, b"", Content_Length=str(len(BODY))))
+    for start in range(0, len(BODY), 1448):
+        time.sleep(0.0005)
+        sock.sendall(BODY[start : start + 1448])
+
+
+BODY = bytes(range(256)) * 512
+
+
+def test_a_thread_that_waits_for_much_is_woken_for_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[int] = []
+    monkeypatch.setattr("agent.transfer.receive_at_least", lambda sock, count: (asked_for.append(count), tell(sock, count)))
+    with Scripted(drip_packets) as server, asked(server) as (connection, _):
+        got = drain(connection.read_into, len(BODY))
+    assert got == BODY
+    assert asked_for == [WAKE_BYTES, 1]  # and at the end for whatever is left, for more will not come
+
+
+def test_a_server_that_stops_within_what_is_worth_waking_for_is_noticed_in_time() -> None:
+    def stop(sock: socket.socket) -> None:
+        sock.sendall(http(200, BODY[: -WAKE_BYTES - 1], Content_Length=str(len(BODY))))
+        time.sleep(5)
+
+    with Scripted(stop) as server, asked(server, IMPATIENT) as (connection, _), pytest.raises(StalledError):
+        drain(connection.read_into, len(BODY))
+
+
+@pytest.mark.parametrize("length", [WAKE_BYTES - 1, WAKE_BYTES, WAKE_BYTES + 1, 2 * WAKE_BYTES])
+def test_a_body_of_any_length_is_read_to_its_end_and_the_connection_used_again(length: int) -> None:
+    with Scripted(http(200, BODY[:length]), http(200, b"next")) as server:
+        pool = ConnectionPool(idle_max=1)
+        for expected in (BODY[:length], b"next"):
+            connection, _ = pool.ask(Place((server.address,)), "GET", "/", {"Host": "x"}, LIMITS)
+            assert drain(connection.read_into, len(BODY)) == expected
+            pool.give_back(connection)
+        pool.close()
