@@ -11,6 +11,7 @@ from typing import Final
 
 from agent.wire import CORRUPT, MISSING, SEED, STALLED, UNREACHABLE
 from supernode.limits import Limits
+from supernode.spare import Spare
 from supernode.swarm import Member, Node, Swarm
 
 PIECE_SECONDS_MIN: Final = 1e-4
@@ -31,6 +32,7 @@ class Books:
     def __init__(self, limits: Limits, seed: Node) -> None:
         self._limits = limits
         self._seed = seed
+        self._spare = Spare(limits.spare_max)
 
     def arrived(self, member: Member, piece: int, source: int, seconds: float, now: float, freed: Freed) -> bool:
         """A node has a piece. False when that is not new."""
@@ -45,7 +47,7 @@ class Books:
             giver = flight.source
             freed.append(giver)
             if seconds > 0.0 and giver.number == source:  # else the node had the piece from elsewhere
-                self._delivered(swarm, giver, seconds, now - flight.since, now)
+                self._delivered(member, giver, seconds, now - flight.since, now)
             swarm.touch_down(member, piece, arrived=True)
         swarm.moved = now
         return True
@@ -149,7 +151,7 @@ class Books:
             node.suspected_until = now + self._limits.retry_seconds
             self.bar(node)
 
-    def _delivered(self, swarm: Swarm, source: Node, seconds: float, since_grant: float, now: float) -> None:
+    def _delivered(self, taker: Member, source: Node, seconds: float, since_grant: float, now: float) -> None:
         """A source is alive; and how many pieces does it need in hand so that its link never waits for us?
 
         What a piece took beyond its transfer, it spent in messages: as report, as grant.
@@ -158,7 +160,7 @@ class Books:
         if source.suspected_until > now:
             source.suspected_until = now
             self.admit(source, now)
-        limits = self._limits
+        limits, swarm = self._limits, taker.swarm
         if seconds < PIECE_SECONDS_MIN:
             seconds = PIECE_SECONDS_MIN
         elif seconds > limits.grant_seconds_max:
@@ -173,5 +175,14 @@ class Books:
         missed = limits.slots_per_turnaround * source.turnaround_seconds / service
         source.full = limits.link_share + missed
         slots = 2 + ceil(missed)
-        source.slots = min(source.slots_max, max(source.slots_min, slots))
         source.window = min(limits.in_flight_max, max(limits.window_min, 2 * slots - 1))
+        pace = seconds / taker.node.taking
+        if source is not self._seed:
+            self._spare.node_delivered(swarm, pace)
+        else:
+            if swarm.seeded != swarm.everything or swarm.fresh:  # else there is nothing more that it must send
+                self._spare.seed_delivered(swarm, pace, now - since_grant, now)
+            source.spare = self._spare.links
+            source.full += source.spare
+            slots = max(slots, source.slots_min + int(limits.slots_per_spare * source.spare))
+        source.slots = min(source.slots_max, max(source.slots_min, slots))

@@ -20,6 +20,13 @@ class Limits:
     """For every piece that a source could send while messages go to and fro, so many more slots."""
     link_share: float = 1.4
     """Of a source's link, what its pieces may use in all while messages are quick, if each taker divides its own link evenly."""
+    spare_max: float = 14.0
+    """Of nodes' links, by how many the supernode's may count as faster than one."""
+    slots_per_spare: float = 3.0
+    """For each of these, so many more slots of the supernode."""
+    repeat_room: float = 0.6
+    """Of nodes' links, how much more than what is in use the supernode must have to spare to send what others have too: the
+    pieces that nobody else has must find room at any time."""
     want_max: int = 16
     """Further grants that one report may ask for."""
     window_min: int = 5

@@ -49,7 +49,8 @@ class Matcher:
         wanted = taker.lacking & swarm.seeded
         if not wanted:
             return None
-        seed_free = seed.busy < seed.slots and not seed.is_full and not shuns(taker, SEED, now)
+        seed_use = seed.in_use
+        seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
         fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed, None)
@@ -58,7 +59,7 @@ class Matcher:
         if match is None and len(swarm.zones) > 1:
             abroad = wanted if starving else wanted & ~home.copies.present
             match = self._among(swarm.holders, taker, abroad, now) if abroad else None
-        if match is None and seed_free and (starving or self._may_repeat(taker)):
+        if match is None and seed_free and (starving or self._has_room(seed_use) or self._may_repeat(taker)):
             return Match(taker, self._piece(taker, wanted), seed, None)
         return match
 
@@ -66,11 +67,12 @@ class Matcher:
         """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
 
         Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
-        The supernode sends what nobody else has.
+        The supernode sends what nobody else has, and the rest only if its link has room for more.
         """
         seed = source is self._seed
         holder = source.members.get(swarm.number)
-        offered = swarm.fresh if seed else self._offered(holder)
+        fresh = swarm.fresh if seed else 0
+        offered = (fresh or self._repeats(swarm)) if seed else self._offered(holder)
         if not offered or source.is_full:
             return None
         zone = source.zone if len(swarm.zones) > 1 else None
@@ -88,7 +90,7 @@ class Matcher:
                     break  # and so is everybody who comes now
                 continue
             useful = offered & taker.lacking
-            if foreign and not seed:
+            if foreign and not fresh:
                 useful &= ~taker.zone.copies.present
             if not useful or (taker.shunned and shuns(taker, source.number, now)):
                 continue
@@ -128,6 +130,14 @@ class Matcher:
     @staticmethod
     def _offered(holder: Member | None) -> int:
         return 0 if holder is None or holder.node.barred else holder.offered & holder.swarm.seeded
+
+    def _repeats(self, swarm: Swarm) -> int:
+        """What the supernode would send though others have it."""
+        return swarm.seeded if self._has_room(self._seed.in_use) else 0
+
+    def _has_room(self, use: float) -> bool:
+        """Whether so much use of the supernode's link leaves enough of it for what others have too."""
+        return use + self._limits.repeat_room < self._seed.spare
 
     def _may_repeat(self, taker: Member) -> bool:
         """Whether the supernode's uplink is idle, and the taker has nobody else."""

@@ -172,6 +172,8 @@ class Node:
     """Pieces that are on their way to it, in all swarms."""
     service_seconds: float = 0.0
     """How long its link is taken by one piece, smoothed; 0 while unknown."""
+    spare: float = 0.0
+    """Of the supernode: by how many nodes' links its own seems to be faster than one (see supernode.spare)."""
     turnaround_seconds: float = 0.0
     """How long messages take from the end of one of its pieces to the beginning of the next, smoothed."""
     delivered_at: float = -inf
@@ -187,12 +189,17 @@ class Node:
     """To whom, once for each piece."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether its link has enough to do, each taker taking as much of it as it has left for one of its pieces."""
+    def in_use(self) -> float:
+        """Of its link, what its pieces use, each taker taking as much of it as it has left for one of its pieces."""
         share = 0.0
         for taker in self.sending:
             share += 1.0 / taker.taking
-        return share >= self.full
+        return share
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its link has enough to do."""
+        return self.in_use >= self.full
 
 
 class Flight:
@@ -289,6 +296,9 @@ class Swarm:
         self.zones: dict[str, Zone] = {}
         self.piece_seconds = 0.0
         """How long a piece takes from grant to arrival, smoothed; 0 while unknown."""
+        self.node_pace = self.seed_pace = 0.0
+        """How long a piece from a node takes, and one from the supernode, when its taker gets nothing else: smoothed, and 0 while
+        unknown."""
         self.moved = now
         """When a piece last arrived anywhere."""
 

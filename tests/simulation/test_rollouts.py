@@ -58,6 +58,20 @@ def test_a_faster_supernode_is_used_for_what_it_has_alone(nodes: int) -> None:
     assert rollout(Plan(nodes=nodes, seed_rate=GIGABIT, origin_rate=0)).ratio <= 1.15
 
 
+@pytest.mark.parametrize("nodes", [8, 16])
+def test_a_supernode_finds_out_that_its_link_is_faster_and_sends_what_others_have_too(nodes: int) -> None:
+    result = rollout(Plan(nodes=nodes, seed_rate=GIGABIT))
+    assert result.seed_images >= 2.0
+    assert result.ratio <= 1.06
+
+
+def test_nor_does_it_take_its_link_for_faster_when_the_links_of_nodes_are_as_fast() -> None:
+    assert (
+        rollout(Plan(nodes=64, node_rate=GIGABIT, seed_rate=GIGABIT, origin_rate=GIGABIT, piece_bytes=4 << 20)).seed_images
+        <= 1.10
+    )
+
+
 @pytest.mark.parametrize("nodes", [8, 64])
 def test_pieces_that_are_as_fast_as_a_round_trip_do_not_starve_the_links(nodes: int) -> None:
     plan = Plan(nodes=nodes, node_rate=GIGABIT, seed_rate=GIGABIT, origin_rate=GIGABIT)
