@@ -32,6 +32,7 @@ fi
 # Entry points and the list of packages are written when the package is installed, so it is installed again when they change.
 package=$(sha256sum < pyproject.toml)
 if [[ "$(cat .venv/package.stamp 2>/dev/null)" != "$package" ]]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+    # Compiled, what lies beside the sources would be used in their place, however old.
+    DARNER_COMPILE='' .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
     echo "$package" > .venv/package.stamp
 fi

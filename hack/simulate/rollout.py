@@ -113,7 +113,11 @@ class Result:
 
 def run(plan: Plan, measured: bool = False, seconds_max: float = 3600.0) -> Result:
     """Simulate a plan, and measure what scheduling it costs if that is wanted. Raises TimeoutError when it does not end."""
-    return Rollout(plan, measured).run(seconds_max)
+    rollout = Rollout(plan, measured)
+    try:
+        return rollout.run(seconds_max)
+    finally:
+        rollout.close()
 
 
 class Rollout:
@@ -163,6 +167,10 @@ class Rollout:
             quarantined=frozenset(self._quarantined),
             scheduling_seconds=self._shadow.cpu_seconds if self._shadow else None,
         )
+
+    def close(self) -> None:
+        if self._shadow:
+            self._shadow.close()
 
     def _populate(self) -> None:
         plan, random = self.plan, self._random
