@@ -93,9 +93,9 @@ class Books:
         """Take the slots back of grants that take too long, and count those as lost that were not heard of for very long."""
         limits, swarm = self._limits, member.swarm
         patience = self.patience(swarm)
-        for piece, flight in list(member.flights.items()):
-            if now - flight.since < patience:
-                continue
+        late = [piece for piece, flight in member.flights.items() if now - flight.since >= patience]
+        for piece in late:
+            flight = member.flights[piece]
             if flight.slot or flight.counted:
                 asked = flight.alternative if flight.turned else flight.source.number
                 if member.shunned is None:

@@ -280,11 +280,14 @@ class Scheduler:
         return None if number == SEED else self._nodes.get(number)
 
     def _member(self, number: int, task: int, make: bool = False) -> Member | None:
-        node, swarm = self._peer(number), self._swarms.get(task)
-        if node is None or swarm is None:
+        swarm = self._swarms.get(task)
+        if swarm is None:
             return None
-        member = node.members.get(task)
+        member = swarm.members.get(number)
         if member is None and make:
+            node = self._peer(number)
+            if node is None:
+                return None
             rotation = int(self._random() * swarm.count)
             member = Member(node, swarm, swarm.zone(node.zone), rotation, lacking=swarm.everything)
             node.members[task] = swarm.members[number] = member
