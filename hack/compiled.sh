@@ -33,8 +33,8 @@ build() {
     local aside=$1
     mkdir "$aside/wheels" "$aside/unpacked"
     DARNER_COMPILE=1 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation \
-        --wheel-dir "$aside/wheels" "$aside/tree" >&2
-    "$python" -m zipfile -e "$aside"/wheels/darner-*.whl "$aside/unpacked"
+        --wheel-dir "$aside/wheels" "$aside/tree" >&2 &&
+        "$python" -m zipfile -e "$aside"/wheels/darner-*.whl "$aside/unpacked"
 }
 
 directory() (
@@ -50,8 +50,7 @@ directory() (
     if [[ ! -d $made ]]; then
         can_compile || exit 1
         echo 'compiling the scheduler' >&2
-        build "$aside"
-        mv "$aside/unpacked" "$made"
+        build "$aside" && mv "$aside/unpacked" "$made" || exit 1 # -e does not hold within a condition
     fi
     touch "$made"
     find "$cache" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' -printf '%T@ %p\n' | sort -rn | tail -n +$((kept_max + 1)) |

@@ -109,3 +109,14 @@ def test_without_a_compiler_the_sources_are_measured_and_that_is_said(tmp_path: 
     assert json.loads(found.stdout) == SOURCES
     assert "uncompiled" in found.stderr
     assert run(SCRIPT, CC="false", DARNER_CACHE=str(tmp_path)).returncode == 1
+
+
+def test_a_build_that_fails_is_an_error_and_leaves_nothing_that_would_be_taken_for_one(tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\ncase " $* " in *" -fsyntax-only "*) exit 0 ;; esac\nexit 1\n')
+    compiler.chmod(0o755)
+    cache = tmp_path / "cache"
+    built = run(SCRIPT, sys.executable, "-c", WHERE, CC=str(compiler), DARNER_CACHE=str(cache))
+    assert built.returncode == 1
+    assert built.stdout == ""
+    assert [path for path in (cache / "compiled").iterdir() if path.is_dir()] == []
