@@ -65,6 +65,8 @@ class Blob:
         self._changed = threading.Condition()
         self._awaited: list[int] = []
         """A piece for each reader that waits: the others wake nobody."""
+        self._came_to = 0
+        """The byte after the last that came of the piece that may be passed on while it comes."""
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
         self._hashing = threading.Lock()
@@ -112,6 +114,30 @@ class Blob:
         """The piece at the end, as a set; the empty set for a blob of no bytes."""
         return self.layout.everything & ~(self.layout.everything >> 1)
 
+    def wait_to_share(self, piece: int, offset: int, seconds: float) -> int:
+        """The byte after the last of `piece` that other nodes may have, after waiting until there is one behind `offset`.
+
+        That is the piece's end as soon as the piece is checked. `offset` when nothing more came in time, or none of it is coming.
+        Raises the blob's error when it will never come.
+        """
+        until = time.monotonic() + seconds
+        start, end = self.layout.span(piece)
+        with self._changed:
+            while True:
+                if self.checked >> piece & 1:
+                    return end
+                if self.error:
+                    raise self.error.again()
+                came_to = self._came_to
+                if offset < came_to < end:
+                    return came_to
+                left = until - time.monotonic()
+                if left <= 0 or not start < came_to < end:
+                    return offset
+                self._awaited.append(piece)
+                self._changed.wait(left)
+                self._awaited.remove(piece)
+
     def wait_whole(self, seconds: float) -> bool:
         """Whether the blob was whole within that time. Raises the blob's error when it never will be."""
         with self._changed:
@@ -145,6 +171,13 @@ class Blob:
                 written = os.pwrite(self.fd, view, offset)
                 offset += written
                 view = view[written:]
+
+    def came(self, position: int) -> None:
+        """A piece is in the file up to `position`, and may be passed on before it is complete."""
+        with self._changed:
+            self._came_to = position
+            if self.layout.piece_at(position) in self._awaited:
+                self._changed.notify_all()
 
     def follows(self, piece: int) -> bool:
         """Whether the blob's digest has come to this piece: then it covers the piece as soon as that is here."""

@@ -221,6 +221,8 @@ class Download:
         where = self._membership.where(source)
         if self._blob is None or where is None:
             self._events.put(planner.NotFetched(piece, source, 0.0, wire.UNREACHABLE))
+        elif digest == wire.COMING and source != wire.SEED:  # nobody else is believed what a piece should be
+            self._events.put(planner.NotFetched(piece, source, 0.0, wire.MISSING))
         elif self._blob.confirm(piece, digest):
             self._events.put(planner.Fetched(piece, source, 0.0))
         elif piece not in self._fetching:  # an earlier fetch of it may still be under way: its end is this one's too

@@ -15,6 +15,7 @@ from agent.bandwidth import Pace, ReadInto, slowed
 from agent.blob import Blob
 from agent.buffers import buffer
 from agent.errors import SourceError
+from agent.pieces import DIGEST_BYTES
 from agent.pool import ConnectionPool, Place
 from agent.settings import Address
 from agent.swarmkey import SwarmKey, SwarmKeyError
@@ -53,20 +54,22 @@ class PieceFetcher:
     def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
         """One piece from one node into the blob, checked, or believed only with the whole blob when its digest is not known.
 
+        `wire.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it.
         Raises SourceError with the verdict, and OSError when the disk fails.
         """
         try:
-            received = self._receive(blob, piece, where)
+            received, told = self._receive(blob, piece, where, coming=digest == wire.COMING)
         except StalledError as error:
             raise SourceError(wire.STALLED, str(error)) from None
         except (TransferError, SwarmKeyError) as error:
             raise SourceError(wire.UNREACHABLE, str(error)) from None
+        digest = told or digest
         if digest is not None and received != digest:
             raise SourceError(wire.CORRUPT, f"{where} sent bytes that are not piece {piece}")
         blob.add(piece, received, checked=digest is not None)
 
-    def _receive(self, blob: Blob, piece: int, where: Address) -> bytes:
-        """Write what the node sends for the piece into its place, and return its SHA-256."""
+    def _receive(self, blob: Blob, piece: int, where: Address, coming: bool) -> tuple[bytes, bytes]:
+        """Write what the node sends for the piece into its place, and return its SHA-256; and of a `coming` one the right one."""
         headers = {"Host": str(where)}
         key = self._swarm_key()
         if key is not None:
@@ -77,26 +80,36 @@ class PieceFetcher:
             stall=PIECE_STALL_SECONDS_MAX,
             body=PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN,
         )
-        connection, answer = self._pool.ask(Place((where,)), "GET", f"/pieces/{blob.digest}/{piece}", headers, limits)
+        target = f"/pieces/{blob.digest}/{piece}" + "?digest" * coming
+        told = bytearray(DIGEST_BYTES * coming)
+        connection, answer = self._pool.ask(Place((where,)), "GET", target, headers, limits)
         try:
             if answer.status != 200:
                 raise SourceError(wire.MISSING, f"{where} answered {answer.status} for piece {piece}")
-            if answer.length != end - start:
+            if answer.length != end - start + len(told):
                 raise SourceError(wire.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
-            return fill(blob, piece, slowed(connection.read_into, self._download))
+            received = fill(blob, piece, slowed(connection.read_into, self._download))
+            connection.read_into(memoryview(told))
+            return received, bytes(told)
         finally:
             self._pool.give_back(connection)
 
 
-def fill(blob: Blob, piece: int, read_into: ReadInto) -> bytes:
+def fill(blob: Blob, piece: int, read_into: ReadInto, came: Callable[[int], object] = abs) -> bytes:
     """Write what `read_into` gives into the place of a piece, up to its end, and return its SHA-256. Raises what `pour` does."""
     hasher = hashlib.sha256()
-    pour(blob, piece, read_into, hasher.update)
+    pour(blob, piece, read_into, hasher.update, came)
     return hasher.digest()
 
 
-def pour(blob: Blob, piece: int, read_into: ReadInto, show: Callable[[memoryview], object] = len) -> None:
-    """Write what `read_into` gives into the place of a piece, up to its end, after it was shown to `show`.
+def pour(
+    blob: Blob,
+    piece: int,
+    read_into: ReadInto,
+    show: Callable[[memoryview], object] = len,
+    came: Callable[[int], object] = abs,
+) -> None:
+    """Write what `read_into` gives into the place of a piece, up to its end: `show` sees it before, `came` is told up to where.
 
     Raises whatever `read_into` raises, OSError when the disk fails, and SourceError when the bytes end too early.
     """
@@ -105,6 +118,7 @@ def pour(blob: Blob, piece: int, read_into: ReadInto, show: Callable[[memoryview
         show(chunk)
         blob.write(position, chunk)
         position += len(chunk)
+        came(position)
     if position < end:
         raise SourceError(wire.UNREACHABLE, f"piece {piece} ended {end - position} bytes early")
 

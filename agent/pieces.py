@@ -20,6 +20,8 @@ PIECES_AIMED_MAX = 256
 """A blob is cut into 129 to 256 pieces where the two lengths above allow it: fewer make the last hop long, more cost messages."""
 PIECES_MAX = 1 << 16
 """Of one blob: a set of so many takes 8 KiB."""
+DIGEST_BYTES = 32
+"""Of a piece: SHA-256."""
 BLOB_BYTES_MAX = PIECES_MAX * PIECE_BYTES_MAX
 """1 TiB. Larger blobs are refused."""
 

@@ -4,26 +4,32 @@
 
 answers the piece's bytes, of blobs that are whole and of those that still arrive. It reads the store and nothing else: a
 request can name a digest and a number, and neither makes this node fetch anything.
+
+With `?digest` the piece's SHA-256 follows its bytes. So a supernode passes on, as it comes, what is arriving from an origin and
+has no digest yet (docs/decisions/0017).
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from agent import metrics, tickets
 from agent.bandwidth import Pace, turns
 from agent.blob import Blob
 from agent.errors import RequestError
 from agent.exchange import Exchange
+from agent.pieces import DIGEST_BYTES
 from agent.store import Store
 
 CONNECTIONS_MAX = 512
 CONNECTIONS_PER_ADDRESS_MAX = 64
 IDLE_SECONDS = 30.0
+COMING_SECONDS_MAX = 2.0
+"""How long more of a piece that is coming is waited for: less than whoever asks for it waits (`agent.fetch`)."""
 
-_TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})")
+_TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
 
 SwarmKey = Callable[[], bytes | None]
 """The key that tickets are signed with; None when none is configured. Raises when one is configured and cannot be read."""
@@ -48,12 +54,23 @@ class PieceServer:
         blob = self._blob(digest)
         if number >= blob.layout.count:
             raise RequestError(416, "UNKNOWN", f"{digest} has no piece {number}")
-        if not blob.checked >> number & 1:
-            raise RequestError(404, "UNKNOWN", f"piece {number} of {digest} is not here yet")
+        self._send(exchange, blob, number, with_digest=bool(match[3]))
+
+    def _send(self, exchange: Exchange, blob: Blob, number: int, with_digest: bool) -> None:
         start, end = blob.layout.span(number)
-        exchange.start(200, {"Content-Type": "application/octet-stream", "Content-Length": str(end - start)})
-        for turn in turns(self._upload, start, end):
-            exchange.send_file(blob.fd, *turn)
+        sent, length = start, end - start + DIGEST_BYTES * with_digest
+        for here in _shareable(blob, number):
+            if here < end and not with_digest:
+                continue  # whoever knows the digest is to get a checked piece, or none
+            if sent == start:
+                exchange.start(200, {"Content-Type": "application/octet-stream", "Content-Length": str(length)})
+            for turn in turns(self._upload, sent, here):
+                exchange.send_file(blob.fd, *turn)
+            sent = here
+        if sent < end or (with_digest and number not in blob.digests):
+            raise RequestError(404, "UNKNOWN", f"piece {number} of {blob.digest} is not here yet")
+        if with_digest:
+            exchange.send(blob.digests[number])
         exchange.finish()
         metrics.UPLOADED_BYTES.inc(end - start)
 
@@ -68,3 +85,13 @@ class PieceServer:
         if blob is None:
             raise RequestError(404, "UNKNOWN", f"{digest} is not here")
         return blob
+
+
+def _shareable(blob: Blob, number: int) -> Iterator[int]:
+    """Up to which bytes a piece may be shared, each as soon as it is so; the last is its end, unless no more of it comes."""
+    here, end = blob.layout.span(number)
+    while here < end:
+        before, here = here, blob.wait_to_share(number, here, COMING_SECONDS_MAX)
+        if here == before:
+            return
+        yield here

@@ -41,6 +41,8 @@ Pieces = Annotated[bytes, msgspec.Meta(max_length=PIECES_MAX // 8)]
 
 SEED: Final = 0
 """The number that names the supernode itself as a source."""
+COMING = bytes(32)
+"""In place of a digest: the piece is still arriving at the supernode, which sends its digest behind it (see agent.upload)."""
 
 DELIVERED: Final = 0
 UNREACHABLE: Final = 1

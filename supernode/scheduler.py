@@ -104,6 +104,11 @@ class Scheduler:
             for node in self._nodes.values()
         ]
 
+    def has_fresh(self, number: int) -> bool:
+        """Whether the supernode has a piece of that swarm that nobody else has or is getting."""
+        swarm = self._swarms.get(number)
+        return swarm is not None and bool(swarm.fresh)
+
     def task(self, number: int) -> TaskView | None:
         swarm = self._swarms.get(number)
         return None if swarm is None else self._view(swarm)

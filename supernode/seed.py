@@ -12,10 +12,12 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.bandwidth import ReadInto
 from agent.blob import Blob
 from agent.errors import DarnerError, DigestError, OriginError, SourceError, StoreError
 from agent.fetch import PieceFetcher, fill
@@ -31,6 +33,10 @@ ORIGIN_TRIES_MAX = 3
 """In a row, without a piece between them."""
 HOLDERS_MAX = 8
 HASH_CHUNK_BYTES = 1 << 20
+COMING_CHUNK_BYTES = 128 << 10
+"""So much of a piece is passed on at a time while it comes."""
+COMING_SECONDS_MAX = 0.5
+"""A piece is passed on while it comes if all of it will be here so soon: for as long it takes a slot of its taker's."""
 LOOK_SECONDS = 0.25
 
 
@@ -58,6 +64,8 @@ class Wanted:
     repository: str
     holders: tuple[Holder, ...]
     on_size: Callable[[Blob], None]
+    on_coming: Callable[[int], None]
+    """A piece that nodes may ask for before all of it is here, and before its digest is known: `on_piece` follows."""
     on_piece: Callable[[int, bytes], None]
     on_liar: Callable[[str], None]
     """A holder, by its name, whose bytes are not the blob."""
@@ -99,6 +107,8 @@ class _Seeding:
         self._is_mixed = False
         """Whether some of it came from nodes, or from an earlier try: if it is wrong, the origin need not be at fault."""
         self._announced: dict[int, bytes] = {}
+        self._coming: int | None = None
+        """The piece that was last said to be coming."""
 
     def run(self) -> None:
         try:
@@ -211,15 +221,32 @@ class _Seeding:
             if stream.size != blob.size:
                 raise OriginError(502, f"the registry {wanted.registry} names another size than before")
             while first < blob.layout.count and not blob.held >> first & 1 and not blob.error:
-                digest = fill(blob, first, read_into)
+                is_last = blob.missing == 1 << first  # then it waits for the digest of the whole
+                digest = fill(blob, first, read_into) if is_last else self._pass_on(blob, first, read_into)
+                if not is_last:  # before anybody can have all of it and say so
+                    self._announce(first, digest)
                 blob.add(first, digest, checked=True)
                 begin, end = blob.layout.span(first)
                 metrics.ORIGIN_RECEIVED_BYTES.inc(end - begin)
-                if blob.missing:  # the last one waits for the digest of the whole
-                    self._announce(first, digest)
                 first += 1
         finally:
             stream.close()
+
+    def _pass_on(self, blob: Blob, piece: int, read_into: ReadInto) -> bytes:
+        """Fill a piece, let nodes have it while it comes if it comes fast enough, and return its SHA-256."""
+        start, end = blob.layout.span(piece)
+        began = time.monotonic()
+
+        def came(position: int) -> None:
+            if position == end:
+                return
+            blob.came(position)
+            seconds_left = (time.monotonic() - began) * (end - position) / (position - start)
+            if self._coming != piece and piece not in self._announced and seconds_left <= COMING_SECONDS_MAX:
+                self._coming = piece
+                self._wanted.on_coming(piece)
+
+        return fill(blob, piece, lambda buffer: read_into(buffer[:COMING_CHUNK_BYTES]), came)
 
     # What all of these share.
 

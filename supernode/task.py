@@ -21,6 +21,8 @@ class Task:
     """In the supernode's cache, where it is not evicted as long as it is distributed. Its size is known with it."""
     digests: dict[int, bytes] = field(default_factory=dict)
     """Of the pieces that the supernode has: nothing is granted that the taker could not check."""
+    coming: set[int] = field(default_factory=set)
+    """Pieces that it is just getting, and whose digests it will tell whoever takes them from it."""
     whole: bool = False
     takers: set[Link] = field(default_factory=set)
     waiting: list[tuple[Link, wire.Open]] = field(default_factory=list)

@@ -168,7 +168,7 @@ class Tracker:
         now = time.monotonic()
         done = []
         for item in report.done:
-            if item.piece not in task.digests:
+            if item.piece not in task.digests and item.piece not in task.coming:
                 continue  # nobody was ever granted it, and others could not check what this agent would give them
             sources = in_flight.get(item.piece, ())
             if item.source in sources:  # else it was not asked, or what became of that was said before
@@ -271,6 +271,7 @@ class Tracker:
             repository=message.repository,
             holders=tuple(self._rng.sample(holders, min(len(holders), HOLDERS_ASKED_MAX))),
             on_size=lambda blob: self._from_thread(self._size_known, task, blob),
+            on_coming=lambda piece: self._from_thread(self._coming, task, piece),
             on_piece=lambda piece, digest: self._from_thread(self._seeded, task, piece, digest),
             on_liar=lambda name: self._from_thread(self._lied, task, name),
             on_end=lambda error: self._from_thread(self._seed_ended, task, error),
@@ -304,9 +305,17 @@ class Tracker:
             link.waiting -= 1
         return [(link, message) for link, message in waited if self.knows(link)]
 
+    def _coming(self, task: Task, piece: int) -> None:
+        if not self.scheduler.has_fresh(task.number):  # else there is something that can be sent at once
+            task.coming.add(piece)
+            self._schedule(scheduler.Seeded(task.number, piece))
+
     def _seeded(self, task: Task, piece: int, digest: bytes) -> None:
         task.digests[piece] = digest
-        self._schedule(scheduler.Seeded(task.number, piece))
+        if piece in task.coming:
+            task.coming.discard(piece)
+        else:
+            self._schedule(scheduler.Seeded(task.number, piece))
 
     def _lied(self, task: Task, name: str) -> None:
         log.warning("%s holds something else than %s", name, task.name)
@@ -365,7 +374,7 @@ class Tracker:
                 link.introduce(links[source])
             if alternative != source and alternative in links:
                 link.introduce(links[alternative])
-            granted.append(wire.Granted(piece, digests[piece], source, alternative))
+            granted.append(wire.Granted(piece, digests.get(piece, wire.COMING), source, alternative))
             in_flight[piece] = (source, alternative)
         self._granted += len(granted)
         link.send(wire.Grant(task.number, granted))

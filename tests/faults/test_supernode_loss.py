@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +13,11 @@ import pytest
 
 from agent import planner, wire
 from agent.errors import OriginError
+from agent.exchange import Exchange
 from agent.settings import Address
 from hack.origin import Fault
 from supernode import metrics
-from tests.swarm import PIECE, SECONDS, Lab, Node, RawSupernode, free_address, noise, wait_until
+from tests.swarm import PIECE, SECONDS, Lab, Node, RawSupernode, free_address, noise, piece_listener, wait_until
 
 BODY = noise(12 * PIECE + 99)
 SLOW = 2 << 20
@@ -199,7 +201,7 @@ def grants(*granted: wire.Granted, number: int = 1) -> Callable[[wire.Open], lis
     return lambda opened: [wire.Grant(number, list(granted))]
 
 
-WRONG_DIGEST = b"\x00" * 32
+WRONG_DIGEST = b"\x01" * 32
 
 
 @pytest.mark.parametrize(
@@ -214,11 +216,13 @@ WRONG_DIGEST = b"\x00" * 32
         [task, grants(wire.Granted(0, WRONG_DIGEST, wire.SEED, wire.SEED))],
         [task, grants(wire.Granted(0, WRONG_DIGEST, 77, 78), wire.Granted(40_000, WRONG_DIGEST, 77, 78))],
         [task, grants(wire.Granted(0, WRONG_DIGEST, 77, 78), number=2)],
+        [task, grants(wire.Granted(0, wire.COMING, wire.SEED, wire.SEED))],
         [task, task, lambda opened: task(opened, number=2)],
     ],
     ids=[
         *("silence", "a task and silence", "a failure", "a failure later", "impossible pieces", "an impossible size"),
-        *("a source that is dead", "sources that nobody knows", "grants of another task", "the task three times"),
+        *("a source that is dead", "sources that nobody knows", "grants of another task"),
+        *("a piece that is coming from nowhere", "the task three times"),
     ],
 )
 def test_whatever_a_supernode_says_the_origin_ends_the_pull(
@@ -231,6 +235,23 @@ def test_whatever_a_supernode_says_the_origin_ends_the_pull(
         node = lab.node()
         assert node.pull(digest) == BODY
         assert lab.origin.blob_bytes_sent == len(BODY)
+
+
+def test_no_node_but_the_supernode_is_believed_what_a_piece_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "QUIET_SECONDS_MAX", 0.5)
+    asked: list[str] = []
+
+    def lie(exchange: Exchange) -> None:
+        asked.append(exchange.request.target)
+        exchange.answer(200, {}, bytes(PIECE) + hashlib.sha256(bytes(PIECE)).digest())
+
+    liar = piece_listener(lie)
+    peer = wire.Peer(77, *liar.address)
+    answers = says(task, lambda opened: [peer], grants(wire.Granted(0, wire.COMING, 77, 77)))
+    with RawSupernode(answers) as supernode, alone(tmp_path, supernode.where) as lab:
+        assert lab.node().pull(lab.push(BODY).layers[0]) == BODY
+    liar.stop()
+    assert asked == []
 
 
 def test_a_supernode_that_names_another_size_ends_in_an_error_and_never_in_wrong_bytes(

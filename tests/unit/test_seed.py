@@ -22,7 +22,8 @@ from agent.store import Store
 from agent.swarmkey import SwarmKey
 from agent.upload import PieceServer
 from hack.origin import Access, Fault, Image, Origin
-from supernode.seed import ORIGIN_TRIES_MAX, AbandonedError, Holder, Seeder, Wanted
+from supernode import seed as module
+from supernode.seed import COMING_CHUNK_BYTES, ORIGIN_TRIES_MAX, AbandonedError, Holder, Seeder, Wanted
 from tests.swarm import PIECE, REPOSITORY, free_address, noise, nothing_left_running, piece_listener, wait_until
 
 BODY = noise(5 * PIECE + 1000)
@@ -53,18 +54,22 @@ class Seeding:
         self.said: dict[int, bytes] = {}
         self.liars: list[str] = []
         self.ends: list[DarnerError | None] = []
+        self.coming: list[int] = []
+        self.while_coming: Callable[[int], None] = lambda piece: None
         self.on_piece: Callable[[int], None] = lambda piece: None
         self._servers: list[Listener] = []
 
     def seed(self, *holders: Holder, digest: str = DIGEST) -> DarnerError | None:
         """How it ended."""
         self.said.clear()
+        self.coming.clear()
         wanted = Wanted(
             digest=digest,
             registry=self.origin.address,
             repository=REPOSITORY,
             holders=holders,
             on_size=self.blobs.append,
+            on_coming=self._on_coming,
             on_piece=self._on_piece,
             on_liar=self.liars.append,
             on_end=self.ends.append,
@@ -72,6 +77,11 @@ class Seeding:
         )
         self.seeder.seed(wanted)
         return self.ends.pop()
+
+    def _on_coming(self, piece: int) -> None:
+        assert piece not in self.said, "coming, and here"
+        self.coming.append(piece)
+        self.while_coming(piece)
 
     def _on_piece(self, piece: int, digest: bytes) -> None:
         assert piece not in self.said, "said twice"
@@ -151,6 +161,27 @@ def test_pieces_are_announced_while_the_rest_arrives_and_the_last_one_when_the_w
     seeding.on_piece = lambda piece: held.append((piece, seeding.blobs[0].whole))
     assert seeding.seed() is None
     assert held == [(piece, piece == LAYOUT.count - 1) for piece in range(LAYOUT.count)]
+
+
+def test_pieces_are_passed_on_while_they_come_all_but_the_last(seeding: Seeding) -> None:
+    shared: dict[int, int] = {}
+
+    def look(piece: int) -> None:
+        start, _ = LAYOUT.span(piece)
+        shared[piece] = seeding.blobs[0].wait_to_share(piece, start, 0.0) - start
+
+    seeding.while_coming = look
+    assert seeding.seed() is None
+    assert seeding.coming == list(range(LAYOUT.count - 1))
+    assert set(shared.values()) == {COMING_CHUNK_BYTES}
+    assert seeding.said == DIGESTS
+
+
+def test_a_piece_that_comes_slowly_is_passed_on_when_all_of_it_is_here(seeding: Seeding, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMING_SECONDS_MAX", 0.0)
+    assert seeding.seed() is None
+    assert seeding.coming == []
+    assert seeding.said == DIGESTS
 
 
 def test_a_stream_that_breaks_is_resumed_where_it_broke(seeding: Seeding) -> None:

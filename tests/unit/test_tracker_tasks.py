@@ -114,6 +114,56 @@ async def test_pieces_are_granted_as_they_are_seeded_with_their_digest_and_a_sou
 
 
 @in_loop
+async def test_a_piece_is_granted_while_it_comes_and_its_digest_named_when_it_is_here(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open()
+    wanted = await lab.sized()
+    agent.report(window=4)
+    wanted.on_coming(2)
+    await lab.until(lambda: agent.granted)
+    assert agent.granted == [wire.Granted(2, wire.COMING, wire.SEED, wire.SEED)]
+    early = Agent(lab, "early")
+    early.open(have=1 << 2)
+    assert early.task.known == {}
+    await lab.seeded(wanted, 2)
+    agent.report(wire.Done(2, wire.SEED, 5, wire.DELIVERED), window=4)
+    late = Agent(lab, "late")
+    late.open()
+    assert late.task.known == {2: digest_of(2)}
+    late.report(window=4)
+    assert late.granted == [wire.Granted(2, digest_of(2), agent.link.number, wire.SEED)]
+
+
+@in_loop
+async def test_what_the_supernode_can_send_at_once_goes_before_what_is_coming(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open()
+    wanted = await lab.sized()
+    await lab.seeded(wanted, 0)
+    wanted.on_coming(1)
+    await asyncio.sleep(0.05)
+    agent.report(window=4)
+    assert [grant.piece for grant in agent.granted] == [0]
+    await lab.seeded(wanted, 1)
+    assert [(grant.piece, grant.digest) for grant in agent.granted] == [(0, digest_of(0)), (1, digest_of(1))]
+
+
+@in_loop
+async def test_a_coming_piece_that_did_not_come_is_granted_anew(lab: Lab) -> None:
+    agent, other = Agent(lab, "a"), Agent(lab, "b")
+    for taker in (agent, other):
+        taker.open()
+    wanted = await lab.sized()
+    for taker in (agent, other):
+        taker.report(window=4)
+    wanted.on_coming(2)
+    await lab.until(lambda: agent.granted or other.granted)
+    first, second = (agent, other) if agent.granted else (other, agent)
+    first.report(wire.Done(2, wire.SEED, 5, wire.UNREACHABLE), window=4)
+    assert [grant.piece for grant in second.granted] == [2]
+
+
+@in_loop
 async def test_a_peer_is_introduced_once_before_the_first_grant_that_names_it(lab: Lab) -> None:
     holder, taker = Agent(lab, "holder", RAW, port=7001), Agent(lab, "taker", port=7002)
     taker.open()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agent import metrics, wire
-from agent.errors import SourceError
+from agent.blob import Blob
+from agent.errors import OriginError, SourceError
 from agent.fetch import PieceFetcher
 from agent.listener import Listener
 from agent.pieces import Layout
@@ -23,6 +27,9 @@ from tests.endpoint import wait_until
 CONTENT = random.Random(1).randbytes((1 << 20) + 1)
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 LAYOUT = Layout.of(len(CONTENT))
+OTHER_CONTENT = random.Random(2).randbytes(len(CONTENT))
+OTHER = "sha256:" + hashlib.sha256(OTHER_CONTENT).hexdigest()
+HALF = LAYOUT.length // 2
 Fetch = Callable[..., bytes]
 
 
@@ -114,3 +121,104 @@ def test_being_asked_for_a_piece_counts_as_use(stores: tuple[Store, Store], serv
     fetcher.fetch(stores[1].receive(DIGEST, LAYOUT), 0, digest_of(0), serve(""))
     assert list(has.holdings()) == [other, DIGEST]
     fetcher.close()
+
+
+@pytest.fixture
+def coming(stores: tuple[Store, Store]) -> Blob:
+    """A blob of a supernode's, of which half a piece has come."""
+    blob = stores[0].receive(OTHER, LAYOUT)
+    blob.write(0, OTHER_CONTENT[:HALF])
+    blob.came(HALF)
+    return blob
+
+
+def come(blob: Blob, content: bytes, digest: bytes) -> None:
+    """The other half of the piece, in two parts."""
+    for start, end in ((HALF, HALF + 1000), (HALF + 1000, LAYOUT.length)):
+        time.sleep(0.02)
+        blob.write(start, content[start:end])
+        if end < LAYOUT.length:
+            blob.came(end)
+    blob.add(0, digest, checked=True)
+
+
+def test_a_piece_is_passed_on_while_it_comes_and_its_digest_follows(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
+) -> None:
+    digest = hashlib.sha256(OTHER_CONTENT[: LAYOUT.length]).digest()
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    writer = threading.Thread(target=come, args=(coming, OTHER_CONTENT, digest))
+    writer.start()
+    fetcher.fetch(wanted, 0, wire.COMING, serve(""))
+    writer.join()
+    assert (wanted.held, wanted.checked, wanted.digests) == (1, 1, {0: digest})
+    assert os.pread(wanted.fd, LAYOUT.length, 0) == OTHER_CONTENT[: LAYOUT.length]
+    fetcher.close()
+
+
+def test_whoever_knows_the_digest_gets_a_coming_piece_when_it_is_checked(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
+) -> None:
+    digest = hashlib.sha256(OTHER_CONTENT[: LAYOUT.length]).digest()
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    writer = threading.Thread(target=come, args=(coming, OTHER_CONTENT, digest))
+    writer.start()
+    fetcher.fetch(wanted, 0, digest, serve(""))
+    writer.join()
+    assert wanted.checked == 1
+    fetcher.close()
+
+
+def test_a_coming_piece_whose_bytes_are_not_what_its_digest_says_is_wrong(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
+) -> None:
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    writer = threading.Thread(target=come, args=(coming, OTHER_CONTENT, b"?" * 32))
+    writer.start()
+    with pytest.raises(SourceError) as raised:
+        fetcher.fetch(wanted, 0, wire.COMING, serve(""))
+    writer.join()
+    assert raised.value.verdict == wire.CORRUPT
+    assert wanted.held == 0
+    fetcher.close()
+
+
+@pytest.mark.parametrize("piece", [0, 1], ids=["half of it came", "none of it came"])
+def test_a_piece_that_does_not_come_is_a_failure_of_its_source(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr("agent.upload.COMING_SECONDS_MAX", 0.05)
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    with pytest.raises(SourceError) as raised:
+        fetcher.fetch(wanted, piece, wire.COMING, serve(""))
+    assert raised.value.verdict == (wire.UNREACHABLE if piece == 0 else wire.MISSING)
+    assert wanted.held == 0
+    fetcher.close()
+
+
+def test_a_blob_that_fails_ends_what_is_passed_on_of_it(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
+) -> None:
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    failing = threading.Timer(0.05, coming.fail, [OriginError(502, "broke off")])
+    failing.start()
+    with pytest.raises(SourceError):
+        fetcher.fetch(wanted, 0, wire.COMING, serve(""))
+    failing.join()
+    fetcher.close()
+
+
+def test_a_stored_blob_has_no_digests_of_pieces_to_tell(
+    stores: tuple[Store, Store], serve: Callable[[str], Address], tmp_path: Path
+) -> None:
+    has, _ = stores
+    has.close()
+    reopened = Store(tmp_path / "has", quota=1 << 30, free=0, age=1.0)
+    handle = PieceServer(reopened, SwarmKey("")).handle
+    listener = Listener(Address("127.0.0.1", 0), handle, name="reopened", connections_max=9, per_address_max=9, idle_seconds=5)
+    listener.start()
+    fetcher = PieceFetcher(SwarmKey(""))
+    with pytest.raises(SourceError):
+        fetcher.fetch(stores[1].receive(DIGEST, LAYOUT), 0, wire.COMING, listener.address)
+    fetcher.close()
+    listener.stop()
