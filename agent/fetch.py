@@ -54,15 +54,17 @@ class PieceFetcher:
     def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
         """One piece from one node into the blob, checked, or believed only with the whole blob when its digest is not known.
 
-        `wire.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it.
+        `wire.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it. If it gets none, its
+        origin may be at fault: the piece is missing, and the supernode no worse a source than before.
         Raises SourceError with the verdict, and OSError when the disk fails.
         """
+        coming = digest == wire.COMING
         try:
-            received, told = self._receive(blob, piece, where, coming=digest == wire.COMING)
+            received, told = self._receive(blob, piece, where, coming)
         except StalledError as error:
-            raise SourceError(wire.STALLED, str(error)) from None
+            raise SourceError(wire.MISSING if coming else wire.STALLED, str(error)) from None
         except (TransferError, SwarmKeyError) as error:
-            raise SourceError(wire.UNREACHABLE, str(error)) from None
+            raise SourceError(wire.MISSING if coming else wire.UNREACHABLE, str(error)) from None
         digest = told or digest
         if digest is not None and received != digest:
             raise SourceError(wire.CORRUPT, f"{where} sent bytes that are not piece {piece}")

@@ -64,10 +64,9 @@ class Books:
             return news
         if source not in (flight.source.number, flight.alternative) or (flight.turned and source != flight.alternative):
             return False
-        lasting = verdict == CORRUPT and source != SEED
         if member.shunned is None:
             member.shunned = {}
-        member.shunned[source] = inf if lasting else now + self._limits.retry_seconds
+        member.shunned[source] = self._shunned_until(source, verdict, now)
         holder = swarm.members.get(source)
         if holder is not None and verdict == MISSING:
             swarm.lose(holder, 1 << piece)
@@ -81,6 +80,11 @@ class Books:
             swarm.free_slot(flight)
             flight.turned, flight.since = True, now
         return True
+
+    def _shunned_until(self, source: int, verdict: int, now: float) -> float:
+        if source == SEED:  # a piece that was coming to it, and did not come in time, may come any moment
+            return now + (self._limits.coming_retry_seconds if verdict == MISSING else self._limits.retry_seconds)
+        return inf if verdict == CORRUPT else now + self._limits.retry_seconds
 
     def patience(self, swarm: Swarm) -> float:
         """How many seconds a piece may take before somebody else should have the slot that it takes."""

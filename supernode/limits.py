@@ -43,6 +43,8 @@ class Limits:
     """But not before this."""
     retry_seconds: float = 10.0
     """How long a source that failed a node is not given to it again in that swarm, or to anybody when it seems to be dead."""
+    coming_retry_seconds: float = 1.0
+    """The same for a piece that was still coming to the supernode and did not come in time."""
     patience_seconds: float = 1.0
     """A node that got nothing for so long takes from wherever there is a slot, repeats and other zones included."""
     patience_pieces: float = 16.0

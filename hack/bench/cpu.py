@@ -37,8 +37,8 @@ SERVINGS = 8
 """How often each serves the blob in a round, in turns."""
 
 MEMORY_TIMES = 4
-"""Blobs, for which memory is found before a pull. With memory for one, the kernel took other pages for the pull, which the host had to
-find: 3.0 to 3.5 CPU-seconds per GB, and 1.3 with memory for four."""
+"""Blobs, for which memory is found before a pull. With memory for one, the kernel took other pages for the pull, which the host
+had to find: 3.0 to 3.5 CPU-seconds per GB, and 1.3 with memory for four."""
 
 
 @dataclass(frozen=True)

@@ -638,3 +638,11 @@ def test_the_supernode_s_own_zone_and_slots_can_be_told() -> None:
     assert swarm.scheduler.nodes[0].zone == "x"
     swarm.tell(Joined(SEED, "x", 2))
     assert len(granted(swarm.open(A, want=4))) == 2
+
+
+def test_a_piece_that_did_not_come_to_the_supernode_in_time_is_granted_again_after_a_second() -> None:
+    swarm = Swarm(A, pieces=2, seeded=0b1)
+    assert [piece for _, piece, *_ in granted(swarm.open(A, want=1))] == [0]
+    assert granted(swarm.report(A, (0, SEED, MISSING), want=1)) == []
+    assert granted(swarm.tick(Limits().coming_retry_seconds / 2)) == []
+    assert [piece for _, piece, *_ in granted(swarm.tick(Limits().coming_retry_seconds))] == [0]

@@ -184,14 +184,14 @@ def test_a_coming_piece_whose_bytes_are_not_what_its_digest_says_is_wrong(
 
 
 @pytest.mark.parametrize("piece", [0, 1], ids=["half of it came", "none of it came"])
-def test_a_piece_that_does_not_come_is_a_failure_of_its_source(
+def test_a_piece_that_does_not_come_is_missing_and_no_fault_of_the_supernodes(
     stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr("agent.upload.COMING_SECONDS_MAX", 0.05)
     wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
     with pytest.raises(SourceError) as raised:
         fetcher.fetch(wanted, piece, wire.COMING, serve(""))
-    assert raised.value.verdict == (wire.UNREACHABLE if piece == 0 else wire.MISSING)
+    assert raised.value.verdict == wire.MISSING
     assert wanted.held == 0
     fetcher.close()
 
