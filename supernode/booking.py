@@ -184,7 +184,7 @@ class Books:
         if source is not self._seed:
             self._spare.node_delivered(swarm, pace)
         else:
-            if swarm.seeded != swarm.everything or swarm.fresh:  # else there is nothing more that it must send
+            if not swarm.is_spread:  # else there is nothing more that it must send
                 self._spare.seed_delivered(swarm, pace, now - since_grant, now)
             source.spare = self._spare.links
             source.full += source.spare

@@ -142,7 +142,7 @@ class Matcher:
     def _may_repeat(self, taker: Member) -> bool:
         """Whether the supernode's uplink is idle, and the taker has nobody else."""
         swarm, seed = taker.swarm, self._seed
-        return not taker.flights and seed.busy * 2 <= seed.slots_min and swarm.seeded == swarm.everything and not swarm.fresh
+        return not taker.flights and seed.busy * 2 <= seed.slots_min and swarm.is_spread
 
     def _among(self, holders: Bag[Member], taker: Member, wanted: int, now: float) -> Match | None:
         """The best of a few random holders that would do: the one next to whose pieces somebody reads, then the least loaded."""

@@ -307,6 +307,11 @@ class Swarm:
         """What the supernode alone has: nobody holds a copy or is getting one."""
         return self.seeded & ~self.copies.present
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether all of the blob is at the supernode, and nothing of it there alone."""
+        return self.seeded == self.everything and not self.fresh
+
     def zone(self, name: str) -> Zone:
         zone = self.zones.get(name)
         if zone is None:
