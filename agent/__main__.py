@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from agent.agent import Agent
+from agent.app import Agent
 from agent.process import run
 from agent.settings import AgentSettings
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from agent.errors import UsageError
 from agent.settings import load
+from agent.values.errors import UsageError
 
 log = logging.getLogger(__name__)
 

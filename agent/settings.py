@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from agent.errors import UsageError
+from agent.values.errors import UsageError
 
 Settings = TypeVar("Settings")
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from agent.process import run
+from supernode.app import Supernode
 from supernode.settings import SupernodeSettings
-from supernode.supernode import Supernode
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from agent.control import NotReady, health_routes
-from agent.errors import DarnerError
-from supernode.task import Task
-from supernode.tracker import Tracker
+from agent.admin import NotReady, health_routes
+from agent.values.errors import DarnerError
+from supernode.tracker.task import Task
+from supernode.tracker.tracker import Tracker
 
 SHOWN_MAX = 1000
 """Of each list; what is over it is counted only."""

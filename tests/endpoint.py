@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.downloads import Downloads
-from agent.listener import Listener
-from agent.manifests import Manifests
-from agent.origin import Origin as OriginClient
-from agent.patience import HEAD_SECONDS_MAX
-from agent.permission import Permission
-from agent.pieces import PIECE_BYTES_CUT_MIN
-from agent.registry import CONNECTIONS_MAX, IDLE_SECONDS, Registry
+from agent.download.manager import Downloads
+from agent.http.server import Listener
+from agent.origin.client import Origin as OriginClient
+from agent.registry.client_wait import HEAD_SECONDS_MAX
+from agent.registry.endpoint import CONNECTIONS_MAX, IDLE_SECONDS, Registry
+from agent.registry.manifests import Manifests
+from agent.registry.permission import Permission
 from agent.settings import Address
-from agent.store import Store
-from agent.swarm import Swarm
-from agent.swarmkey import SwarmKey
+from agent.storage.store import Store
+from agent.swarm.supernodes import Swarm
+from agent.swarm.swarm_key import SwarmKey
+from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Image, Origin
 
 REPOSITORY = "team/app"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.reference import Reference
+from agent.values.reference import Reference
 
 DEFAULT_REGISTRY = "index.docker.io"
 

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from agent.reference import to_local
+from agent.values.reference import to_local
 from hack.lab.apiserver import ApiServer, Document
 from tests.kubelet_keyring import auths_of, credentials_for
 

@@ -1,7 +1,7 @@
 """What tests of the swarm share: supernodes and nodes in this process, on loopback, and clients that speak the channel raw.
 
 A `Node` is an agent without its registry endpoint: a store, a piece server, channels and downloads, wired together as in
-`agent.agent`. A `Supernode` is the real one. `RawAgent` and `RawSupernode` are one end of a channel, in the hand of the test.
+`agent.app`. A `Supernode` is the real one. `RawAgent` and `RawSupernode` are one end of a channel, in the hand of the test.
 """
 
 from __future__ import annotations
@@ -22,33 +22,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import wire
-from agent.blob import Blob
-from agent.channel import Channel, raw_digest
-from agent.downloads import Downloads
-from agent.errors import SourceError
-from agent.exchange import Exchange
-from agent.listener import Listener
-from agent.manifest import Manifest
-from agent.manifests import Manifests
-from agent.origin import Origin as OriginClient
-from agent.pieces import PIECE_BYTES_CUT_MIN
-from agent.recollection import Recollection
+from agent.download.manager import Downloads
+from agent.http.request import Exchange
+from agent.http.server import Listener
+from agent.origin.client import Origin as OriginClient
+from agent.registry.manifests import Manifests
+from agent.registry.recollection import Recollection
 from agent.settings import Address
-from agent.store import Store
-from agent.swarm import Swarm
-from agent.swarmkey import SwarmKey
-from agent.upload import PieceServer
+from agent.storage.blob import Blob
+from agent.storage.store import Store
+from agent.swarm.channel import Channel, raw_digest
+from agent.swarm.piece_server import PieceServer
+from agent.swarm.supernodes import Swarm, messages
+from agent.swarm.swarm_key import SwarmKey
+from agent.values.errors import SourceError
+from agent.values.manifest import Manifest
+from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Image, Origin
+from supernode.app import Supernode
 from supernode.settings import SupernodeSettings
-from supernode.supernode import Supernode
 
 REPOSITORY = "team/app"
 SECONDS = 20.0
 """How long a test waits for what has to happen; the machine may be busy."""
 PIECE = PIECE_BYTES_CUT_MIN
 
-M = TypeVar("M", bound=wire.Message)
+M = TypeVar("M", bound=messages.Message)
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -95,9 +94,9 @@ class Node:
         self.pieces = piece_listener(PieceServer(self.store, key).handle)
         where = self.pieces.address
 
-        def hello() -> wire.Hello:
-            holdings = [wire.Holding(raw_digest(digest), size) for digest, size in self.store.holdings().items()]
-            return wire.Hello(wire.VERSION, name, zone, where.host, where.port, 0, holdings)
+        def hello() -> messages.Hello:
+            holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.holdings().items()]
+            return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
         self.swarm = Swarm(tuple(lab.channels), hello, self._up)
         self.downloads = Downloads(self.store, self.swarm, self.client, key)
@@ -112,7 +111,7 @@ class Node:
         self.downloads.swarm_is_up(channel)
 
     def _note_fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
-        verdict = wire.DELIVERED
+        verdict = messages.DELIVERED
         try:
             self._fetch(blob, piece, digest, where)
         except SourceError as error:
@@ -154,7 +153,7 @@ class Node:
 
     def sources(self) -> set[Address]:
         """The nodes that gave it a piece."""
-        return {where for _, where, verdict in self.fetched if verdict == wire.DELIVERED}
+        return {where for _, where, verdict in self.fetched if verdict == messages.DELIVERED}
 
     def close(self) -> None:
         self.downloads.stop()
@@ -281,20 +280,20 @@ class Lab:
 class RawAgent:
     """An agent's end of a channel: says what it is told to, and hears what comes."""
 
-    def __init__(self, where: Address, hello: wire.Message | None = None) -> None:
+    def __init__(self, where: Address, hello: messages.Message | None = None) -> None:
         self.sock = socket.create_connection(where, SECONDS)
-        self._frames = wire.Frames()
-        self._heard: list[wire.FromSupernode] = []
+        self._frames = messages.Frames()
+        self._heard: list[messages.FromSupernode] = []
         if hello is not None:
             self.say(hello)
-            self.welcome = self.hear(wire.Welcome)
+            self.welcome = self.hear(messages.Welcome)
 
     @classmethod
     def joined(cls, where: Address, name: str, pieces: Address | None = None, *holdings: tuple[str, int]) -> RawAgent:
         """One that the supernode has welcomed. `holdings` are digests and sizes."""
         at = pieces or Address("127.0.0.1", 1)
-        held = [wire.Holding(raw_digest(digest), size) for digest, size in holdings]
-        return cls(where, wire.Hello(wire.VERSION, name, "", at.host, at.port, 0, held))
+        held = [messages.Holding(raw_digest(digest), size) for digest, size in holdings]
+        return cls(where, messages.Hello(messages.VERSION, name, "", at.host, at.port, 0, held))
 
     def __enter__(self) -> RawAgent:
         return self
@@ -302,11 +301,11 @@ class RawAgent:
     def __exit__(self, *_: object) -> None:
         self.sock.close()
 
-    def say(self, *messages: wire.Message) -> None:
-        self.sock.sendall(b"".join(map(wire.frame, messages)))
+    def say(self, *said: messages.Message) -> None:
+        self.sock.sendall(b"".join(map(messages.frame, said)))
 
     def open(self, origin: Origin, digest: str, request: int = 1) -> None:
-        self.say(wire.Open(request, raw_digest(digest), origin.address, REPOSITORY, b"", []))
+        self.say(messages.Open(request, raw_digest(digest), origin.address, REPOSITORY, b"", []))
 
     def hear(self, kind: type[M]) -> M:
         """The next message of this kind; those before it are dropped."""
@@ -325,7 +324,7 @@ class RawAgent:
             data = self.sock.recv(1 << 20)
             if not data:
                 return None
-            self._heard += [wire.supernode_message(body) for body in self._frames.feed(data)]
+            self._heard += [messages.supernode_message(body) for body in self._frames.feed(data)]
 
     def end(self) -> None:
         """Make another thread, which hears, see the end."""
@@ -343,7 +342,7 @@ class RawAgent:
 class RawSupernode:
     """A supernode's end of channels: `converse(sock, messages)` is called for each connection, in a thread of its own."""
 
-    def __init__(self, converse: Callable[[socket.socket, Iterator[wire.FromAgent]], None]) -> None:
+    def __init__(self, converse: Callable[[socket.socket, Iterator[messages.FromAgent]], None]) -> None:
         self._converse = converse
         self._server = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
@@ -381,8 +380,8 @@ class RawSupernode:
             self._converse(sock, _messages(sock))
 
 
-def _messages(sock: socket.socket) -> Iterator[wire.FromAgent]:
-    frames = wire.Frames()
+def _messages(sock: socket.socket) -> Iterator[messages.FromAgent]:
+    frames = messages.Frames()
     while data := sock.recv(1 << 20):
         for body in frames.feed(data):
-            yield wire.agent_message(body)
+            yield messages.agent_message(body)

@@ -12,18 +12,18 @@ from typing import Any, cast
 
 import pytest
 
-from agent import wire
-from agent.blob import Blob
-from agent.errors import DarnerError
-from agent.manifest import Manifest
-from agent.manifests import Manifests
-from agent.pieces import Layout, to_bytes
+from agent.registry.manifests import Manifests
 from agent.settings import Address
-from supernode.health import HealthSettings
-from supernode.link import Link
-from supernode.scheduler import Limits
-from supernode.seed import Seeder, Wanted
-from supernode.tracker import Tracker
+from agent.storage.blob import Blob
+from agent.swarm import messages
+from agent.values.errors import DarnerError
+from agent.values.manifest import Manifest
+from agent.values.pieces import Layout, to_bytes
+from supernode.scheduler.machine import Limits
+from supernode.seeder import Seeder, Wanted
+from supernode.tracker.health import HealthSettings
+from supernode.tracker.session import Link
+from supernode.tracker.tracker import Tracker
 from tests.swarm import PIECE, SECONDS, nothing_left_running
 
 RAW = b"\xab" * 32
@@ -40,16 +40,16 @@ class FakeWriter:
         self.aborted = False
         self.unsent = 0
         self._flush = flush
-        self._frames = wire.Frames()
-        self._sent: list[wire.FromSupernode] = []
+        self._frames = messages.Frames()
+        self._sent: list[messages.FromSupernode] = []
 
     @property
-    def sent(self) -> list[wire.FromSupernode]:
+    def sent(self) -> list[messages.FromSupernode]:
         self._flush()
         return self._sent
 
     def write(self, data: bytes) -> None:
-        self._sent += [wire.supernode_message(body) for body in self._frames.feed(data)]
+        self._sent += [messages.supernode_message(body) for body in self._frames.feed(data)]
 
     def is_closing(self) -> bool:
         return self.closed or self.aborted
@@ -70,22 +70,22 @@ class Agent:
     def __init__(self, lab: Lab, name: str, *holdings: bytes, port: int = 65002) -> None:
         self.lab = lab
         self.writer = FakeWriter(lab.tracker.outbox.flush)
-        held = [wire.Holding(digest, LAYOUT.size) for digest in holdings]
-        hello = wire.Hello(wire.VERSION, name, "", "10.0.0.1", port, 0, held)
+        held = [messages.Holding(digest, LAYOUT.size) for digest in holdings]
+        hello = messages.Hello(messages.VERSION, name, "", "10.0.0.1", port, 0, held)
         self.link: Link = lab.tracker.join_agent(hello, cast(asyncio.WriteTransport, self.writer))
 
-    def say(self, *messages: wire.FromAgent) -> None:
-        for message in messages:
+    def say(self, *said: messages.FromAgent) -> None:
+        for message in said:
             self.lab.tracker.receive(self.link, message)
         self.lab.tracker.outbox.flush()
 
     def open(self, request: int = 1, digest: bytes = RAW, have: int = 0) -> None:
-        self.say(wire.Open(request, digest, "registry.test", "team/app", to_bytes(have), []))
+        self.say(messages.Open(request, digest, "registry.test", "team/app", to_bytes(have), []))
 
-    def report(self, *done: wire.Done, window: int = 4, task: int | None = None) -> None:
-        self.say(wire.Report(self.task.task if task is None else task, list(done), window, []))
+    def report(self, *done: messages.Done, window: int = 4, task: int | None = None) -> None:
+        self.say(messages.Report(self.task.task if task is None else task, list(done), window, []))
 
-    def take(self, verdict: Callable[[int], int] = lambda source: wire.DELIVERED) -> None:
+    def take(self, verdict: Callable[[int], int] = lambda source: messages.DELIVERED) -> None:
         """Fetch what is granted until nothing more is, and say of each source what `verdict` says; alternatives deliver."""
         self.report(window=16)
         seen = 0
@@ -93,22 +93,22 @@ class Agent:
             seen += len(new)
             done = []
             for grant in new:
-                done.append(wire.Done(grant.piece, grant.source, 5, verdict(grant.source)))
-                if done[-1].verdict != wire.DELIVERED and grant.alternative != grant.source:
-                    done.append(wire.Done(grant.piece, grant.alternative, 5, wire.DELIVERED))
+                done.append(messages.Done(grant.piece, grant.source, 5, verdict(grant.source)))
+                if done[-1].verdict != messages.DELIVERED and grant.alternative != grant.source:
+                    done.append(messages.Done(grant.piece, grant.alternative, 5, messages.DELIVERED))
             self.report(*done, window=16)
 
-    def heard(self, kind: type[wire.Message]) -> list[Any]:
+    def heard(self, kind: type[messages.Message]) -> list[Any]:
         return [message for message in self.writer.sent if isinstance(message, kind)]
 
     @property
-    def task(self) -> wire.Task:
-        task: wire.Task = self.heard(wire.Task)[-1]
+    def task(self) -> messages.Task:
+        task: messages.Task = self.heard(messages.Task)[-1]
         return task
 
     @property
-    def granted(self) -> list[wire.Granted]:
-        return [piece for grant in self.heard(wire.Grant) for piece in grant.pieces]
+    def granted(self) -> list[messages.Granted]:
+        return [piece for grant in self.heard(messages.Grant) for piece in grant.pieces]
 
     def leave(self) -> None:
         self.lab.tracker.leave(self.link)

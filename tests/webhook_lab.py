@@ -16,9 +16,9 @@ from typing import Any
 import jsonpatch
 
 from hack.lab.process import Process
-from webhook.policy import Policy
-from webhook.review import answer, decide, read
-from webhook.rewrite import ORIGINAL_IMAGES, Gate
+from webhook.admission.policy import Policy
+from webhook.admission.review import answer, decide, read
+from webhook.admission.rewrite import ORIGINAL_IMAGES, Gate
 
 LOCAL = "127.0.0.1:65001/"
 

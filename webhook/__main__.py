@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agent.errors import DarnerError
+from agent.values.errors import DarnerError
 from webhook.server import run
 from webhook.settings import PROGRAM, load_webhook_settings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from webhook.revert import Cause
-from webhook.rewrite import Reason
+from webhook.admission.rewrite import Reason
+from webhook.revert.failures import Cause
 
 ADMISSIONS = Counter("darner_admissions", "Questions of the API server, by what became of them", ["outcome"])
 ADMISSION_SECONDS = Histogram(

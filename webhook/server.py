@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent.errors import UsageError
 from agent.settings import Address
-from webhook.app import admission_app, health_app
-from webhook.background import in_thread
-from webhook.certificates import Lifetimes
-from webhook.keeper import Keeper, Publish
-from webhook.parts import parts_of
+from agent.values.errors import UsageError
+from webhook.admission.http import admission_app, health_app
+from webhook.certificates.authority import Lifetimes
+from webhook.certificates.rotation import Keeper, Publish
+from webhook.certificates.stores import DirectoryStore, Files, Store, Unreachable, settle
+from webhook.kube.worker import in_thread
 from webhook.settings import PROGRAM, WebhookSettings
-from webhook.stores import DirectoryStore, Files, Store, Unreachable, settle
+from webhook.wiring import parts_of
 
 if TYPE_CHECKING:
-    from webhook.cluster import Cluster
+    from webhook.kube.client import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ async def _patiently(attempt: Callable[[], Awaitable[None]], done: Callable[[], 
 
 
 def _cluster() -> Cluster:
-    from webhook.cluster import Cluster  # its client takes a second to import and needs a cluster
+    from webhook.kube.client import Cluster  # its client takes a second to import and needs a cluster
 
     return Cluster(os.environ)
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.errors import UsageError
 from agent.settings import Address, address, duration, listed, load, one_of, setting, text, whole
-from webhook.breaker import OwnerKind, owner_kind
-from webhook.policy import Pattern, Policy, pattern
-from webhook.trials import Unchangeable
+from agent.values.errors import UsageError
+from webhook.admission.policy import Pattern, Policy, pattern
+from webhook.breaker.breaker import OwnerKind, owner_kind
+from webhook.breaker.half_open import Unchangeable
 
 PROGRAM = "darner webhook"
 AGENT_VIEW_AGE_SECONDS_MIN = 20

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from agent.pieces import Layout
-from agent.tickets import issue
+from agent.swarm.tickets import issue
+from agent.values.pieces import Layout
 from hack.bench.client import Client
 from hack.bench.machine import find_memory, keep_to, process_seconds
 from hack.bench.nginx import REPOSITORY, Nginx

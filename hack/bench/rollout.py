@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from agent.pieces import piece_length
+from agent.values.pieces import piece_length
 from hack.bench.machine import Processors, cpu_seconds
 from hack.bench.puller import Puller, PullError
 from hack.bench.site import Site, bound_seconds

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import libtorrent
 
-from agent.pieces import piece_length
+from agent.values.pieces import piece_length
 from hack.bench.direct import Beside
 from hack.bench.site import Site, bound_seconds
 from hack.lab import Host, LabError

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hack.cluster.layout import ORIGIN, Layout
 from hack.cluster.programs import start
-from webhook.certificates import AUTHORITIES_FILE, SERVING_FILE, SERVING_KEY_FILE, Lifetimes, advanced
+from webhook.certificates.authority import AUTHORITIES_FILE, SERVING_FILE, SERVING_KEY_FILE, Lifetimes, advanced
 
 NAME = "registry.test"
 USER, PASSWORD = "alice", "s3cret"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import FrameType
 
-from agent.reference import LOCAL_REGISTRY, Reference
+from agent.values.reference import LOCAL_REGISTRY, Reference
 from hack.demo.admission import AdmissionError, admit, pod_of
 from hack.demo.cluster import REGISTRY, Cluster, DemoError, Node, blob_bytes_sent, check_addresses, received_bytes
 from hack.demo.puller import Pulled, PullError, pull

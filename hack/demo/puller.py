@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from agent.reference import Reference
+from agent.values.reference import Reference
 
 LAYERS_AT_ONCE = 3
 """What containerd does by default."""

@@ -2,7 +2,7 @@
 
 One thread and one epoll for all of them, because the machine that measures is the one that is measured. A granted piece takes the
 time that it would take on the node's link, one piece after the other; then it is reported as delivered, though nothing was sent.
-Lost connections come back as `agent.channel`'s do, after the same random waits.
+Lost connections come back as `agent.swarm.channel`'s do, after the same random waits.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from agent import wire
-from agent.channel import CONNECT_SECONDS_MAX, HEARTBEATS_PER_LEASE, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN
-from agent.intake import WINDOW
+from agent.download.inflight import WINDOW
 from agent.settings import Address
+from agent.swarm import messages
+from agent.swarm.channel import CONNECT_SECONDS_MAX, HEARTBEATS_PER_LEASE, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN
 
 RECEIVE_BYTES = 64 << 10
 NODES_PER_ADDRESS = 5000
@@ -58,8 +58,8 @@ class Member:
         self.came = False
         self.sock: socket.socket | None = None
         self.fd = -1
-        self.frames = wire.Frames()
-        self.welcome: wire.Welcome | None = None
+        self.frames = messages.Frames()
+        self.welcome: messages.Welcome | None = None
         self.task = 0
         self.count = 0
         """Pieces of the blob."""
@@ -113,7 +113,7 @@ class Crowd:
         """All of them open the blob; until all have all of it."""
         for member in self.members:
             errand = self._errand
-            self._say(member, wire.Open(1, errand.digest, errand.registry, errand.repository, b"", [0]))
+            self._say(member, messages.Open(1, errand.digest, errand.registry, errand.repository, b"", [0]))
         self._run(lambda: self.done == len(self.members), seconds_max)
 
     def beat(self, seconds: float) -> None:
@@ -182,7 +182,7 @@ class Crowd:
             raise OSError(problem, "not connected")
         member.sock.setblocking(True)  # what is sent is small, and is only read when there is something
         self._epoll.modify(member.fd, select.EPOLLIN)
-        self._say(member, wire.Hello(wire.VERSION, member.name, "", member.source, 65002, 0, []))
+        self._say(member, messages.Hello(messages.VERSION, member.name, "", member.source, 65002, 0, []))
 
     def _lost(self, member: Member) -> None:
         self._close(member)
@@ -196,18 +196,18 @@ class Crowd:
         member.sock.close()  # which takes it out of the epoll as well
         del self._by_fd[member.fd]
         member.sock, member.fd = None, -1
-        member.frames = wire.Frames()
+        member.frames = messages.Frames()
         self.welcomed -= member.welcome is not None
         member.welcome = None
 
     # Messages.
 
-    def _say(self, member: Member, *messages: wire.Message) -> None:
-        for message in messages:
+    def _say(self, member: Member, *said: messages.Message) -> None:
+        for message in said:
             self.sent[type(message).__name__] += 1
         if member.sock is not None:
             try:
-                member.sock.sendall(b"".join(map(wire.frame, messages)))
+                member.sock.sendall(b"".join(map(messages.frame, said)))
             except OSError:
                 self._lost(member)
 
@@ -217,50 +217,50 @@ class Crowd:
         if not data:
             raise OSError("closed by the supernode")
         for body in member.frames.feed(data):
-            self._hear(member, wire.supernode_message(body))
+            self._hear(member, messages.supernode_message(body))
 
-    def _hear(self, member: Member, message: wire.FromSupernode) -> None:
+    def _hear(self, member: Member, message: messages.FromSupernode) -> None:
         self.heard[type(message).__name__] += 1
         match message:
-            case wire.Grant(_, pieces):
+            case messages.Grant(_, pieces):
                 self._granted(member, pieces)
-            case wire.Welcome():
+            case messages.Welcome():
                 member.welcome = message
                 member.retry_seconds = RETRY_SECONDS_MIN
                 self.welcomed += 1
-            case wire.Task(_, number, size, length):
+            case messages.Task(_, number, size, length):
                 member.task, member.count = number, -(-size // length)
-                self._say(member, wire.Report(number, [], min(self._errand.window, member.count), [0]))
-            case wire.TaskFailed(_, _, status, reason):
+                self._say(member, messages.Report(number, [], min(self._errand.window, member.count), [0]))
+            case messages.TaskFailed(_, _, status, reason):
                 raise CrowdError(f"{member.name} cannot have the blob: {status} {reason}")
-            case wire.Refused(reason):
+            case messages.Refused(reason):
                 raise OSError(reason)
 
-    def _granted(self, member: Member, pieces: list[wire.Granted]) -> None:
+    def _granted(self, member: Member, pieces: list[messages.Granted]) -> None:
         if not self._errand.piece_seconds:
-            self._deliver(member, [wire.Done(granted.piece, granted.source, 1, wire.DELIVERED) for granted in pieces])
+            self._deliver(member, [messages.Done(granted.piece, granted.source, 1, messages.DELIVERED) for granted in pieces])
             return
         now = time.monotonic()
         for granted in pieces:
             member.free_at = max(member.free_at, now) + self._errand.piece_seconds
             seconds = member.free_at - now
-            done = wire.Done(granted.piece, granted.source, ceil(seconds * 1000), wire.DELIVERED)
+            done = messages.Done(granted.piece, granted.source, ceil(seconds * 1000), messages.DELIVERED)
             self._book(seconds, self._deliver, member, [done])
 
-    def _deliver(self, member: Member, done: list[wire.Done]) -> None:
+    def _deliver(self, member: Member, done: list[messages.Done]) -> None:
         member.held += len(done)
         self.delivered += len(done)
         missing = member.count - member.held
-        report = wire.Report(member.task, done, min(self._errand.window, missing), [member.held] if missing else [])
+        report = messages.Report(member.task, done, min(self._errand.window, missing), [member.held] if missing else [])
         if missing:
             self._say(member, report)
             return
         self.done += 1
-        self._say(member, report, wire.Close(member.task))
+        self._say(member, report, messages.Close(member.task))
 
     def _beat(self, member: Member) -> None:
         if self._beating:
-            self._say(member, wire.Heartbeat())
+            self._say(member, messages.Heartbeat())
             self._book(self._beat_seconds(member), self._beat, member)
 
     def _beat_seconds(self, member: Member) -> float:

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.channel import raw_digest
-from agent.pieces import Layout
 from agent.settings import Address
+from agent.swarm.channel import raw_digest
+from agent.values.pieces import Layout
 from hack.lab.darner import python_path
 from hack.lab.process import Process
 from hack.load.crowd import Crowd, Errand

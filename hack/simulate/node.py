@@ -7,9 +7,9 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
-from agent import planner
-from agent.pieces import Layout, lowest
-from agent.wire import CORRUPT, DELIVERED, STALLED, UNREACHABLE
+from agent.download import planner
+from agent.swarm.messages import CORRUPT, DELIVERED, STALLED, UNREACHABLE
+from agent.values.pieces import Layout, lowest
 from hack.simulate.network import Flow, Host
 
 Outcomes = tuple[tuple[int, int, float, int], ...]

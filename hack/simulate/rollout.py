@@ -12,13 +12,12 @@ from functools import partial
 from math import ceil, floor, log2
 from random import Random
 
-from agent.pieces import Layout
-from agent.wire import DELIVERED, SEED
+from agent.swarm.messages import DELIVERED, SEED
+from agent.values.pieces import Layout
 from hack.simulate.network import Clock, Flow, Host, Network
 from hack.simulate.node import Node, Outcomes
 from hack.simulate.shadow import Shadow
-from supernode.health import Expired, Health, HealthSettings, Quarantine, Release
-from supernode.scheduler import (
+from supernode.scheduler.machine import (
     Closed,
     Event,
     Grant,
@@ -34,6 +33,7 @@ from supernode.scheduler import (
     Seeded,
     Tick,
 )
+from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
 
 TASK = 1
 

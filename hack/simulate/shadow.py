@@ -17,12 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from supernode import scheduler
-from supernode.scheduler import Event, Grant, Limits, Scheduler
+from supernode.scheduler import machine
+from supernode.scheduler.machine import Event, Grant, Limits, Scheduler
 
 TREE = Path(__file__).resolve().parent.parent.parent
 EVENTS_AT_ONCE = 100_000
-COMPILED = not scheduler.__file__.endswith(".py")
+COMPILED = not machine.__file__.endswith(".py")
 """Whether it is machine code that is measured, as in the image, or the sources: see docs/decisions/0015."""
 
 

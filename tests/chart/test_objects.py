@@ -146,7 +146,7 @@ def test_supernodes_have_names_that_stay_and_are_found_before_they_are_ready(def
 
 
 def test_a_kubelet_leaves_the_permissions_of_a_supernodes_store_as_they_are(default: list[Object]) -> None:
-    # else fsGroup would make the store writable for a group at the next start, and agent.store would refuse it
+    # else fsGroup would make the store writable for a group at the next start, and agent.storage.store would refuse it
     assert pod_template(default, "supernode")["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 

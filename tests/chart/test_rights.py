@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hack.chart.helm import Object, environment, one, pod_template
-from webhook.restore import read
+from webhook.revert.command import read
 
 Render = Callable[..., list[Object]]
 COMPONENTS = ("agent", "supernode", "webhook")

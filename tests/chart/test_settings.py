@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.proxies import Proxies, Proxy
+from agent.origin.proxies import Proxies, Proxy
 from agent.settings import Address, AgentSettings, load, variable
 from hack.chart.helm import ROOT, Environment, Object, environment, pod_template
 from supernode.settings import SupernodeSettings

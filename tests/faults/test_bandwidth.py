@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from agent import wire
-from agent.bandwidth import QUANTUM_SECONDS, Pace
-from agent.bucket import BURST_SECONDS
-from agent.fetch import PieceFetcher
-from agent.origin import Origin as Client
-from agent.pieces import Layout
+from agent.http.bucket import BURST_SECONDS
+from agent.http.ratelimit import QUANTUM_SECONDS, Pace
+from agent.origin.client import Origin as Client
 from agent.settings import Address
-from agent.store import Store
-from agent.swarmkey import SwarmKey
-from agent.upload import PieceServer
+from agent.storage.store import Store
+from agent.swarm import messages
+from agent.swarm.piece_client import PieceFetcher
+from agent.swarm.piece_server import PieceServer
+from agent.swarm.swarm_key import SwarmKey
+from agent.values.pieces import Layout
 from hack.origin import Origin
 from tests.endpoint import LAYER, REPOSITORY, Endpoint, push
 from tests.origins import drain
@@ -150,5 +150,5 @@ def test_a_supernode_with_the_narrowest_uplink_brings_a_blob_to_four_nodes_and_n
         for _ in range(TAKERS):
             lab.node()
         assert lab.pull_everywhere(digest) == [body] * TAKERS
-        assert {verdict for node in lab.nodes for _, _, verdict in node.fetched} == {wire.DELIVERED}
+        assert {verdict for node in lab.nodes for _, _, verdict in node.fetched} == {messages.DELIVERED}
         assert lab.state()["quarantines"] == []

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.credentials import Credential
-from agent.destinations import DestinationError, Destinations
-from agent.errors import OriginError
-from agent.origin import Origin as Client
-from agent.proxies import Proxies
+from agent.origin.client import Origin as Client
+from agent.origin.destinations import DestinationError, Destinations
+from agent.origin.proxies import Proxies
+from agent.values.credential import Credential
+from agent.values.errors import OriginError
 from hack.origin import Access, Image, Origin
 from tests.origins import Authority, Scripted, drain, http, look_up
 
@@ -169,7 +169,7 @@ def test_what_may_not_be_asked_is_not_asked_of_the_proxy_either(host: str) -> No
 
 
 def test_a_resolver_that_does_not_answer_costs_a_second_and_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.destinations.PROXIED_LOOKUP_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("agent.origin.destinations.PROXIED_LOOKUP_SECONDS_MAX", 0.05)
     end = threading.Event()
     names = look_up()
 

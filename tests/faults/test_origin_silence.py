@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import origin, planner, pool, swarm
-from agent.destinations import LOOKUP_SECONDS_MAX
-from agent.errors import OriginError
+from agent.download import planner
+from agent.http import pool
+from agent.origin import client
+from agent.origin.destinations import LOOKUP_SECONDS_MAX
 from agent.settings import Address
+from agent.swarm import supernodes
+from agent.values.errors import OriginError
 from hack.origin import Fault
 from tests.swarm import PIECE, Lab, noise
 
@@ -26,8 +29,8 @@ RUNTIME_SECONDS = 25.0
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same limits in the same proportions, ten times as fast."""
-    monkeypatch.setattr(origin, "ASK_SECONDS_MAX", origin.ASK_SECONDS_MAX / 10)
-    monkeypatch.setattr(swarm, "RESOLVE_SECONDS_MAX", swarm.RESOLVE_SECONDS_MAX / 10)
+    monkeypatch.setattr(client, "ASK_SECONDS_MAX", client.ASK_SECONDS_MAX / 10)
+    monkeypatch.setattr(supernodes, "RESOLVE_SECONDS_MAX", supernodes.RESOLVE_SECONDS_MAX / 10)
     monkeypatch.setattr(pool, "CONNECT_SECONDS_MAX", pool.CONNECT_SECONDS_MAX / 10)
 
 
@@ -59,11 +62,11 @@ def lab_with(root: Path, registry: Address, supernodes: int = 1) -> Lab:
 
 
 def test_what_the_supernode_and_the_agent_may_take_adds_up_to_less_than_a_runtime_waits() -> None:
-    assert swarm.RESOLVE_SECONDS_MAX + origin.ASK_SECONDS_MAX < RUNTIME_SECONDS
-    assert origin.ASK_SECONDS_MAX < swarm.RESOLVE_SECONDS_MAX, "the supernode's own failure is heard of"
-    assert pool.CONNECT_SECONDS_MAX * 2 < origin.ASK_SECONDS_MAX, "a second address has its chance"
-    assert LOOKUP_SECONDS_MAX + pool.CONNECT_SECONDS_MAX < origin.ASK_SECONDS_MAX
-    assert origin.ASK_SECONDS_MAX < planner.OPEN_SECONDS_MAX
+    assert supernodes.RESOLVE_SECONDS_MAX + client.ASK_SECONDS_MAX < RUNTIME_SECONDS
+    assert client.ASK_SECONDS_MAX < supernodes.RESOLVE_SECONDS_MAX, "the supernode's own failure is heard of"
+    assert pool.CONNECT_SECONDS_MAX * 2 < client.ASK_SECONDS_MAX, "a second address has its chance"
+    assert LOOKUP_SECONDS_MAX + pool.CONNECT_SECONDS_MAX < client.ASK_SECONDS_MAX
+    assert client.ASK_SECONDS_MAX < planner.OPEN_SECONDS_MAX
 
 
 @pytest.mark.usefixtures("quick")
@@ -85,7 +88,7 @@ def test_a_registry_that_does_not_answer_is_named_in_time(
 def test_a_registry_that_stops_after_its_manifest_does_not_stop_what_others_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(origin, "ASK_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(client, "ASK_SECONDS_MAX", 1.0)
     with Lab(tmp_path, tag_interval=0.0) as lab:
         image = lab.push(BODY)
         first = lab.node()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import fetch, wire
-from agent.exchange import Exchange
+from agent.http.request import Exchange
 from agent.settings import Address
+from agent.swarm import messages, piece_client
 from tests.swarm import PIECE, SECONDS, Lab, Node, RawAgent, free_address, noise, piece_listener, wait_until
 
 BODY = noise(16 * PIECE + 99)
@@ -80,9 +80,9 @@ def test_a_peer_that_lies_is_caught_reported_and_asked_no_more(lab: Lab, lie: Ca
         bystanders = [lab.node() for _ in range(4)]
         taker = lab.node()
         assert taker.pull(digest) == BODY
-        lied = [verdict for verdict in verdicts(taker, where) if verdict != wire.DELIVERED]
+        lied = [verdict for verdict in verdicts(taker, where) if verdict != messages.DELIVERED]
         assert lied
-        assert set(lied) == {wire.CORRUPT}
+        assert set(lied) == {messages.CORRUPT}
         wait_until(lambda: lab.state()["quarantines"])
         held = lab.state()["quarantines"]
         assert [item["name"] for item in held] == ["liar"]
@@ -113,7 +113,7 @@ def test_a_peer_that_is_dead_is_gone_round(lab: Lab) -> None:
     with peer(lab, digest, None) as where:
         node = lab.node()
         assert node.pull(digest) == BODY
-        assert set(verdicts(node, where)) == {wire.UNREACHABLE}
+        assert set(verdicts(node, where)) == {messages.UNREACHABLE}
 
 
 def test_a_peer_that_dies_in_the_middle_of_a_piece_is_gone_round(lab: Lab) -> None:
@@ -127,12 +127,12 @@ def test_a_peer_that_dies_in_the_middle_of_a_piece_is_gone_round(lab: Lab) -> No
     with peer(lab, digest, break_off) as where:
         node = lab.node()
         assert node.pull(digest) == BODY
-        assert wire.DELIVERED not in verdicts(node, where)
+        assert messages.DELIVERED not in verdicts(node, where)
 
 
 @pytest.mark.parametrize("first", [0, 1, 50], ids=["nothing", "a byte", "some bytes"])
 def test_a_peer_that_stalls_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
-    monkeypatch.setattr(fetch, "PIECE_STALL_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(piece_client, "PIECE_STALL_SECONDS_MAX", 0.5)
     digest = distributed(lab)
     over = threading.Event()
 
@@ -146,12 +146,12 @@ def test_a_peer_that_stalls_is_not_waited_for(lab: Lab, monkeypatch: pytest.Monk
     with peer(lab, digest, stall) as where:
         node = lab.node()
         assert node.pull(digest) == BODY
-        assert set(verdicts(node, where)) == {wire.STALLED}
+        assert set(verdicts(node, where)) == {messages.STALLED}
         over.set()
 
 
 def test_a_peer_that_sends_a_byte_now_and_then_is_not_waited_for_either(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "PIECE_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(piece_client, "PIECE_SECONDS_MAX", 0.5)
     digest = distributed(lab)
     over = threading.Event()
 
@@ -165,7 +165,7 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_not_waited_for_either(lab: Lab
     with peer(lab, digest, trickle) as where:
         node = lab.node()
         assert node.pull(digest) == BODY
-        assert set(verdicts(node, where)) == {wire.STALLED}
+        assert set(verdicts(node, where)) == {messages.STALLED}
         over.set()
 
 
@@ -201,6 +201,6 @@ def test_a_peer_that_was_slow_once_is_not_held_against_it_for_ever(lab: Lab) -> 
         def asked_again() -> bool:
             later = lab.node()
             assert later.pull(digest) == BODY
-            return wire.DELIVERED in verdicts(later, where)
+            return messages.DELIVERED in verdicts(later, where)
 
         wait_until(asked_again)

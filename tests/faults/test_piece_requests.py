@@ -13,16 +13,16 @@ from socket import create_connection
 
 import pytest
 
-from agent import exchange as exchange_module
-from agent.blob import Blob
-from agent.errors import StoreError
-from agent.listener import Listener
-from agent.pieces import Layout
+from agent.http import request as exchange_module
+from agent.http.server import Listener
 from agent.settings import Address
-from agent.store import Store
-from agent.swarmkey import SwarmKey
-from agent.tickets import TICKET_SECONDS, issue
-from agent.upload import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
+from agent.storage.blob import Blob
+from agent.storage.store import Store
+from agent.swarm.piece_server import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
+from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import TICKET_SECONDS, issue
+from agent.values.errors import StoreError
+from agent.values.pieces import Layout
 from tests.endpoint import threads_and_descriptors, wait_until
 
 KEY = b"a key of the laboratory's swarm."
@@ -217,7 +217,7 @@ def test_silent_connections_and_half_a_head_are_closed_in_time_and_others_are_se
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert exchange_module.HEAD_SECONDS_MAX <= 5
-    monkeypatch.setattr("agent.listener.HEAD_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("agent.http.server.HEAD_SECONDS_MAX", 0.5)
     monkeypatch.setattr(exchange_module, "HEAD_SECONDS_MAX", 0.5)
     before = threads_and_descriptors()
     with contextlib.ExitStack() as stack:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.pieces import PIECE_BYTES_CUT_MIN
+from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, LAYER, Endpoint, push, wait_until
 
@@ -182,7 +182,7 @@ def test_a_disk_that_fails_at_any_step_of_storing_lets_the_bytes_stream_through(
 def test_a_disk_that_cannot_be_read_is_passed_by_and_its_blob_forgotten(
     endpoint: Endpoint, disk_fails: Fail, beyond: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.exchange.SENDFILE_BYTES_MAX", 100_000)
+    monkeypatch.setattr("agent.http.request.SENDFILE_BYTES_MAX", 100_000)
     pull(endpoint)
     wait_until(lambda: not endpoint.store._open)
     disk_fails("sendfile", errno.EIO, beyond)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.errors import DarnerError, RequestError, oci_body
-from agent.route import BlobResource, Ping, parse_range, parse_target
+from agent.registry.target import BlobResource, Ping, parse_range, parse_target
+from agent.values.errors import DarnerError, RequestError, oci_body
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 SIZE = 1000

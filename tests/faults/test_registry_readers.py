@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.pieces import PIECE_BYTES_CUT_MIN
+from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Fault, Origin
 from tests.endpoint import Endpoint, push, threads_and_descriptors, wait_until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.origin import Origin as OriginClient
+from agent.origin.client import Origin as OriginClient
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger import Ledger
-from agent.pieces import Layout
-from agent.store import Store
+from agent.storage.journal import Ledger
+from agent.storage.store import Store
+from agent.values.pieces import Layout
 
 TREE = Path(__file__).resolve().parent.parent.parent
 SIZE = (2 << 20) + 777
@@ -25,8 +25,8 @@ LIMITS = {"quota": 1 << 30, "free": 0, "age": 3600.0}
 WRITER = """
 import hashlib, os, random, signal, sys
 from pathlib import Path
-from agent.pieces import Layout
-from agent.store import Store
+from agent.values.pieces import Layout
+from agent.storage.store import Store
 
 root, call, count, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 content = random.Random(29).randbytes(size)

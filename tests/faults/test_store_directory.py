@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import UsageError
-from agent.store import Store
+from agent.storage.store import Store
+from agent.values.errors import UsageError
 
 TREE = Path(__file__).resolve().parent.parent.parent
 Harm = Callable[[Path, Path], None]

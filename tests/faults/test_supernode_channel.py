@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import wire
 from agent.settings import Address
+from agent.swarm import messages
 from hack.origin import Fault
-from supernode import channels
+from supernode.tracker import server
 from tests.swarm import PIECE, REPOSITORY, Lab, RawAgent, noise, wait_until
 
-HELLO = wire.Hello(wire.VERSION, "raw", "", "127.0.0.1", 1, 0, [])
+HELLO = messages.Hello(messages.VERSION, "raw", "", "127.0.0.1", 1, 0, [])
 BODY = noise(3 * PIECE)
 
 
@@ -68,15 +68,15 @@ def test_the_state_tells_nodes_swarms_and_quarantines(lab: Lab) -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "over the limit"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50, "over the limit"),
-        ((wire.FRAME_BYTES_MAX + 1).to_bytes(4), "over the limit"),
+        ((messages.FRAME_BYTES_MAX + 1).to_bytes(4), "over the limit"),
         (b"\xff\xff\xff\xff", "over the limit"),
         (b"\x00\x00\x00\x00", "not a message"),
         (b"\x00\x00\x00\x03\xc1\xc1\xc1", "not a message"),
         (b"\x00\x00\x00\x01\x90", "not a message"),
-        (wire.frame(wire.Heartbeat()), "the first message has to be Hello"),
-        (wire.frame(wire.Refused("no")), "not a message"),
+        (messages.frame(messages.Heartbeat()), "the first message has to be Hello"),
+        (messages.frame(messages.Refused("no")), "not a message"),
         (
-            wire.frame(wire.Hello(2, "raw", "", "127.0.0.1", 1, 0, [])),
+            messages.frame(messages.Hello(2, "raw", "", "127.0.0.1", 1, 0, [])),
             "version 2 of the channel is not spoken here, version 1 is",
         ),
     ],
@@ -85,18 +85,18 @@ def test_the_state_tells_nodes_swarms_and_quarantines(lab: Lab) -> None:
 def test_what_is_no_hello_is_refused_in_words_and_closed(lab: Lab, said: bytes, why: str) -> None:
     with RawAgent(where(lab)) as agent:
         agent.sock.sendall(said)
-        assert why in agent.hear(wire.Refused).reason
+        assert why in agent.hear(messages.Refused).reason
         agent.until_closed()
     still_serves(lab)
 
 
 @pytest.mark.parametrize(
-    "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03\xc1\xc1\xc1", wire.frame(HELLO)], ids=["long", "garbage", "hello"]
+    "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03\xc1\xc1\xc1", messages.frame(HELLO)], ids=["long", "garbage", "hello"]
 )
 def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> None:
     with RawAgent(where(lab), HELLO) as agent:
         agent.sock.sendall(said)
-        assert agent.hear(wire.Refused)
+        assert agent.hear(messages.Refused)
         agent.until_closed()
     wait_until(lambda: lab.state()["nodesTotal"] == 0)
     still_serves(lab)
@@ -104,17 +104,17 @@ def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> N
 
 def test_a_message_that_comes_byte_by_byte_is_one_and_several_at_once_are_several(lab: Lab) -> None:
     with RawAgent(where(lab)) as agent:
-        for byte in wire.frame(HELLO):
+        for byte in messages.frame(HELLO):
             agent.sock.sendall(bytes([byte]))
-        assert agent.hear(wire.Welcome)
-        agent.say(*[wire.Heartbeat()] * 100)
+        assert agent.hear(messages.Welcome)
+        agent.say(*[messages.Heartbeat()] * 100)
         for _ in range(100):
-            agent.hear(wire.Heartbeat)
+            agent.hear(messages.Heartbeat)
 
 
 def test_random_bytes_never_end_the_supernode(lab: Lab) -> None:
     rng = random.Random(42)
-    valid = wire.frame(HELLO) + wire.frame(wire.Open(1, b"d" * 32, "registry.test", "team/app", b"", []))
+    valid = messages.frame(HELLO) + messages.frame(messages.Open(1, b"d" * 32, "registry.test", "team/app", b"", []))
     for _ in range(100):
         said = bytearray(valid if rng.random() < 0.7 else rng.randbytes(200))
         for _ in range(rng.randrange(4)):
@@ -125,22 +125,22 @@ def test_random_bytes_never_end_the_supernode(lab: Lab) -> None:
 
 
 def test_whoever_says_nothing_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "HELLO_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(server, "HELLO_SECONDS_MAX", 0.3)
     with RawAgent(where(lab)) as silent, RawAgent(where(lab)) as slow:
-        slow.sock.sendall(wire.frame(HELLO)[:7])
+        slow.sock.sendall(messages.frame(HELLO)[:7])
         silent.until_closed()
         slow.until_closed()
 
 
 def test_no_more_connections_say_hello_at_a_time_than_there_is_room_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "GREETINGS_MAX", 3)
+    monkeypatch.setattr(server, "GREETINGS_MAX", 3)
     with RawAgent.joined(where(lab), "before"):
         waiting = [RawAgent(where(lab)) for _ in range(3)]
         time.sleep(0.2)
         with RawAgent(where(lab)) as one_too_many:
-            assert "saying Hello already" in one_too_many.hear(wire.Refused).reason
+            assert "saying Hello already" in one_too_many.hear(messages.Refused).reason
         waiting[0].say(HELLO)
-        assert waiting[0].hear(wire.Welcome)
+        assert waiting[0].hear(messages.Welcome)
         with RawAgent.joined(where(lab), "after"):
             pass
         for agent in waiting:
@@ -148,10 +148,10 @@ def test_no_more_connections_say_hello_at_a_time_than_there_is_room_for(lab: Lab
 
 
 def test_no_more_agents_are_welcomed_than_there_is_room_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
     with RawAgent.joined(where(lab), "one"), RawAgent.joined(where(lab), "two"), RawAgent(where(lab)) as three:
         three.say(HELLO)
-        assert "2 agents are connected already" in three.hear(wire.Refused).reason
+        assert "2 agents are connected already" in three.hear(messages.Refused).reason
 
 
 def test_a_node_that_comes_back_under_its_name_takes_its_own_place(lab: Lab) -> None:
@@ -159,8 +159,8 @@ def test_a_node_that_comes_back_under_its_name_takes_its_own_place(lab: Lab) -> 
     with RawAgent.joined(where(lab), "node") as second:
         first.until_closed()
         first.sock.close()
-        second.say(wire.Heartbeat())
-        assert second.hear(wire.Heartbeat)
+        second.say(messages.Heartbeat())
+        assert second.hear(messages.Heartbeat)
         assert lab.state()["nodesTotal"] == 1
 
 
@@ -172,7 +172,7 @@ def test_an_agent_that_does_not_read_is_cut_off_and_the_others_go_on(lab: Lab) -
         lab.node().resolve("1")
         lab.origin.fail(Fault(path="/manifests/", status=200, body=big))
         for number in range(40):
-            slow.say(wire.Resolve(number, lab.origin.address, REPOSITORY, f"big-{number % 2}"))
+            slow.say(messages.Resolve(number, lab.origin.address, REPOSITORY, f"big-{number % 2}"))
         wait_until(lambda: lab.state()["nodesTotal"] == 1)
     assert lab.node().pull(image.layers[0])
 
@@ -209,11 +209,11 @@ def test_an_agent_cannot_make_the_supernode_contact_anything_but_a_registry(
     lab: Lab, registry: str, repository: str, why: str
 ) -> None:
     with RawAgent.joined(where(lab), "raw") as agent:
-        agent.say(wire.Open(1, b"d" * 32, registry, repository, b"", []))
-        failed = agent.hear(wire.TaskFailed)
+        agent.say(messages.Open(1, b"d" * 32, registry, repository, b"", []))
+        failed = agent.hear(messages.TaskFailed)
         assert (failed.request, failed.corrupt) == (1, False)
-        agent.say(wire.Resolve(2, registry, repository, "1"))
-        unresolved = agent.hear(wire.Unresolved)
+        agent.say(messages.Resolve(2, registry, repository, "1"))
+        unresolved = agent.hear(messages.Unresolved)
         assert unresolved.request == 2
         assert why in unresolved.reason
 
@@ -221,6 +221,6 @@ def test_an_agent_cannot_make_the_supernode_contact_anything_but_a_registry(
 @pytest.mark.parametrize("reference", ["", "../1", "a b", "sha256:abc", "1?x=", "x" * 129])
 def test_what_is_no_tag_and_no_digest_is_not_asked_for(lab: Lab, reference: str) -> None:
     with RawAgent.joined(where(lab), "raw") as agent:
-        agent.say(wire.Resolve(1, lab.origin.address, REPOSITORY, reference))
-        assert agent.hear(wire.Unresolved).status == 400
+        agent.say(messages.Resolve(1, lab.origin.address, REPOSITORY, reference))
+        assert agent.hear(messages.Unresolved).status == 400
     assert not lab.origin.requests

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import planner, wire
-from agent.errors import OriginError
-from agent.exchange import Exchange
+from agent.download import planner
+from agent.http.request import Exchange
 from agent.settings import Address
+from agent.swarm import messages
+from agent.values.errors import OriginError
 from hack.origin import Fault
 from supernode import metrics
 from tests.swarm import PIECE, SECONDS, Lab, Node, RawSupernode, free_address, noise, piece_listener, wait_until
@@ -178,27 +179,29 @@ def test_a_supernode_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None
         assert node.pull(digest, seconds=5) == BODY
 
 
-def says(*answers: Callable[[wire.Open], list[wire.Message]]) -> Callable[[socket.socket, Iterator[wire.FromAgent]], None]:
+def says(
+    *answers: Callable[[messages.Open], list[messages.Message]],
+) -> Callable[[socket.socket, Iterator[messages.FromAgent]], None]:
     """A supernode that answers each Open like that, and each Resolve not at all."""
 
-    def converse(sock: socket.socket, messages: Iterator[wire.FromAgent]) -> None:
-        for message in messages:
-            replies: list[wire.Message] = []
-            if isinstance(message, wire.Hello):
-                replies = [wire.Welcome(wire.VERSION, "raw", 30.0, "127.0.0.1", 1)]
-            if isinstance(message, wire.Open):
+    def converse(sock: socket.socket, heard: Iterator[messages.FromAgent]) -> None:
+        for message in heard:
+            replies: list[messages.Message] = []
+            if isinstance(message, messages.Hello):
+                replies = [messages.Welcome(messages.VERSION, "raw", 30.0, "127.0.0.1", 1)]
+            if isinstance(message, messages.Open):
                 replies = [reply for answer in answers for reply in answer(message)]
-            sock.sendall(b"".join(map(wire.frame, replies)))
+            sock.sendall(b"".join(map(messages.frame, replies)))
 
     return converse
 
 
-def task(opened: wire.Open, size: int = len(BODY), length: int = PIECE, number: int = 1) -> list[wire.Message]:
-    return [wire.Task(opened.request, number, size, length, {})]
+def task(opened: messages.Open, size: int = len(BODY), length: int = PIECE, number: int = 1) -> list[messages.Message]:
+    return [messages.Task(opened.request, number, size, length, {})]
 
 
-def grants(*granted: wire.Granted, number: int = 1) -> Callable[[wire.Open], list[wire.Message]]:
-    return lambda opened: [wire.Grant(number, list(granted))]
+def grants(*granted: messages.Granted, number: int = 1) -> Callable[[messages.Open], list[messages.Message]]:
+    return lambda opened: [messages.Grant(number, list(granted))]
 
 
 WRONG_DIGEST = b"\x01" * 32
@@ -209,14 +212,14 @@ WRONG_DIGEST = b"\x01" * 32
     [
         [],
         [task],
-        [lambda opened: [wire.TaskFailed(opened.request, 0, 502, "no", False)]],
-        [task, lambda opened: [wire.TaskFailed(0, 1, 502, "no", False)]],
+        [lambda opened: [messages.TaskFailed(opened.request, 0, 502, "no", False)]],
+        [task, lambda opened: [messages.TaskFailed(0, 1, 502, "no", False)]],
         [lambda opened: task(opened, size=len(BODY), length=3)],
         [lambda opened: task(opened, size=1 << 40, length=PIECE)],
-        [task, grants(wire.Granted(0, WRONG_DIGEST, wire.SEED, wire.SEED))],
-        [task, grants(wire.Granted(0, WRONG_DIGEST, 77, 78), wire.Granted(40_000, WRONG_DIGEST, 77, 78))],
-        [task, grants(wire.Granted(0, WRONG_DIGEST, 77, 78), number=2)],
-        [task, grants(wire.Granted(0, wire.COMING, wire.SEED, wire.SEED))],
+        [task, grants(messages.Granted(0, WRONG_DIGEST, messages.SEED, messages.SEED))],
+        [task, grants(messages.Granted(0, WRONG_DIGEST, 77, 78), messages.Granted(40_000, WRONG_DIGEST, 77, 78))],
+        [task, grants(messages.Granted(0, WRONG_DIGEST, 77, 78), number=2)],
+        [task, grants(messages.Granted(0, messages.COMING, messages.SEED, messages.SEED))],
         [task, task, lambda opened: task(opened, number=2)],
     ],
     ids=[
@@ -226,7 +229,7 @@ WRONG_DIGEST = b"\x01" * 32
     ],
 )
 def test_whatever_a_supernode_says_the_origin_ends_the_pull(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Callable[[wire.Open], list[wire.Message]]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Callable[[messages.Open], list[messages.Message]]]
 ) -> None:
     monkeypatch.setattr(planner, "OPEN_SECONDS_MAX", 0.5)
     monkeypatch.setattr(planner, "QUIET_SECONDS_MAX", 0.5)
@@ -246,8 +249,8 @@ def test_no_node_but_the_supernode_is_believed_what_a_piece_should_be(tmp_path: 
         exchange.answer(200, {}, bytes(PIECE) + hashlib.sha256(bytes(PIECE)).digest())
 
     liar = piece_listener(lie)
-    peer = wire.Peer(77, *liar.address)
-    answers = says(task, lambda opened: [peer], grants(wire.Granted(0, wire.COMING, 77, 77)))
+    peer = messages.Peer(77, *liar.address)
+    answers = says(task, lambda opened: [peer], grants(messages.Granted(0, messages.COMING, 77, 77)))
     with RawSupernode(answers) as supernode, alone(tmp_path, supernode.where) as lab:
         assert lab.node().pull(lab.push(BODY).layers[0]) == BODY
     liar.stop()
@@ -279,14 +282,14 @@ def test_a_supernode_that_cuts_blobs_in_another_way_is_understood(tmp_path: Path
 def test_a_supernode_that_says_nothing_of_a_name_is_not_waited_for_longer_than_a_runtime_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.swarm.RESOLVE_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("agent.swarm.supernodes.RESOLVE_SECONDS_MAX", 0.5)
     with RawSupernode(says()) as supernode, alone(tmp_path, supernode.where) as lab:
         image = lab.push(BODY)
         assert lab.node().resolve("1").digest == image.digest
 
 
 def test_a_corrupt_blob_by_the_supernodes_word_ends_the_pull_with_its_reason(tmp_path: Path) -> None:
-    failed = wire.TaskFailed(0, 1, 502, "the bytes are wrong", True)
+    failed = messages.TaskFailed(0, 1, 502, "the bytes are wrong", True)
     with RawSupernode(says(task, lambda opened: [failed])) as supernode, alone(tmp_path, supernode.where) as lab:
         digest = lab.push(BODY).layers[0]
         with pytest.raises(Exception, match="the bytes are wrong"):

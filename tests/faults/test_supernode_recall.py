@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import wire
-from agent.channel import raw_digest
-from agent.credentials import Credential
-from agent.errors import OriginError
-from agent.manifest import Manifest
+from agent.swarm import messages
+from agent.swarm.channel import raw_digest
+from agent.values.credential import Credential
+from agent.values.errors import OriginError
+from agent.values.manifest import Manifest
 from hack.origin import Fault, Image
 from tests.swarm import PIECE, REPOSITORY, Lab, Node, RawAgent, noise, wait_until
 
@@ -41,7 +41,7 @@ class Witness:
     """An agent that is asked what it knows, and says this."""
 
     def __init__(self, lab: Lab, name: str, manifest: Manifest | None, age: float = 60.0, body: bytes | None = None) -> None:
-        self.asked: list[wire.Recall] = []
+        self.asked: list[messages.Recall] = []
         self._manifest, self._age, self._body = manifest, age, body
         self._agent = RawAgent.joined(lab.channels[0], name)
         self._thread = threading.Thread(target=self._answer)
@@ -56,14 +56,16 @@ class Witness:
         self._agent.sock.close()
 
     def _answer(self) -> None:
-        while question := self._agent.hear_or_end(wire.Recall):
+        while question := self._agent.hear_or_end(messages.Recall):
             self.asked.append(question)
             manifest = self._manifest
             if manifest is None:
-                self._agent.say(wire.Recalled(question.request, None, 0.0, "", b""))
+                self._agent.say(messages.Recalled(question.request, None, 0.0, "", b""))
                 continue
             body = (manifest.body if self._body is None else self._body) if question.body else b""
-            self._agent.say(wire.Recalled(question.request, raw_digest(manifest.digest), self._age, manifest.media_type, body))
+            self._agent.say(
+                messages.Recalled(question.request, raw_digest(manifest.digest), self._age, manifest.media_type, body)
+            )
 
 
 def test_by_tag_a_newcomer_pulls_what_the_others_have_when_origin_and_cache_are_lost(lab: Lab) -> None:
@@ -157,7 +159,7 @@ def test_answers_that_nobody_asked_for_say_nothing(lab: Lab) -> None:
     lost(lab)
     with RawAgent.joined(lab.channels[0], "eager") as eager, Witness(lab, "witness", OLD):
         for number in range(20):
-            eager.say(wire.Recalled(number, raw_digest(NEW.digest), 0.0, NEW.media_type, NEW.body))
+            eager.say(messages.Recalled(number, raw_digest(NEW.digest), 0.0, NEW.media_type, NEW.body))
         assert lab.node().resolve("1").digest == OLD.digest
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.webhook_lab import RunningWebhook, container, operations, pod, review
-from webhook.app import BODY_BYTES_MAX, BODY_SECONDS_MAX
+from webhook.admission.http import BODY_BYTES_MAX, BODY_SECONDS_MAX
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def webhook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWebhook
         pytest.param(b"[]", id="a list"),
         pytest.param(b"{}", id="an empty object"),
         pytest.param(b'{"kind": "Pod", "apiVersion": "v1"}', id="a pod"),
-        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', id="no request"),
-        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": []}', id="a list as request"),
-        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {"uid": 7}}', id="no uid"),
-        pytest.param(json.dumps(review({}) | {"apiVersion": "admission.k8s.io/v1beta1"}).encode(), id="an old version"),
+        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "handler.k8s.io/v1"}', id="no request"),
+        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "handler.k8s.io/v1", "request": []}', id="a list as request"),
+        pytest.param(b'{"kind": "AdmissionReview", "apiVersion": "handler.k8s.io/v1", "request": {"uid": 7}}', id="no uid"),
+        pytest.param(json.dumps(review({}) | {"apiVersion": "handler.k8s.io/v1beta1"}).encode(), id="an old version"),
         pytest.param(b"[" * 1_000_000, id="a million brackets"),
         pytest.param(b"9" * 100_000, id="a huge number"),
         pytest.param(b" " * (BODY_BYTES_MAX + 1), id="a byte more than 3 MiB"),
@@ -111,15 +111,15 @@ def test_another_path_or_method_is_refused(webhook: RunningWebhook) -> None:
 
 
 def test_an_internal_error_admits_the_pod_unchanged_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from webhook import admission, app
-    from webhook.policy import Policy
+    from webhook.admission import handler, http
+    from webhook.admission.policy import Policy
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(admission, "decide", broken)
+    monkeypatch.setattr(handler, "decide", broken)
     document = review(pod(container("a", "nginx")))
-    response = asyncio.run(app._answer(json.dumps(document).encode(), admission.Judge(Policy())))["response"]
+    response = asyncio.run(http._answer(json.dumps(document).encode(), handler.Judge(Policy())))["response"]
     assert response["uid"] == document["request"]["uid"]
     assert response["allowed"] is True
     assert "patch" not in response

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.webhook_lab import LOCAL, admitted, applied, container, image_volume, operations, originals, pod, respond, review
-from webhook.policy import Policy, pattern
+from webhook.admission.policy import Policy, pattern
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 SYSTEM = Policy(excluded_namespaces=frozenset({"darner-system", "kube-system"}))

@@ -18,15 +18,15 @@ import pytest
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.webhook_lab import LOCAL, RunningWebhook, admitted, applied, container, image_volume, originals, pod, review
-from webhook.cluster import Cluster
-from webhook.events import Events
-from webhook.learning import Learning
+from webhook.admission.policy import Policy
+from webhook.admission.rewrite import DECISION, RELEASE, REWRITTEN
+from webhook.breaker.shared import Learning
+from webhook.kube.client import Cluster
+from webhook.kube.events import Events
+from webhook.kube.informer import ObjectKey
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
-from webhook.mirror import ObjectKey
-from webhook.policy import Policy
-from webhook.revert import Cause
-from webhook.rewrite import DECISION, RELEASE, REWRITTEN
-from webhook.unrewrite import Unrewriter
+from webhook.revert.controller import Unrewriter
+from webhook.revert.failures import Cause
 
 PODS = "/api/v1/namespaces/shop/pods"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/darner-system/leases/darner-webhook"

@@ -18,7 +18,14 @@ from hack.origin import Image, Origin
 
 LAYER = b"layer" * 200_000
 DIGEST = "sha256:" + hashlib.sha256(LAYER).hexdigest()
-DATA_PATH = ("agent.registry", "agent.upload", "agent.download", "agent.store", "agent.origin", "agent.listener")
+DATA_PATH = (
+    "agent.registry.endpoint",
+    "agent.swarm.piece_server",
+    "agent.download.download",
+    "agent.storage.store",
+    "agent.origin.client",
+    "agent.http.server",
+)
 ASGI = ("uvicorn", "starlette", "fastapi")
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from agent.pieces import PIECE_BYTES_CUT_MIN
+from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.load.__main__ import main
 from hack.load.measure import Load, measure
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import OriginError
+from agent.values.errors import OriginError
 from hack.origin import Fault, Image
 from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
 

@@ -17,10 +17,10 @@ import pytest
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.webhook_lab import RunningWebhook, container, pod, review
-from webhook.cluster import Cluster
+from webhook.certificates.stores import Unreachable, settle
+from webhook.kube.client import Cluster
 from webhook.server import with_swarm_key
 from webhook.settings import ObjectName
-from webhook.stores import Unreachable, settle
 
 SECRETS = "/api/v1/namespaces/darner-system/secrets"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
@@ -94,7 +94,7 @@ def test_the_api_server_of_its_own_cluster_is_asked_past_any_proxy(api: ApiServe
     def in_a_pod(client_configuration: Any) -> None:
         client_configuration.host = f"http://127.0.0.1:{api.server_port}"
 
-    monkeypatch.setattr("webhook.cluster.config.load_incluster_config", in_a_pod)
+    monkeypatch.setattr("webhook.kube.client.config.load_incluster_config", in_a_pod)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert Cluster({}).secret(ObjectName("darner-system", "one")).read() is None

@@ -12,12 +12,12 @@ import pytest
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.pull_secrets import LOGIN, PASSWORD, derived, found_for, path_of, put
-from webhook import instep
-from webhook.cluster import Cluster
-from webhook.derive import Cause, Deriver, NotDerived
-from webhook.instep import InStep
-from webhook.mirror import ObjectKey
-from webhook.pullsecrets import registries_of
+from webhook.kube.client import Cluster
+from webhook.kube.informer import ObjectKey
+from webhook.pullsecrets import reconciler
+from webhook.pullsecrets.dockerconfig import registries_of
+from webhook.pullsecrets.reconciler import InStep
+from webhook.pullsecrets.writer import Cause, Deriver, NotDerived
 
 EXAMPLE = frozenset({"reg.example.com"})
 IMAGE = "reg.example.com/team/app:1"
@@ -197,7 +197,7 @@ def test_a_replica_that_does_not_lead_changes_nothing_and_still_tells_its_admiss
 def test_a_refused_write_is_tried_again(
     api: ApiServer, cluster: Cluster, deriver: Deriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instep, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(reconciler, "RETRY_SECONDS", 0.2)
     put(api, "reg.example.com")
     deriver.settle("shop", "registry", EXAMPLE)
     with in_step(cluster):

@@ -12,9 +12,9 @@ import pytest
 
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
-from webhook import mirror as mirrors
-from webhook.cluster import Cluster
-from webhook.mirror import Changes, Mirror, ObjectKey
+from webhook.kube import informer as mirrors
+from webhook.kube.client import Cluster
+from webhook.kube.informer import Changes, Mirror, ObjectKey
 
 SECRETS = "/api/v1/namespaces/shop/secrets"
 
@@ -153,5 +153,5 @@ def test_an_api_server_that_refuses_is_asked_again_without_a_flood_and_told_once
         wait_until(lambda: len(api.requests) >= 5)
         api.refusal = 0
         wait_until(lambda: mirror.age_seconds() is not None)
-    assert [record.levelname for record in caplog.records if record.name == "webhook.mirror"] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "webhook.kube.informer"] == ["WARNING"]
     assert "answered 500" in caplog.text

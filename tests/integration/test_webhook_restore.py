@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from agent.errors import UsageError
+from agent.values.errors import UsageError
 from hack.lab.apiserver import ApiServer, running
 from tests.webhook_lab import LOCAL, admitted, container, image_volume, pod
-from webhook.cluster import Cluster
-from webhook.policy import Policy
-from webhook.pullsecrets import derive, derived_name, original_of
-from webhook.restore import SETTLE_SECONDS, read, run
+from webhook.admission.policy import Policy
+from webhook.kube.client import Cluster
+from webhook.pullsecrets.dockerconfig import derive, derived_name, original_of
+from webhook.revert.command import SETTLE_SECONDS, read, run
 
 SECRETS = "/api/v1/namespaces/{}/secrets"
 CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/darner"
@@ -208,7 +208,7 @@ def test_the_command_prints_what_it_did_and_says_in_one_line_when_no_cluster_ans
     put(api, "a")
     api.objects["/version"] = {"gitVersion": "v1.36.3"}
     environment = {**os.environ, "KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))}
-    argv = [sys.executable, "-W", "error", "-m", "webhook.restore"]
+    argv = [sys.executable, "-W", "error", "-m", "webhook.revert.command"]
     ended = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "pod shop/a: has its original images back: containers/app nginx:1\n"

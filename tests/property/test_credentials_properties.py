@@ -8,9 +8,9 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.credentials import Challenge, Credential, from_authorization, parse_challenge
-from agent.errors import RequestError
-from agent.realms import realm_belongs
+from agent.origin.realm import realm_belongs
+from agent.values.credential import Challenge, Credential, from_authorization, parse_challenge
+from agent.values.errors import RequestError
 
 names = st.text(st.characters(codec="utf-8", exclude_characters=":"), max_size=60)
 passwords = st.text(st.characters(codec="utf-8"), max_size=200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.pieces import (
+from agent.values.pieces import (
     BLOB_BYTES_MAX,
     PIECE_BYTES_CUT_MIN,
     PIECE_BYTES_MAX,

@@ -15,11 +15,12 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import planner, wire
-from agent.errors import OriginError
-from agent.intake import FETCH_SECONDS_MAX, REPORT_SECONDS_MAX, WINDOW
-from agent.pieces import PIECE_BYTES_MIN, Layout, lowest, members
-from agent.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
+from agent.download import planner
+from agent.download.inflight import FETCH_SECONDS_MAX, REPORT_SECONDS_MAX, WINDOW
+from agent.download.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
+from agent.swarm import messages
+from agent.values.errors import OriginError
+from agent.values.pieces import PIECE_BYTES_MIN, Layout, lowest, members
 
 STEP_SECONDS_MAX = FETCH_SECONDS_MAX + PIECE_SECONDS_MAX
 """The longest that a download stands between two pieces, or between two sources that fail it."""
@@ -224,9 +225,9 @@ class World:
         assert sum(len(self._under_way(each)) for each in self._flights) <= self.sources.pieces
         answer, task = self._one_of(self.sources.fetch), self._task
         if answer == "fetched":
-            self._after_a_while(lambda: self._end_fetch(piece, flight, task, wire.DELIVERED))
+            self._after_a_while(lambda: self._end_fetch(piece, flight, task, messages.DELIVERED))
         elif answer == "failed":
-            verdict = self._one_of((wire.UNREACHABLE, wire.STALLED, wire.CORRUPT, wire.MISSING))
+            verdict = self._one_of((messages.UNREACHABLE, messages.STALLED, messages.CORRUPT, messages.MISSING))
             self._after_a_while(lambda: self._end_fetch(piece, flight, task, verdict))
 
     def _end_fetch(self, piece: int, flight: Flight, task: int, verdict: int) -> None:
@@ -234,7 +235,7 @@ class World:
         if task == self._task and self.now < flight.began + FETCH_SECONDS_MAX:
             self._unreported[piece, task] = self.now
         seconds = self.now - flight.began
-        if verdict == wire.DELIVERED:
+        if verdict == messages.DELIVERED:
             self._happened(planner.Fetched(piece, flight.source, seconds))
         else:
             self._happened(planner.NotFetched(piece, flight.source, seconds, verdict))

@@ -8,7 +8,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.reference import (
+from agent.values.reference import (
     InvalidReference,
     Reference,
     component_of,

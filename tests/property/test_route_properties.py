@@ -8,9 +8,9 @@ from urllib.parse import quote
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.errors import DarnerError, RequestError
-from agent.reference import InvalidReference, Reference, parse_digest, to_local
-from agent.route import BlobResource, ManifestResource, Resource, parse_range, parse_target
+from agent.registry.target import BlobResource, ManifestResource, Resource, parse_range, parse_target
+from agent.values.errors import DarnerError, RequestError
+from agent.values.reference import InvalidReference, Reference, parse_digest, to_local
 from tests.property.test_reference_properties import names
 
 HEX = "0123456789abcdef"

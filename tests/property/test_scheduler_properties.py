@@ -14,9 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.pieces import members
-from agent.wire import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
-from supernode.scheduler import (
+from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
+from agent.values.pieces import members
+from supernode.scheduler.machine import (
     Closed,
     Command,
     Ended,
@@ -37,7 +37,7 @@ from supernode.scheduler import (
     Seeded,
     Tick,
 )
-from supernode.swarm import RANKS
+from supernode.scheduler.state import RANKS
 
 LIMITS = Limits(
     upload_slots_min=2, upload_slots_max=3, seed_slots_min=2, seed_slots_max=3, zones_max=3, in_flight_max=8, want_max=6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.tickets import TICKET_SECONDS, issue, valid
+from agent.swarm.tickets import TICKET_SECONDS, issue, valid
 
 keys = st.binary(min_size=16, max_size=64)
 blobs = st.text("0123456789abcdef", min_size=64, max_size=64).map("sha256:{}".format)

@@ -8,9 +8,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.reference import Reference, to_local
+from agent.values.reference import Reference, to_local
 from tests.kubelet_keyring import auths_of, credentials_for
-from webhook.pullsecrets import derive, original_of, registries_with_credentials
+from webhook.pullsecrets.dockerconfig import derive, original_of, registries_with_credentials
 
 HOSTS = (
     "docker.io index.docker.io reg.example.com reg.example.com.evil.org *.example.com r*g.example.com *.io reg.example.com:5000 "

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.reference import is_local
+from agent.values.reference import is_local
 from tests.webhook_lab import admitted, originals, respond, review
-from webhook.rewrite import EVERY_KIND, ORIGINAL_IMAGES, places
+from webhook.admission.rewrite import EVERY_KIND, ORIGINAL_IMAGES, places
 
 names = st.sampled_from(["a", "b", "c/d", "~x"])
 images = st.sampled_from(

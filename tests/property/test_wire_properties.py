@@ -8,46 +8,46 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import wire
-from agent.pieces import PIECES_MAX
-from agent.wire import Frames, FromAgent, FromSupernode, WireError, agent_message, frame, supernode_message
+from agent.swarm import messages
+from agent.swarm.messages import Frames, FromAgent, FromSupernode, WireError, agent_message, frame, supernode_message
+from agent.values.pieces import PIECES_MAX
 
 counts = st.integers(0, 1 << 40) | st.integers(0, 300)
 pieces = st.integers(0, PIECES_MAX - 1)
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 digests = st.binary(min_size=32, max_size=32)
 ports = st.integers(1, 65535)
-readers = st.lists(counts, max_size=wire.READERS_MAX)
-holdings = st.builds(wire.Holding, digests, counts)
-done = st.builds(wire.Done, pieces, counts, counts, st.integers(wire.DELIVERED, wire.MISSING))
-granted = st.builds(wire.Granted, pieces, digests, counts, counts)
+readers = st.lists(counts, max_size=messages.READERS_MAX)
+holdings = st.builds(messages.Holding, digests, counts)
+done = st.builds(messages.Done, pieces, counts, counts, st.integers(messages.DELIVERED, messages.MISSING))
+granted = st.builds(messages.Granted, pieces, digests, counts, counts)
 
 from_agent = st.one_of(
-    st.builds(wire.Hello, st.integers(0, 1 << 31), texts, texts, texts, ports, counts, st.lists(holdings, max_size=5)),
-    st.just(wire.Heartbeat()),
-    st.builds(wire.Resolve, counts, texts, texts, texts),
-    st.builds(wire.Open, counts, digests, texts, texts, st.binary(max_size=40), readers),
-    st.builds(wire.Report, counts, st.lists(done, max_size=20), counts, readers),
-    st.builds(wire.Close, counts),
-    st.builds(wire.Holds, holdings, st.booleans()),
-    st.builds(wire.Recalled, counts, st.none() | digests, st.floats(0, 1e9), texts, st.binary(max_size=100)),
+    st.builds(messages.Hello, st.integers(0, 1 << 31), texts, texts, texts, ports, counts, st.lists(holdings, max_size=5)),
+    st.just(messages.Heartbeat()),
+    st.builds(messages.Resolve, counts, texts, texts, texts),
+    st.builds(messages.Open, counts, digests, texts, texts, st.binary(max_size=40), readers),
+    st.builds(messages.Report, counts, st.lists(done, max_size=20), counts, readers),
+    st.builds(messages.Close, counts),
+    st.builds(messages.Holds, holdings, st.booleans()),
+    st.builds(messages.Recalled, counts, st.none() | digests, st.floats(0, 1e9), texts, st.binary(max_size=100)),
 )
 from_supernode = st.one_of(
-    st.builds(wire.Welcome, st.integers(0, 1 << 31), texts, st.floats(0.001, wire.LEASE_SECONDS_MAX), texts, ports),
-    st.builds(wire.Refused, texts),
-    st.just(wire.Heartbeat()),
-    st.builds(wire.Resolved, counts, texts, st.binary(max_size=100), st.booleans()),
-    st.builds(wire.Unresolved, counts, counts, texts, texts),
-    st.builds(wire.Recall, counts, texts, texts, texts, st.booleans()),
-    st.builds(wire.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5)),
-    st.builds(wire.Peer, counts, texts, ports),
-    st.builds(wire.Grant, counts, st.lists(granted, max_size=20)),
-    st.builds(wire.Seeding, counts),
-    st.builds(wire.TaskFailed, counts, counts, counts, texts, st.booleans()),
+    st.builds(messages.Welcome, st.integers(0, 1 << 31), texts, st.floats(0.001, messages.LEASE_SECONDS_MAX), texts, ports),
+    st.builds(messages.Refused, texts),
+    st.just(messages.Heartbeat()),
+    st.builds(messages.Resolved, counts, texts, st.binary(max_size=100), st.booleans()),
+    st.builds(messages.Unresolved, counts, counts, texts, texts),
+    st.builds(messages.Recall, counts, texts, texts, texts, st.booleans()),
+    st.builds(messages.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5)),
+    st.builds(messages.Peer, counts, texts, ports),
+    st.builds(messages.Grant, counts, st.lists(granted, max_size=20)),
+    st.builds(messages.Seeding, counts),
+    st.builds(messages.TaskFailed, counts, counts, counts, texts, st.booleans()),
 )
 
 
-def refusal(read: Callable[[bytes], wire.Message], body: bytes) -> str:
+def refusal(read: Callable[[bytes], messages.Message], body: bytes) -> str:
     """What is said of bytes that are no message; nothing of others."""
     try:
         read(body)
@@ -88,7 +88,7 @@ def test_bytes_that_are_no_message_are_refused_and_nothing_else_happens(body: by
 
 @given(from_agent | from_supernode, st.data())
 def test_a_message_with_a_wrong_byte_is_read_or_refused_and_nothing_else_happens(
-    message: wire.Message, data: st.DataObject
+    message: messages.Message, data: st.DataObject
 ) -> None:
     body = bytearray(frame(message)[4:])
     for _ in range(data.draw(st.integers(1, 3))):
@@ -107,4 +107,4 @@ def test_whatever_is_fed_no_more_is_kept_than_one_frame(parts: list[bytes]) -> N
     except WireError:
         return
     assert len(frames._buffer) == sum(map(len, parts)) - given_out
-    assert len(frames._buffer) < 4 + wire.FRAME_BYTES_MAX
+    assert len(frames._buffer) < 4 + messages.FRAME_BYTES_MAX

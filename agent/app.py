@@ -1,0 +1,123 @@
+"""The agent, put together: what it serves, what it keeps, and in which order it starts and stops."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+from agent.admin import ControlServer, application
+from agent.download.manager import Downloads
+from agent.gc import Housekeeping
+from agent.http.ratelimit import Pace, upload_slots
+from agent.http.server import Listener
+from agent.origin.client import Origin
+from agent.origin.proxies import Proxies
+from agent.registry.endpoint import CONNECTIONS_MAX, IDLE_SECONDS, Registry
+from agent.registry.manifests import Manifests
+from agent.registry.permission import Permission
+from agent.registry.recollection import Recollection
+from agent.settings import AgentSettings
+from agent.storage.containerd import ContentStore
+from agent.storage.scrubber import Inspection
+from agent.storage.store import Store
+from agent.storage.verified import Proofs
+from agent.swarm import messages
+from agent.swarm.channel import raw_digest
+from agent.swarm.piece_server import CONNECTIONS_MAX as UPLOADS_MAX
+from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
+from agent.swarm.piece_server import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
+from agent.swarm.supernodes import Swarm
+from agent.swarm.swarm_key import SwarmKey
+from agent.values.errors import UsageError
+
+FIRST_CHANNEL_SECONDS_MAX = 1.0
+"""How long the start waits for a supernode: the first pulls would go to the origin without one."""
+DRAIN_SECONDS = 10.0
+"""How long pulls under way may go on after SIGTERM."""
+
+
+class Agent:
+    def __init__(self, settings: AgentSettings) -> None:
+        if not _is_loopback(settings.registry_listen.host):
+            raise UsageError(
+                f"--registry-listen {settings.registry_listen}: only loopback is spoken to in plain HTTP by runtimes"
+            )
+        self._settings = settings
+        swarm_key = SwarmKey(settings.swarm_key_file)
+        root = Path(settings.store)
+        limits = {"quota": settings.store_quota, "free": settings.store_free}
+        content = None
+        if settings.containerd_content:
+            content = ContentStore(Path(settings.containerd_content), Proofs(root / "containerd.proofs"))
+        self._store = Store(root, **limits, age=settings.store_age, elsewhere=content)
+        self._inspection = Inspection(self._store, content) if content else None
+        self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
+        paces = (Pace.of(settings.origin_rate), download)
+        proxies = Proxies(os.environ)
+        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
+        self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
+        self._swarm = Swarm(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
+        self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key, download)
+        self._store.on_change = self._swarm.tell
+        self._swarm.recall = Recollection(self._manifests)
+        registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)
+        self._registry = Listener(
+            settings.registry_listen,
+            registry.handle,
+            name="registry endpoint",
+            connections_max=CONNECTIONS_MAX,
+            per_address_max=CONNECTIONS_MAX,
+            idle_seconds=IDLE_SECONDS,
+        )
+        self._pieces = Listener(
+            settings.piece_listen,
+            PieceServer(self._store, swarm_key, self._upload).handle,
+            name="piece server",
+            connections_max=UPLOADS_MAX,
+            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
+            idle_seconds=UPLOAD_IDLE_SECONDS,
+        )
+        self._control = ControlServer(application(lambda: ""), settings.http_listen)
+        self._housekeeping = Housekeeping(self._store, self._manifests)
+
+    def start(self) -> str:
+        if self._inspection:
+            self._inspection.start()
+        self._swarm.start()
+        self._swarm.wait_for_one(FIRST_CHANNEL_SECONDS_MAX)
+        self._pieces.start()
+        self._registry.start()
+        self._control.start()
+        self._housekeeping.start()
+        supernodes = len(self._settings.supernodes)
+        return (
+            f"agent {self._settings.node_name} is ready: registry on {self._registry.address}, pieces on {self._pieces.address}, "
+            f"{supernodes} supernode{'' if supernodes == 1 else 's'}"
+        )
+
+    def stop(self) -> None:
+        """New pulls are refused at once, those under way get some time, and what they left is on disk."""
+        self._housekeeping.stop()
+        if self._inspection:
+            self._inspection.stop()
+        self._registry.stop(DRAIN_SECONDS)
+        self._downloads.stop()
+        self._swarm.stop()
+        self._pieces.stop()
+        self._control.stop()
+        self._origin.close()
+        self._store.close()
+
+    def _hello(self) -> messages.Hello:
+        holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self._store.offered().items()]
+        where = self._settings.piece_address
+        name, zone, slots = self._settings.node_name, self._settings.zone, upload_slots(self._upload)
+        return messages.Hello(messages.VERSION, name, zone, where.host, where.port, slots, holdings[-messages.HOLDINGS_MAX :])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

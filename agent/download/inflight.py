@@ -1,0 +1,168 @@
+"""The pieces of one blob: which are here, which are on their way and from whom, and what of that is still to be reported. Pure.
+
+No piece is ever written by two at once: what is granted while the origin's stream, or a fetch for an earlier swarm, is writing
+it is put off until that has ended. Whom to ask, and when to stop asking, is decided by `agent.download.planner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from agent.download.events import Command, Confirm, Fetch, FetchOrigin, GrantedPiece, Outcome, Tell
+from agent.swarm.messages import DELIVERED, STALLED
+from agent.values.pieces import Layout, lowest
+
+WINDOW = 16
+"""Pieces in flight at most. How many there really are is the supernode's affair (see docs/scheduling.md); more are not taken."""
+FAST_PIECE_SECONDS = 0.05
+"""Pieces that take less are reported several at once."""
+REPORT_EVERY = 4
+REPORT_SECONDS_MAX = 0.005
+"""A slot stands empty for as long as an outcome is not reported."""
+FETCH_SECONDS_MAX = 30.0
+"""A fetch that takes longer counts as lost: the supernode grants its piece anew after that time too."""
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A granted piece that is on its way from `source`."""
+
+    granted: GrantedPiece
+    source: int
+    since: float
+
+
+@dataclass
+class Intake:
+    layout: Layout | None = None
+    held: int = 0
+    flights: dict[int, _Flight] = field(default_factory=dict)
+    """By piece, what the swarm that this node is in has granted."""
+    put_off: dict[int, GrantedPiece] = field(default_factory=dict)
+    """Granted pieces that a stray, or the origin's stream, is writing."""
+    stream_at: int | None = None
+    """The piece that the origin's stream is writing; None when there is no stream."""
+    _strays: dict[int, float] = field(default_factory=dict)
+    """Pieces still on their way from a swarm that is over, whose numbers mean nothing any more, and since when."""
+    _unreported: list[Outcome] = field(default_factory=list)
+    _report_at: float = 0.0
+    _piece_seconds: float = 1.0
+
+    @property
+    def missing(self) -> int:
+        """The pieces that are not here; until their number is known, there is at least one."""
+        return self.layout.everything & ~self.held if self.layout else 1
+
+    # From the swarm.
+
+    def begin(self, granted: GrantedPiece, now: float) -> list[Command]:
+        piece = granted.piece
+        if self.layout is None or not self.layout.everything >> piece & 1 or piece in self.flights or piece in self.put_off:
+            return []
+        if self.held >> piece & 1:
+            self._note(Outcome(piece, granted.source, 0.0, DELIVERED), now)
+            return [Confirm(piece, granted.digest)]
+        if len(self.flights) + len(self.put_off) >= WINDOW:
+            return []
+        if piece in self._strays or piece == self.stream_at:
+            self.put_off[piece] = granted
+            return []
+        return [self._fetch(granted, granted.source, now)]
+
+    def fetched(self, outcome: Outcome, now: float) -> list[Command]:
+        self.held |= 1 << outcome.piece
+        if self.flights.pop(outcome.piece, None) is None:
+            self._strays.pop(outcome.piece, None)
+            return self._take_up(outcome.piece, now)
+        self._piece_seconds += (outcome.seconds - self._piece_seconds) / 4
+        self._note(outcome, now)
+        return []
+
+    def not_fetched(self, outcome: Outcome, now: float) -> list[Command]:
+        """Turn to the alternative, once."""
+        flight = self.flights.get(outcome.piece)
+        if flight is None:
+            self._strays.pop(outcome.piece, None)
+            return self._take_up(outcome.piece, now)
+        if outcome.source != flight.source:  # this fetch counted as lost long ago
+            return []
+        self._note(outcome, now)
+        if outcome.source != flight.granted.alternative:
+            return [self._fetch(flight.granted, flight.granted.alternative, now)]
+        del self.flights[outcome.piece]
+        return []
+
+    def let_go(self) -> None:
+        """The swarm is over, and with it what its grants and its numbers of sources mean. What is on its way may still come."""
+        self._strays |= {piece: flight.since for piece, flight in self.flights.items()}
+        self.flights.clear()
+        self.put_off.clear()
+        self._unreported.clear()
+
+    def _fetch(self, granted: GrantedPiece, source: int, now: float) -> Fetch:
+        self.flights[granted.piece] = _Flight(granted, source, now)
+        return Fetch(granted.piece, granted.digest, source)
+
+    def _take_up(self, piece: int, now: float) -> list[Command]:
+        """Nobody writes this piece any more: begin what was put off because of that."""
+        granted = self.put_off.pop(piece, None)
+        return self.begin(granted, now) if granted else []
+
+    # From the origin.
+
+    def stream(self, readers: Iterable[int]) -> list[Command]:
+        """Ask for what nobody else is writing, beginning with the piece that a reader comes to first."""
+        free = self.missing & ~sum(1 << piece for piece in self._strays)
+        if not free:
+            return []
+        ahead = (reader + lowest(free >> reader) for reader in readers if free >> reader)
+        first = self.stream_at = next(ahead, lowest(free))
+        after = self.layout.everything & ~free if self.layout else 0
+        return [FetchOrigin(first, first + lowest(after >> first) if after >> first else None)]
+
+    def streamed(self, piece: int, now: float) -> list[Command]:
+        self.held |= 1 << piece
+        self.stream_at = piece + 1
+        return self._take_up(piece, now)
+
+    def stream_ended(self, now: float) -> list[Command]:
+        piece, self.stream_at = self.stream_at, None
+        return self._take_up(piece, now) if piece is not None else []
+
+    # What is told, and when.
+
+    def _note(self, outcome: Outcome, now: float) -> None:
+        if not self._unreported:
+            self._report_at = now + REPORT_SECONDS_MAX
+        self._unreported.append(outcome)
+
+    def report_is_due(self, now: float) -> bool:
+        """Soon when a round trip costs little against a piece; several outcomes at once when it does not."""
+        enough = self._is_slow or len(self._unreported) >= REPORT_EVERY or not self.flights
+        return bool(self._unreported) and (enough or now >= self._report_at)
+
+    def tell(self) -> Tell:
+        done = tuple(self._unreported)
+        self._unreported.clear()
+        return Tell(done, min(WINDOW, self.missing.bit_count()))
+
+    @property
+    def _is_slow(self) -> bool:
+        return self._piece_seconds >= FAST_PIECE_SECONDS
+
+    def count_as_lost(self, now: float) -> list[Command]:
+        """Do without the fetches that have taken too long."""
+        commands: list[Command] = []
+        for piece in [piece for piece, since in self._strays.items() if now >= since + FETCH_SECONDS_MAX]:
+            del self._strays[piece]
+            commands += self._take_up(piece, now)
+        for piece, flight in list(self.flights.items()):
+            if now >= flight.since + FETCH_SECONDS_MAX:
+                commands += self.not_fetched(Outcome(piece, flight.source, now - flight.since, STALLED), now)
+        return commands
+
+    def times(self) -> list[float]:
+        """When something here is due."""
+        began = [*self._strays.values(), *(flight.since for flight in self.flights.values())]
+        return [*(since + FETCH_SECONDS_MAX for since in began), *([self._report_at] if self._unreported else [])]

@@ -1,0 +1,310 @@
+"""What one node does next to get one blob: the ladder of sources, and how long each of them is given. Pure.
+
+    OPENING ─── Task ───> SWARM ─── everything is here ───> ENDED
+       │                    │
+       ├────────────────────┼─ lost ──> OPENING at the next supernode; WAITING a little if there is none
+       └────────────────────┴─ failed, stalled, lost too often ──> ORIGIN ─── everything is here, or refused ───> ENDED
+
+The supernode grants pieces with their sources; they are fetched at once, and what became of them is reported. What the swarm
+cannot do the origin is asked for, from the piece that a reader waits for onwards; it streams until a supernode has answered.
+`handle(event, now)` takes what happened and returns what to do; the clock, sockets and threads are `agent.download.download`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.download.events import (
+    Command,
+    Confirm,
+    Event,
+    Fetch,
+    Fetched,
+    FetchOrigin,
+    GiveUp,
+    Granted,
+    GrantedPiece,
+    LeaveOrigin,
+    LeaveSwarm,
+    NoSwarm,
+    NotFetched,
+    OpenSwarm,
+    OriginEnded,
+    OriginPiece,
+    Outcome,
+    ReadersMoved,
+    SizeKnown,
+    StillSeeding,
+    SwarmAvailable,
+    SwarmFailed,
+    SwarmLost,
+    TaskOpened,
+    Tell,
+    Tick,
+)
+from agent.download.inflight import Intake
+from agent.swarm.messages import DELIVERED, READERS_MAX
+from agent.values.errors import DarnerError, OriginError
+from agent.values.pieces import Layout
+
+OPEN_SECONDS_MAX = 15.0
+"""The supernode answers an Open when the origin has told it the size, for which it has 13 s."""
+QUIET_SECONDS_MAX = 10.0
+"""With no piece on its way and no word from the supernode, the swarm is given up."""
+PIECE_SECONDS_MAX = 45.0
+"""Without a piece, the swarm is given up whatever the supernode says: some runtimes cancel a pull that stands for 60 s."""
+FAILURES_MAX = 64
+"""Sources that failed in a row, without a piece between them: twice what can be on its way when all of it fails."""
+REOPEN_SECONDS = 3.0
+"""When there is no supernode: how long one that comes back is waited for, before the origin is asked."""
+SWARM_TRIES_MAX = 3
+"""Supernodes asked in a row, without a piece from a swarm between them."""
+ORIGIN_TRIES_MAX = 3
+"""Streams in a row, without a piece between them."""
+
+
+class Mode(Enum):
+    WAITING = "waiting"
+    OPENING = "opening"
+    SWARM = "swarm"
+    ORIGIN = "origin"
+    ENDED = "ended"
+
+
+@dataclass
+class Planner:
+    mode: Mode = Mode.WAITING
+    readers: tuple[int, ...] = ()
+    deadline: float | None = None
+    """When a Tick is due, if nothing happens before. None while only the origin's stream is waited for, which ends by itself."""
+    _intake: Intake = field(default_factory=Intake)
+    _mode_at: float = 0.0
+    """When the mode was entered."""
+    _asked_at: float | None = None
+    """When a supernode was asked that has not answered yet."""
+    _quiet_at: float = 0.0
+    """When the supernode last gave hope, or was last told something that it should answer."""
+    _piece_at: float = 0.0
+    """When the last piece came."""
+    _failures: int = 0
+    _swarm_tries: int = 0
+    _origin_tries: int = 0
+    _origin_error: DarnerError | None = None
+    """Why the origin is not asked again, unless a piece comes meanwhile."""
+
+    @property
+    def layout(self) -> Layout | None:
+        return self._intake.layout
+
+    @property
+    def held(self) -> int:
+        """The set of pieces that are here."""
+        return self._intake.held
+
+    def start(self, swarm: bool, now: float) -> list[Command]:
+        """Begin: with the swarm if a supernode can be reached, at the origin otherwise."""
+        return self._settle(self._open(now) if swarm else self._go_to_origin(now), now)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        if self.mode is Mode.ENDED:
+            return []
+        commands = self._handle(event, now)
+        if self._wanting:
+            commands += self._look_at_the_clock(now)
+        return self._settle(commands, now)
+
+    def _handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 (a table of transitions)
+        match event:
+            case SwarmAvailable():
+                return self._open(now) if self.mode in (Mode.WAITING, Mode.ORIGIN) and self._asked_at is None else []
+            case TaskOpened():
+                return self._join(now)
+            case SwarmLost():
+                return self._lost(now)
+            case NoSwarm():
+                self._nobody_to_ask(now)
+            case SwarmFailed():
+                return self._leave_swarm(now)
+            case SizeKnown(layout, held):
+                self._intake.layout = layout
+                self._intake.held |= held  # what was fetched meanwhile may be news to whoever says this
+            case Granted(pieces):
+                return self._granted(pieces, now)
+            case StillSeeding():
+                self._quiet_at = now
+            case Fetched(piece, source, seconds):
+                return self._fetched(Outcome(piece, source, seconds, DELIVERED), now)
+            case NotFetched(piece, source, seconds, verdict):
+                self._failures += piece in self._intake.flights
+                return self._intake.not_fetched(Outcome(piece, source, seconds, verdict), now)
+            case OriginPiece(piece):
+                self._piece_came(now)
+                return self._intake.streamed(piece, now)
+            case OriginEnded(error):
+                return [*self._intake.stream_ended(now), *self._origin_ended(error, now)]
+            case ReadersMoved(pieces):
+                self.readers = pieces[:READERS_MAX]
+        return []
+
+    # The ladder.
+
+    def _enter(self, mode: Mode, now: float) -> None:
+        self.mode = mode
+        self._mode_at = now
+
+    def _open(self, now: float) -> list[Command]:
+        self._intake.let_go()
+        if self._swarm_tries == SWARM_TRIES_MAX:
+            return self._go_to_origin(now)
+        self._swarm_tries += 1
+        self._asked_at = now
+        if self.mode is not Mode.ORIGIN:  # while the origin streams it goes on, until the swarm has answered
+            self._enter(Mode.OPENING, now)
+        return [OpenSwarm()]
+
+    def _join(self, now: float) -> list[Command]:
+        if self._asked_at is None:  # an answer to a question that was given up
+            return []
+        self._asked_at = None
+        self._enter(Mode.SWARM, now)
+        self._piece_at = now
+        self._failures = self._origin_tries = 0
+        leave: list[Command] = [] if self._intake.stream_at is None else [LeaveOrigin()]
+        return [*leave, self._tell(now)]
+
+    def _lost(self, now: float) -> list[Command]:
+        """Pieces under way go on; the next supernode is asked, if there is one."""
+        self._asked_at = None
+        return self._open(now) if self.mode in (Mode.OPENING, Mode.SWARM) else []
+
+    def _nobody_to_ask(self, now: float) -> None:
+        if self._asked_at is not None:
+            self._asked_at = None
+            self._swarm_tries -= 1
+        if self.mode is Mode.OPENING:
+            self._enter(Mode.WAITING, now)
+
+    def _leave_swarm(self, now: float) -> list[Command]:
+        self._asked_at = None
+        self._intake.let_go()
+        return [LeaveSwarm(), *self._go_to_origin(now)]
+
+    def _go_to_origin(self, now: float) -> list[Command]:
+        """`_settle` begins the stream."""
+        if self._origin_error:
+            self._enter(Mode.ENDED, now)
+            return [GiveUp(self._origin_error)]
+        self._enter(Mode.ORIGIN, now)
+        return []
+
+    def _origin_ended(self, error: DarnerError | None, now: float) -> list[Command]:
+        if self.mode is not Mode.ORIGIN:
+            return []
+        tried_enough = self._origin_tries >= ORIGIN_TRIES_MAX
+        if error is None and tried_enough:
+            error = OriginError(502, "the registry's stream ended again and again before a piece was complete")
+        refused = self.layout is None or (isinstance(error, OriginError) and error.answered)
+        if error and (refused or tried_enough):
+            self._origin_error = error
+            if self._asked_at is None:
+                return self._go_to_origin(now)
+            self._enter(Mode.OPENING, now)  # a supernode that has been asked may know better
+        return []
+
+    # Pieces.
+
+    def _granted(self, pieces: tuple[GrantedPiece, ...], now: float) -> list[Command]:
+        if self.mode is not Mode.SWARM:
+            return []
+        self._quiet_at = now
+        return [command for granted in pieces for command in self._intake.begin(granted, now)]
+
+    def _fetched(self, outcome: Outcome, now: float) -> list[Command]:
+        self._piece_came(now)
+        if outcome.piece in self._intake.flights:
+            self._failures = self._swarm_tries = 0
+        return self._intake.fetched(outcome, now)
+
+    def _tell(self, now: float) -> Tell:
+        self._quiet_at = now
+        return self._intake.tell()
+
+    def _piece_came(self, now: float) -> None:
+        self._piece_at = now
+        self._origin_tries = 0
+        self._origin_error = None
+
+    # Time.
+
+    @property
+    def _wanting(self) -> bool:
+        return self.mode is not Mode.ENDED and bool(self._intake.missing)
+
+    def _patience_ends(self) -> float | None:
+        """When whoever is asked now has had time enough."""
+        if self._asked_at is not None:
+            return self._asked_at + OPEN_SECONDS_MAX
+        if self.mode is Mode.WAITING:
+            return self._mode_at + REOPEN_SECONDS
+        if self.mode is Mode.SWARM:
+            without_a_piece = self._piece_at + PIECE_SECONDS_MAX
+            expected = self._intake.flights or self._intake.put_off
+            return without_a_piece if expected else min(without_a_piece, self._quiet_at + QUIET_SECONDS_MAX)
+        return None
+
+    def _look_at_the_clock(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        ends = self._patience_ends()
+        if (ends is not None and now >= ends) or self._failures >= FAILURES_MAX:
+            self._failures = 0
+            commands += self._go_to_origin(now) if self.mode is Mode.WAITING else self._leave_swarm(now)
+        return commands + self._intake.count_as_lost(now)
+
+    def _settle(self, commands: list[Command], now: float) -> list[Command]:
+        """Report what is due, stream what only the origin can give, end when everything is here; and say when to look again."""
+        if self.mode is Mode.SWARM and self._intake.report_is_due(now):
+            commands.append(self._tell(now))
+        if self.mode is Mode.ORIGIN and self._wanting and self._intake.stream_at is None:
+            begun = self._intake.stream(self.readers)
+            self._origin_tries += len(begun)
+            commands += begun
+        if not self._wanting:
+            self._enter(Mode.ENDED, now)
+            self.deadline = None
+            return commands
+        ends = self._patience_ends()
+        self.deadline = min([*self._intake.times(), *([] if ends is None else [ends])], default=None)
+        return commands
+
+
+__all__ = [
+    "Command",
+    "Confirm",
+    "Event",
+    "Fetch",
+    "FetchOrigin",
+    "Fetched",
+    "GiveUp",
+    "Granted",
+    "GrantedPiece",
+    "LeaveOrigin",
+    "LeaveSwarm",
+    "Mode",
+    "NoSwarm",
+    "NotFetched",
+    "OpenSwarm",
+    "OriginEnded",
+    "OriginPiece",
+    "Outcome",
+    "Planner",
+    "ReadersMoved",
+    "SizeKnown",
+    "StillSeeding",
+    "SwarmAvailable",
+    "SwarmFailed",
+    "SwarmLost",
+    "TaskOpened",
+    "Tell",
+    "Tick",
+]

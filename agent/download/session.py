@@ -1,0 +1,77 @@
+"""This node's part in the swarm of one blob: by which channel it takes part, under which number, and what it hears there.
+
+The conversation alone: what is done about it is decided by `agent.download.planner`, for `agent.download.download`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from agent.download import planner
+from agent.settings import Address
+from agent.swarm import messages
+from agent.swarm.channel import Channel, ChannelError, TaskListener
+from agent.swarm.supernodes import Swarm
+
+log = logging.getLogger(__name__)
+
+
+class Membership:
+    def __init__(self, swarm: Swarm, digest: str) -> None:
+        self._swarm = swarm
+        self._digest = digest
+        self._channel: Channel | None = None
+        self._listener: TaskListener | None = None
+        self._task = 0
+
+    def open(self, registry: str, repository: str, have: int, readers: tuple[int, ...], listener: TaskListener) -> bool:
+        """Ask the blob's supernode, or the next that is connected, to take part. False when there is nobody to ask.
+
+        `listener` is called by the channel's thread, which must not be kept.
+        """
+        self.leave()
+        for channel in self._swarm.owners(self._digest):
+            self._channel, self._listener = channel, listener
+            try:
+                channel.open(self._digest, registry, repository, have, readers, listener)
+            except ChannelError as error:
+                log.info("%s", error)
+                self.leave()
+            else:
+                return True
+        return False
+
+    def joined(self, task: int) -> None:
+        self._task = task
+
+    def leave(self) -> None:
+        if self._channel and self._listener:
+            self._channel.leave(self._listener)
+        self._channel = self._listener = None
+
+    def tell(self, done: tuple[planner.Outcome, ...], window: int, readers: tuple[int, ...]) -> None:
+        outcomes = [messages.Done(item.piece, item.source, math.ceil(item.seconds * 1000), item.verdict) for item in done]
+        if self._channel:
+            try:
+                self._channel.send(messages.Report(self._task, outcomes, window, list(readers)))
+            except ChannelError as error:  # the loss of the channel is told as well
+                log.debug("%s", error)
+
+    def where(self, source: int) -> Address | None:
+        """The piece server of a node that a grant names."""
+        return self._channel.peers.get(source) if self._channel else None
+
+    def meaning(self, message: messages.FromSupernode) -> planner.Event:
+        """What a message says to the planner. What is said of a swarm that was left meanwhile says nothing."""
+        match message:
+            case messages.Grant(task, pieces) if task == self._task:
+                return planner.Granted(
+                    tuple(planner.GrantedPiece(item.piece, item.digest, item.source, item.alternative) for item in pieces)
+                )
+            case messages.Seeding(task) if task == self._task:
+                return planner.StillSeeding()
+            case messages.TaskFailed():
+                return planner.SwarmFailed()
+            case _:
+                return planner.Tick()

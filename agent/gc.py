@@ -1,0 +1,46 @@
+"""What a node does for its store now and then: say how full it is, and drop what is old. A failing disk is no reason to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from agent import metrics
+from agent.registry.manifests import Manifests
+from agent.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+EVICT_SECONDS = 600.0
+
+
+class Housekeeping:
+    def __init__(self, store: Store, manifests: Manifests) -> None:
+        self._store = store
+        self._manifests = manifests
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _run(self) -> None:
+        evict_at = time.monotonic() + EVICT_SECONDS
+        while not self._stopping.wait(LOOK_SECONDS):
+            due = time.monotonic() >= evict_at
+            evict_at += EVICT_SECONDS if due else 0.0
+            try:
+                self.look(evict=due)
+            except OSError as error:
+                log.warning("the store cannot be looked after: %s", error)
+
+    def look(self, *, evict: bool) -> None:
+        metrics.STORE_BYTES.set(self._store.used)
+        if evict:
+            self._store.evict_old()
+            self._manifests.evict_old(self._store.age)

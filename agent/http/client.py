@@ -1,0 +1,302 @@
+"""The client side of HTTP: questions over blocking sockets, big bodies received straight into a buffer that is used again.
+
+h11 reads heads and small bodies; the bytes of pieces and blobs go past it by `recv_into`. Nodes and registries are asked the same
+way. Connections are made and kept by `agent.http.pool`; which server may be asked, and with which credentials, is decided before
+(`agent.origin.redirects`). Why there is no HTTP library here is written in docs/decisions/0005.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+import h11
+
+from agent.http.plain import END, read_answer, request_head
+from agent.http.request import HEAD_BYTES_MAX, joined
+from agent.http.sockopt import receive_at_least, wait_to_receive, wait_to_send
+from agent.settings import Address
+from agent.values.errors import DarnerError
+
+RECEIVE_BYTES = 64 << 10
+HEAD_RECEIVE_BYTES = 2 << 10
+"""Little of a big body comes with its head, to be copied once more."""
+WAKE_BYTES = 16 << 10
+"""A thread that waits for much is not woken for less: packets come one by one, and there are eleven in this. A quarter of the
+smallest receive window, which must not fill up meanwhile."""
+LOOK_SECONDS = 0.5
+"""How long a thread waits before it looks at its deadline, so how late it may be."""
+
+
+class TransferError(DarnerError):
+    """The network's fault or the server's: no connection, no whole answer, or bytes that are not HTTP."""
+
+
+class StalledError(TransferError):
+    """Nothing came for as long as the caller was willing to wait."""
+
+
+class Tunnel(NamedTuple):
+    """What a proxy is asked for before anything else: a way to a server (CONNECT, RFC 9110 section 9.3.6)."""
+
+    server: Address
+    authorization: str = ""
+    """For the proxy itself."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a server is waited for, in seconds."""
+
+    head: float
+    """From before the connection is made to the end of the answer's head; a small body has to come within it as well."""
+    stall: float = 0.0
+    """For the next bytes of a big body."""
+    body: float = inf
+    """For all of a big body."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    length: int | None
+    """Bytes of the body; None when the server did not tell. The answer to a HEAD has a length, and no body."""
+
+
+class Connection:
+    """One connection, one request at a time. Raises TransferError."""
+
+    def __init__(
+        self,
+        where: Address,
+        server_name: str,
+        tls: ssl.SSLContext | None,
+        seconds: float,
+        window_bytes: int = 0,
+        tunnel: Tunnel | None = None,
+    ) -> None:
+        self.where = where
+        self.server_name = server_name
+        self.tunnel = tunnel
+        self.idle_since = 0.0
+        self._protocol = h11.Connection(h11.CLIENT)
+        self._head_until = self._body_until = 0.0
+        self._stall_seconds = 0.0
+        self._left: int | None = 0
+        """Bytes of the body that were not read yet; None when nobody knows."""
+        self._buffered = memoryview(b"")
+        self._kept_alive = True
+        self._is_plain = False
+        """Whether the answer is one that `agent.http.plain` reads; h11 reads the others."""
+        self._is_tls = False
+        self._waits_seconds = 0.0
+        """What the socket was last told of how long it may wait; 0 when it was not."""
+        self._wakes_bytes = 1
+        """What it was last told of how much is worth waking for."""
+        until = time.monotonic() + seconds
+        try:
+            sock = socket.create_connection(where, timeout=seconds)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if window_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+            sock.setblocking(True)
+            wait_to_send(sock, seconds)
+            self._sock = sock
+            if tunnel:
+                self._open(tunnel, until)
+            if tls:
+                sock.settimeout(max(0.1, until - time.monotonic()))
+                self._sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
+                self._is_tls, self._waits_seconds = True, 0.0
+        except TimeoutError:
+            raise StalledError(f"{where} did not accept a connection within {seconds:.0f} s") from None
+        except ssl.SSLCertVerificationError as error:
+            raise TransferError(f"the certificate of {where} is not accepted: {error.verify_message}") from None
+        except (OSError, ValueError) as error:
+            raise TransferError(f"{where} cannot be connected to: {error}") from None
+
+    def _open(self, tunnel: Tunnel, until: float) -> None:
+        """The proxy's yes. What goes over this connection afterwards is between us and the server."""
+        self._head_until = until
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        headers = {"Host": str(tunnel.server), **({"Proxy-Authorization": tunnel.authorization} if tunnel.authorization else {})}
+        request = h11.Request(method="CONNECT", target=str(tunnel.server), headers=list(headers.items()))
+        refused = f"the proxy {self.where} gives no way to {tunnel.server}"
+        try:
+            self._sock.sendall((self._protocol.send(request) or b"") + (self._protocol.send(h11.EndOfMessage()) or b""))
+            while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
+                continue
+            status = event.status_code if isinstance(event, h11.Response) else 0
+            if status // 100 != 2:
+                raise TransferError(f"{refused}: it answers {status}")
+            if self._protocol.trailing_data[0]:
+                raise TransferError(f"{refused}: it speaks in the server's place")
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
+        """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
+        self._head_until = time.monotonic() + limits.head
+        lines = {"Accept-Encoding": "identity", **headers}
+        try:
+            self._wait_at_most(LOOK_SECONDS)
+            self._sock.sendall(request_head(method, target, lines))
+        except (TimeoutError, BlockingIOError):
+            raise StalledError(f"{self.where} does not take a request") from None
+        except (OSError, ValueError) as error:
+            raise TransferError(f"{self.where} cannot be asked: {error}") from None
+        seen = self._head()
+        plain = read_answer(seen)
+        self._is_plain = plain is not None
+        self._stall_seconds = limits.stall
+        self._body_until = time.monotonic() + limits.body
+        if plain is None:
+            return self._unusual(method, target, lines, seen)
+        self._left = 0 if method == "HEAD" else plain.length
+        self._buffered = memoryview(plain.rest)
+        self._kept_alive = True
+        return Answer(plain.status, plain.headers, plain.length)
+
+    def _head(self) -> bytes:
+        """All of an answer's head, if that is what it is, and the beginning of what follows."""
+        seen = b""
+        try:
+            while END not in seen and len(seen) < HEAD_BYTES_MAX:
+                more = bytearray(HEAD_RECEIVE_BYTES)
+                count = self._receive(memoryview(more), self._head_until)
+                seen += more[:count]
+                if not count or not b"HTTP/1.1 ".startswith(seen[:9]):
+                    break
+        except TimeoutError:
+            raise StalledError(f"{self.where} did not answer in time") from None
+        except OSError as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        return seen
+
+    def _unusual(self, method: str, target: str, headers: dict[str, str], seen: bytes) -> Answer:
+        """What h11 makes of an answer of which `seen` came already."""
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        try:
+            self._protocol.send(h11.Request(method=method, target=target, headers=list(headers.items())))
+            self._protocol.send(h11.EndOfMessage())
+            self._protocol.receive_data(seen)
+        except (ValueError, h11.ProtocolError) as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
+            continue
+        if not isinstance(event, h11.Response):
+            raise TransferError(f"{self.where} closed the connection instead of answering")
+        found = joined(event.headers)
+        # h11 has checked that a length is a number. It counts for nothing where chunks are announced (RFC 9112 section 6.3).
+        length = int(found["content-length"]) if "content-length" in found and "transfer-encoding" not in found else None
+        self._left = 0 if method == "HEAD" else length
+        self._buffered = memoryview(self._protocol.trailing_data[0])
+        self._kept_alive = event.http_version == b"1.1" and "close" not in found.get("connection", "").lower()
+        return Answer(event.status_code, found, length)
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Bytes of a body whose length is known: as many as the buffer takes, or all that are left; 0 when all of it was read."""
+        if not self._left:
+            return 0
+        wanted = min(len(buffer), self._left)
+        count = min(wanted, len(self._buffered))
+        if count:
+            buffer[:count] = self._buffered[:count]
+            self._buffered = self._buffered[count:]
+        while count < wanted:
+            # What is worth waking for must never be more than what still comes, so the end of a body is received on its own.
+            ahead = self._left - count - WAKE_BYTES
+            self._wake_for(WAKE_BYTES if ahead > 0 else 1)
+            upto = min(wanted, count + ahead) if ahead > 0 else wanted
+            try:
+                until = min(time.monotonic() + self._stall_seconds, self._body_until)
+                received = self._receive(buffer[count:upto], until, socket.MSG_WAITALL)
+            except TimeoutError:
+                raise StalledError(f"{self.where} sends too slowly, or nothing any more") from None
+            except OSError as error:
+                raise TransferError(f"{self.where} broke off: {error}") from None
+            if not received:
+                raise TransferError(f"{self.where} ended the connection {self._left - count} bytes early")
+            count += received
+        self._left -= count
+        return count
+
+    def read_all(self, bytes_max: int) -> bytes:
+        """A small body, however it is framed."""
+        if self._is_plain:
+            return self._read_plain(bytes_max)
+        body = bytearray()
+        while isinstance(event := self._next_event(RECEIVE_BYTES), h11.Data):
+            body += event.data
+            if len(body) > bytes_max:
+                raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
+        self._left, self._buffered = 0, memoryview(self._protocol.trailing_data[0])
+        self._kept_alive = self._protocol.their_state is h11.DONE
+        return bytes(body)
+
+    def _read_plain(self, bytes_max: int) -> bytes:
+        """A small body whose length is known."""
+        if (self._left or 0) > bytes_max:
+            raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
+        body = memoryview(bytearray(self._left or 0))
+        self._stall_seconds, self._body_until = inf, self._head_until
+        self.read_into(body)
+        return bytes(body)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the answer was read to its end, and another may follow."""
+        return self._left == 0 and self._kept_alive and not self._buffered
+
+    def abort(self) -> None:
+        """Make another thread, which waits for this connection, see its end."""
+        try:
+            # Not SSLSocket's own, after which that thread would take encrypted bytes for the body.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _next_event(self, bytes_max: int) -> object:
+        """What h11 makes of what comes, of so many bytes at a time: an event, or that there is none any more."""
+        try:
+            while (event := self._protocol.next_event()) is h11.NEED_DATA:
+                data = bytearray(bytes_max)
+                count = self._receive(memoryview(data), self._head_until)
+                self._protocol.receive_data(bytes(data[:count]))
+        except TimeoutError:
+            raise StalledError(f"{self.where} did not answer in time") from None
+        except (OSError, h11.ProtocolError) as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        return event
+
+    def _receive(self, view: memoryview, until: float, flags: int = 0) -> int:
+        """What came of as many bytes as `view` takes; 0 when the server has ended. Raises TimeoutError if none came in time."""
+        while (left := until - time.monotonic()) > 0:
+            self._wait_at_most(min(left, LOOK_SECONDS))
+            try:
+                return self._sock.recv_into(view, len(view), 0 if self._is_tls else flags)
+            except (BlockingIOError, TimeoutError):
+                continue
+        raise TimeoutError
+
+    def _wake_for(self, count: int) -> None:
+        if count != self._wakes_bytes and not self._is_tls:
+            self._wakes_bytes = count
+            receive_at_least(self._sock, count)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if seconds != self._waits_seconds:
+            self._waits_seconds = seconds
+            if self._is_tls:
+                self._sock.settimeout(seconds)
+            else:
+                wait_to_receive(self._sock, seconds)

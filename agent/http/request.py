@@ -1,0 +1,241 @@
+"""One HTTP/1.1 request on a blocking socket, and the answer to it, whose body may be sent by `sendfile`.
+
+`agent.http.plain` or h11 reads what is asked, and `agent.http.framing` writes what is answered; this module owns deadlines and
+limits of heads, and how a client is turned away or cut off. It knows nothing of registries, and nothing of other connections than
+the one that it is given (`agent.http.server`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import h11
+
+from agent.http.framing import Framing, H11Framing, PlainFraming
+from agent.http.plain import read_request as read_plain
+from agent.http.sockopt import wait_to_receive, wait_to_send
+from agent.values.errors import DarnerError, RequestError, StoreError, oci_body
+
+HEAD_BYTES_MAX = 16 << 10
+HEAD_SECONDS_MAX = 5.0
+"""From the first byte of a request, or from the connection, to the end of its head."""
+SEND_STALL_SECONDS_MAX = 60.0
+"""How long a client may take nothing before it is given up. containerd unpacks while it pulls, which is slow on slow disks."""
+SENDFILE_BYTES_MAX = 8 << 20
+LINGER_SECONDS = 0.05
+"""How long a client that is turned away may go on sending, so that the answer reaches it before the end of the connection."""
+LINGER_READS_MAX = 64
+SHOWN_CHARACTERS_MAX = 256
+
+_REQUEST_START = re.compile(rb"[A-Z]{1,24}( |\Z)")
+_REQUEST_LINE = re.compile(rb"[A-Z]{1,24} [^ \r\n]+ HTTP/1\.[01]\r?\n")
+
+NOT_HTTP = RequestError(
+    400, "UNSUPPORTED", f"this port speaks HTTP/1.1 without TLS, with heads of at most {HEAD_BYTES_MAX} bytes"
+)
+
+
+class ClientGone(Exception):  # noqa: N818 (an event, not a fault)
+    """The client left, or took nothing for too long. Whatever was done for it can stop."""
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    """Names in lower case; repeated ones joined by a comma (RFC 9110 section 5.3)."""
+    is_plain: bool = False
+    """Whether h11 has not seen it, because `agent.http.plain` could read it: then h11 does not see the answer either."""
+
+    def __str__(self) -> str:
+        """For the log: nothing that it could break, and not too much of it."""
+        return f"{self.method} {ascii(self.target[:SHOWN_CHARACTERS_MAX])[1:-1]}"
+
+
+class Exchange:
+    """One request and the answer to it. Raises ClientGone from every method that writes."""
+
+    def __init__(self, sock: socket.socket, protocol: h11.Connection, request: Request) -> None:
+        self.request = request
+        self.began = time.monotonic()
+        self.answered = False
+        self.body_sent = 0
+        """Bytes of the body that the socket took."""
+        self._sock = sock
+        self._framing: Framing = PlainFraming() if request.is_plain else H11Framing(protocol)
+        self._unsent_head = b""
+        """It goes with the first bytes of the body, in one packet."""
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
+        shown = b"" if self.request.method == "HEAD" else body
+        self._send(self._head(status, {**headers, "Content-Length": str(len(body))}) + shown)
+        self._count(len(shown))
+        self.finish()
+
+    def fail(self, error: DarnerError, headers: dict[str, str] | None = None) -> None:
+        self.answer(error.status, {"Content-Type": "application/json", **(headers or {})}, oci_body(error))
+
+    def start(self, status: int, headers: dict[str, str]) -> None:
+        """The head of an answer whose `Content-Length` is among the headers."""
+        self._unsent_head = self._head(status, headers)
+
+    def _head(self, status: int, headers: dict[str, str]) -> bytes:
+        self.answered = True
+        return self._framing.head(status, headers)
+
+    def send_file(self, fd: int, offset: int, end: int) -> None:
+        """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""
+        self._send_head(socket.MSG_MORE)
+        while offset < end:
+            try:
+                sent = os.sendfile(self._sock.fileno(), fd, offset, min(end - offset, SENDFILE_BYTES_MAX))
+            except OSError as error:
+                if error.errno == errno.EIO:  # of all that can go wrong here this alone is not the socket's
+                    raise StoreError(f"a blob cannot be read from the store: {error.strerror}") from error
+                raise ClientGone from error
+            if sent == 0:
+                raise StoreError("a file in the store is shorter than its blob")
+            offset += sent
+            self._count(sent)
+
+    def send(self, data: memoryview | bytes) -> None:
+        """Bytes that are in no file."""
+        if data:
+            self._send_head(socket.MSG_MORE)
+            self._send(data)
+            self._count(len(data))
+
+    def finish(self) -> None:
+        self._send_head()
+        self._framing.end()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow on the same connection."""
+        return self._framing.reusable
+
+    def client_left(self) -> bool:
+        """Whether the client closed its side. Looks without waiting and takes nothing from the stream."""
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def abort(self) -> None:
+        """End the connection so that the client cannot take what it got for the whole: by a reset."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._framing.fail()
+        self._send_head()
+
+    def _send_head(self, flags: int = 0) -> None:
+        head, self._unsent_head = self._unsent_head, b""
+        self._send(head, flags)
+
+    def _send(self, data: bytes | memoryview | None, flags: int = 0) -> None:
+        if data:
+            try:
+                self._sock.sendall(data, flags)
+            except OSError as error:
+                raise ClientGone from error
+
+    def _count(self, length: int) -> None:
+        self._framing.count(length)
+        self.body_sent += length
+
+
+def greet(sock: socket.socket) -> h11.Connection:
+    """The protocol's state on a new connection, which will wait for its client no longer than it may."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    wait_to_send(sock, SEND_STALL_SECONDS_MAX)
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+
+
+def read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: float) -> Request | None:
+    """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1."""
+    if protocol.our_state is h11.DONE:
+        protocol.start_next_cycle()
+    try:
+        return _read_request(sock, protocol, wait_seconds)
+    except h11.RemoteProtocolError:
+        raise NOT_HTTP from None
+
+
+def _read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: float) -> Request | None:
+    seen, _ = protocol.trailing_data
+    deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
+    while (event := protocol.next_event()) is h11.NEED_DATA:
+        wait_to_receive(sock, max(0.001, deadline - time.monotonic()))
+        try:
+            data = sock.recv(HEAD_BYTES_MAX)
+        except BlockingIOError:
+            if seen:
+                raise NOT_HTTP from None
+            return None
+        if not data:
+            return None
+        if not seen:
+            if plain := read_plain(data):
+                return Request("GET", plain.target, plain.headers, is_plain=True)
+            deadline = time.monotonic() + HEAD_SECONDS_MAX
+        # What is plainly something else is answered now: h11 would wait for the rest of a head that never comes.
+        seen += data
+        if not (_REQUEST_LINE if b"\n" in seen else _REQUEST_START).match(seen):
+            raise NOT_HTTP
+        protocol.receive_data(data)
+    if not isinstance(event, h11.Request):
+        return None
+    headers = joined(event.headers)
+    if "content-length" not in headers and "transfer-encoding" not in headers:
+        protocol.next_event()  # the end of a message without a body
+    return Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers)
+
+
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name, repeated ones joined by a comma."""
+    result: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("ascii").lower(), raw_value.decode("latin-1")
+        result[name] = f"{result[name]}, {value}" if name in result else value
+    return result
+
+
+def refuse(sock: socket.socket, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:
+    """Answer in HTTP/1.1 whatever the client speaks, and close: containerd 2 goes on from TLS to HTTP only when it sees that."""
+    body = oci_body(error)
+    head = (
+        f"HTTP/1.1 {error.status} Refused\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    try:
+        sock.settimeout(linger_seconds)
+        sock.sendall(head.encode() + body)
+    except OSError:
+        return
+    part(sock, linger_seconds)
+
+
+def part(sock: socket.socket, linger_seconds: float = LINGER_SECONDS) -> None:
+    """Say that nothing more comes, and take a little of what the client still sends.
+
+    What is unread when a socket is closed resets the connection under the answer (RFC 9112 section 9.6).
+    """
+    deadline = time.monotonic() + linger_seconds
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        for _ in range(LINGER_READS_MAX):
+            sock.settimeout(max(0.0, deadline - time.monotonic()))
+            if not sock.recv(HEAD_BYTES_MAX):
+                return
+    except OSError:
+        return

@@ -1,0 +1,168 @@
+"""The origin client: what is asked of registries, and what their answers mean.
+
+It speaks the pull half of the OCI distribution specification 1.1 with the credentials of whoever asked. Names, addresses and
+redirects are `agent.origin.redirects`'s, challenges are `agent.origin.auth`'; manifests are checked here, blobs by whoever reads
+them.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterable
+
+from agent import metrics
+from agent.http.client import StalledError, TransferError
+from agent.http.ratelimit import Pace
+from agent.origin.auth import Access, Tokens
+from agent.origin.blobstream import BlobStream
+from agent.origin.destinations import DestinationError, Destinations, LookUp
+from agent.origin.documents import is_listing, is_manifest
+from agent.origin.proxies import Proxies
+from agent.origin.redirects import Outward, Reply
+from agent.values.credential import Credential
+from agent.values.errors import DigestError, OriginError, UsageError
+from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
+
+ASK_SECONDS_MAX = 11.0
+"""For the head of an answer and for a small body, tokens and redirects included. The supernode is asked first and may need as
+long itself (see agent.swarm.supernodes): then an agent that asks once more still answers its runtime within 25 s."""
+
+ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "*/*",
+    )
+)
+_CONDITIONAL = {"Range": 206, "If-None-Match": 304}
+"""Headers that make another status than 200 a success."""
+_UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "NAME_UNKNOWN"}
+
+
+class Origin:
+    """Asks registries. Every method raises OriginError: with the registry's own status, or 502 and 504 when it did not answer."""
+
+    def __init__(
+        self,
+        insecure_registries: Iterable[str],
+        ca_files: Iterable[str],
+        look_up: LookUp | None = None,
+        paces: Iterable[Pace | None] = (),
+        proxies: Proxies | None = None,
+    ) -> None:
+        """`paces` limit the bytes of blobs."""
+        self._paces = tuple(paces)
+        tls = ssl.create_default_context()
+        for path in ca_files:
+            try:
+                tls.load_verify_locations(path)
+            except OSError as error:
+                raise UsageError(f"--ca-files: {path} cannot be used: {error}") from None
+        self._destinations = Destinations(insecure_registries, look_up, proxies)
+        self._outward = Outward(self._destinations, tls)
+        self._tokens = Tokens(self._outward)
+
+    def close(self) -> None:
+        """End all that is under way."""
+        self._outward.close()
+
+    def digest_of(
+        self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
+    ) -> str | None:
+        """The digest that a tag has now, or None when the registry tells it only with the manifest. `known` is the last one."""
+        headers = {"If-None-Match": f'"{known}"'} if known else {}
+        access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
+        with self._ask("HEAD", access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
+            return known if reply.status == 304 else reply.headers.get("docker-content-digest")
+
+    def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
+        """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names."""
+        access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
+        with self._ask("GET", access, path, "manifest", {"Accept": ACCEPT}) as reply:
+            manifest = Manifest.of(reply.headers.get("content-type", ""), _read(reply, registry, MANIFEST_BYTES_MAX))
+            named = reference if reference.startswith("sha256:") else reply.headers.get("docker-content-digest", "")
+        if named.startswith("sha256:") and manifest.digest != named:
+            raise DigestError(f"the registry {registry} sent something else than {named}")
+        if reference != manifest.digest and not is_manifest(manifest.body):
+            raise OriginError(502, f"the registry {registry} answered with something that is no manifest", "MANIFEST_INVALID")
+        return manifest
+
+    def blob_size(self, registry: str, repository: str, digest: str, credential: Credential | None) -> int | None:
+        """Bytes of a blob, or None when the repository does not hold it."""
+        access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
+        try:
+            with self._ask("HEAD", access, path, "blob") as reply:
+                size = reply.length
+        except OriginError as error:
+            if error.status == 404:
+                return None
+            raise
+        if size is None:
+            raise OriginError(502, f"the registry {registry} does not say how long the blob is")
+        return size
+
+    def listing(self, registry: str, repository: str, path: str, credential: Credential | None) -> tuple[str, bytes]:
+        """Media type and body of a small answer that is passed on as it is: tag lists and referrers."""
+        with self._ask("GET", Access(registry, repository, credential), path, "listing") as reply:
+            media_type, body = reply.headers.get("content-type", "application/json"), _read(reply, registry, MANIFEST_BYTES_MAX)
+        if not is_listing(body):
+            raise OriginError(502, f"the registry {registry} answered with something that is no list")
+        return media_type, body
+
+    def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
+        """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
+        access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
+        reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {})
+        return BlobStream(reply, registry, start, self._paces)
+
+    def _ask(self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None) -> Reply:
+        """The answer when it is a success; what is none, and no answer, becomes an OriginError."""
+        until = time.monotonic() + ASK_SECONDS_MAX
+        headers = headers or {}
+        registry, repository, credential = access
+        outcome = "unreachable"
+        try:
+            reply = self._authorized(method, access, path, headers, until)
+            outcome = f"{reply.status // 100}xx"
+            if reply.status in (200, *(_CONDITIONAL[name] for name in headers if name in _CONDITIONAL)):
+                return reply
+            with reply:
+                raise reply.refusal(f"the registry {registry}", repository, credential is None, _UNKNOWN[what])
+        except StalledError:
+            outcome = "timeout"
+            raise OriginError(504, f"the registry {registry} did not answer in time") from None
+        except TransferError as error:
+            raise OriginError(502, f"the registry {registry} cannot be reached: {error}") from None
+        except DestinationError as error:
+            raise OriginError(error.status, f"the registry {registry} cannot be asked: {error}", error.code) from None
+        finally:
+            metrics.ORIGIN_REQUESTS.labels(what, outcome).inc()
+
+    def _authorized(self, method: str, access: Access, path: str, headers: dict[str, str], until: float) -> Reply:
+        """What the registry answers to this access, after one challenge at the most."""
+        url = self._destinations.url(access.registry, path)
+        sent = self._tokens.remembered(access)
+        reply = self._outward.ask(method, url, headers, sent, until)
+        if reply.status != 401 or reply.foreign:  # a server that a redirect led to gets nothing of what is the registry's
+            return reply
+        try:
+            authorization = self._tokens.meet(access, reply.headers.get("www-authenticate", ""), sent, until)
+        except BaseException:
+            reply.close()
+            raise
+        if authorization is None:
+            return reply
+        reply.close()
+        return self._outward.ask(method, url, headers, authorization, until)
+
+
+def _read(reply: Reply, registry: str, bytes_max: int) -> bytes:
+    try:
+        return reply.read(bytes_max)
+    except StalledError:
+        raise OriginError(504, f"the registry {registry} did not answer in time") from None
+    except TransferError as error:
+        raise OriginError(502, f"the registry {registry} did not answer whole: {error}") from None

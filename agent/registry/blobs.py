@@ -1,0 +1,181 @@
+"""Blobs on their way to a client of the registry endpoint: from the store, while they arrive, or past a disk that fails.
+
+Who may have a blob is decided before (`agent.registry.endpoint`). An answer says nothing before its first byte is there, so that
+an error can still be told; after that, one that cannot go on is cut off by a reset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from agent import metrics
+from agent.download.download import Reader
+from agent.download.manager import Downloads
+from agent.http.request import ClientGone, Exchange, Request
+from agent.origin.client import Origin
+from agent.registry.client_wait import LOOK_SECONDS, Patience
+from agent.registry.target import BlobResource, parse_range
+from agent.storage.blob import Blob
+from agent.storage.store import Store
+from agent.swarm.piece_client import chunks
+from agent.values.credential import Credential
+from agent.values.errors import DigestError, OriginError, RequestError, StoreError
+
+log = logging.getLogger(__name__)
+
+
+class RangeError(RequestError):
+    """The client's fault: a range outside the blob. `size` is told with the answer (RFC 9110 section 15.5.17)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(416, "SIZE_INVALID", f"the blob has {size} bytes")
+        self.size = size
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes `start` to `end` of a blob of `size` bytes: what one answer is to carry."""
+
+    start: int
+    end: int
+    size: int
+    status: int
+
+    @classmethod
+    def wanted(cls, request: Request, size: int) -> Part:
+        """Raises RangeError. An If-Range names a validator that was never given here: such a Range does not count."""
+        try:
+            span = None if "if-range" in request.headers else parse_range(request.headers.get("range"), size)
+        except RequestError:
+            raise RangeError(size) from None
+        return cls(*span, size, 206) if span else cls(0, size, size, 200)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        length = {"Content-Length": str(self.end - self.start)}
+        return length | ({"Content-Range": f"bytes {self.start}-{self.end - 1}/{self.size}"} if self.status == 206 else {})
+
+
+class Blobs:
+    def __init__(
+        self, store: Store, downloads: Downloads, origin: Origin, patience: Patience, common_headers: dict[str, str]
+    ) -> None:
+        self._store = store
+        self._downloads = downloads
+        self._origin = origin
+        self._patience = patience
+        self._common = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **common_headers}
+
+    def size(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
+        """Bytes of the blob: as what is here says, or the origin, or other nodes when that is away. Raises OriginError."""
+        blob = self._store.blob(resource.digest) or self._store.arriving(resource.digest)
+        if blob:
+            return blob.size
+        try:
+            return self.size_at_origin(exchange, resource, credential)
+        except OriginError as error:
+            if error.answered:
+                raise
+        with self._reading(resource, credential) as reader:
+            return self._await_blob(exchange, resource, reader).size
+
+    def size_at_origin(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
+        registry, repository, digest = resource.registry, resource.repository, resource.digest
+        size = self._patience.ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
+        if size is None:
+            raise OriginError(404, f"{repository} has no {digest}", "BLOB_UNKNOWN")
+        return size
+
+    def tell(self, exchange: Exchange, resource: BlobResource, size: int) -> None:
+        """The answer to a HEAD. Ranges are for GET alone (RFC 9110 section 14.2)."""
+        self._start(exchange, resource, Part(0, size, size, 200))
+        exchange.finish()
+
+    def serve(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
+        """The answer to a GET."""
+        blob = self._store.blob(resource.digest)
+        try:
+            if blob:
+                self._send(exchange, resource, blob, None)
+                return
+            with self._reading(resource, credential) as reader:
+                blob = self._await_blob(exchange, resource, reader)
+                self._send(exchange, resource, blob, reader)
+        except DigestError:
+            if exchange.answered or not (blob and blob.stored):
+                raise
+            self.serve(exchange, resource, credential)  # what was here is damaged, and dropped by now: get it anew
+        except StoreError as error:
+            log.warning("%s is passed through from its registry: %s", resource.digest, error)
+            if blob and blob.stored:
+                self._store.drop(blob)
+            self._pass_through(exchange, resource, credential, blob)
+
+    def _reading(self, resource: BlobResource, credential: Credential | None) -> AbstractContextManager[Reader]:
+        return self._downloads.reading(resource.registry, resource.repository, resource.digest, credential, 0)
+
+    def _await_blob(self, exchange: Exchange, resource: BlobResource, reader: Reader) -> Blob:
+        """The arriving blob, once its size is known. Raises what the download failed with, and what `Patience.look` raises."""
+        while not reader.download.known(LOOK_SECONDS):
+            self._patience.look(exchange, resource.registry)
+        return reader.download.blob(0)
+
+    def _start(self, exchange: Exchange, resource: BlobResource, part: Part) -> None:
+        exchange.start(part.status, {"Docker-Content-Digest": resource.digest, **self._common, **part.headers})
+
+    def _send(self, exchange: Exchange, resource: BlobResource, blob: Blob, reader: Reader | None) -> None:
+        """Each run of bytes as soon as it is there."""
+        part = Part.wanted(exchange.request, blob.size)
+        if reader:
+            reader.offset = part.start
+        while not _ready(blob, part.start):
+            self._patience.look(exchange, resource.registry)
+        self._start(exchange, resource, part)
+        while (position := part.start + exchange.body_sent) < part.end:
+            if reader:
+                reader.offset = position
+            ready = min(blob.wait(position, LOOK_SECONDS), part.end)
+            if ready > position:
+                exchange.send_file(blob.fd, position, ready)
+            elif exchange.client_left():
+                raise ClientGone
+        exchange.finish()
+        if reader is None:
+            metrics.RECEIVED_BYTES.labels("store").inc(part.end - part.start)
+
+    def _pass_through(self, exchange: Exchange, resource: BlobResource, credential: Credential | None, blob: Blob | None) -> None:
+        """The last resort: from the origin straight to the client, going on where the disk failed. Nothing is kept.
+
+        The last bytes of a whole blob wait for its digest. Who asks for a part gets what the registry sends and checks the whole.
+        """
+        registry = resource.registry
+        part = Part.wanted(exchange.request, blob.size if blob else self.size_at_origin(exchange, resource, credential))
+        position = part.start + exchange.body_sent
+        whole = part.end - part.start == part.size
+        hasher = blob.hash_to(position) if blob and whole else hashlib.sha256()
+        stream = self._origin.open_blob(registry, resource.repository, resource.digest, credential, position)
+        try:
+            if stream.size != part.size:
+                raise OriginError(502, f"the registry {registry} names another size for {resource.digest} than before")
+            if not exchange.answered:
+                self._start(exchange, resource, part)
+            held_back = b""
+            for chunk in chunks(stream.read_into, part.end - position):
+                hasher.update(chunk)
+                exchange.send(held_back)
+                held_back = bytes(chunk)
+            if whole and "sha256:" + hasher.hexdigest() != resource.digest:
+                raise DigestError(f"the registry {registry} sent something else than {resource.digest}")
+            exchange.send(held_back)
+            exchange.finish()
+            metrics.RECEIVED_BYTES.labels("origin").inc(part.end - position)
+        finally:
+            stream.close()
+
+
+def _ready(blob: Blob, offset: int) -> bool:
+    """Whether the byte at `offset` can be sent, after waiting for it a little; at the end, whether the blob is whole."""
+    return blob.wait(offset, LOOK_SECONDS) > offset if offset < blob.size else blob.wait_whole(LOOK_SECONDS)

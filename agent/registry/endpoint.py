@@ -1,0 +1,143 @@
+"""The registry endpoint: what the container runtime on this node pulls from (OCI distribution specification 1.1, pull part).
+
+Every request becomes a value (`agent.registry.target`), every answer comes from the ladder of sources: the store, the swarm, the
+origin. Read only. What a client may have is decided by what the origin allowed it (`agent.registry.permission`), not by what is
+in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from agent import metrics
+from agent.download.manager import Downloads
+from agent.http.request import Exchange
+from agent.origin.client import Origin
+from agent.registry.blobs import Blobs, RangeError
+from agent.registry.client_wait import HEAD_SECONDS_MAX, Patience
+from agent.registry.manifests import Manifests
+from agent.registry.permission import Permission
+from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, parse_target
+from agent.storage.store import Store
+from agent.swarm.supernodes import Swarm
+from agent.values.credential import Credential, from_authorization
+from agent.values.errors import DarnerError, RequestError
+from agent.values.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX = 512
+IDLE_SECONDS = 90.0
+
+METHODS = ("GET", "HEAD")
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="darner"'}
+VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+STALE = {"Warning": '110 darner "the registry cannot be asked; this is its last answer"'}
+
+
+class Registry:
+    def __init__(
+        self,
+        store: Store,
+        downloads: Downloads,
+        manifests: Manifests,
+        permission: Permission,
+        swarm: Swarm,
+        origin: Origin,
+        head_seconds: float = HEAD_SECONDS_MAX,
+    ) -> None:
+        self._manifests = manifests
+        self._permission = permission
+        self._swarm = swarm
+        self._origin = origin
+        self._patience = Patience(head_seconds)
+        self._blobs = Blobs(store, downloads, origin, self._patience, VERSION)
+
+    def handle(self, exchange: Exchange) -> None:
+        what = "other"
+        try:
+            if exchange.request.method not in METHODS:
+                raise RequestError(405, "UNSUPPORTED", "this registry is read only")
+            resource = parse_target(exchange.request.target)
+            what = type(resource).__name__.removesuffix("Resource").lower()
+            credential = from_authorization(exchange.request.headers.get("authorization"))
+            match resource:
+                case Ping():
+                    exchange.answer(200, {"Content-Type": "application/json", **VERSION}, b"{}")
+                case ManifestResource():
+                    self._manifest(exchange, resource, credential)
+                case BlobResource():
+                    self._blob(exchange, resource, credential)
+                case ListingResource():
+                    self._listing(exchange, resource, credential)
+            metrics.REGISTRY_ANSWERS.labels(what, "ok").inc()
+        except DarnerError as error:
+            metrics.REGISTRY_ANSWERS.labels(what, str(error.status)).inc()
+            if exchange.answered:
+                raise
+            log.warning("%s: %d %s", exchange.request, error.status, error)
+            exchange.fail(error, VERSION | _headers_of(error))
+
+    # Manifests.
+
+    def _manifest(self, exchange: Exchange, resource: ManifestResource, credential: Credential | None) -> None:
+        registry, repository, reference = resource.registry, resource.repository, resource.reference
+        # What this credential was shown just now, by its digest: a runtime that asked for a tag asks for that next.
+        at = self._permission.shown_at(registry, repository, credential, reference, time.monotonic())
+        manifest = self._manifests.kept(reference) if at is not None else None
+        if at is None or manifest is None:
+            manifest = self._patience.ask(exchange, registry, lambda: self._resolve(resource, credential))
+            at = time.monotonic()
+        self._permission.show(registry, repository, credential, [manifest.digest, *manifest.lists()], at)
+        headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": manifest.digest, **VERSION}
+        exchange.answer(200, headers | (STALE if manifest.stale else {}), manifest.body)
+
+    def _resolve(self, resource: ManifestResource, credential: Credential | None) -> Manifest:
+        """What the name means now: the supernode's answer, or the origin's."""
+        registry, repository, reference = resource.registry, resource.repository, resource.reference
+        if credential is None:  # others' credentials never leave this node but to the origin itself
+            manifest = self._swarm.resolve(registry, repository, reference)
+            if manifest:
+                if manifest.stale:
+                    self._manifests.keep(manifest)
+                else:
+                    self._manifests.remember(registry, repository, reference, None, manifest)
+                return manifest
+        return self._manifests.resolve(registry, repository, reference, credential)
+
+    def _listing(self, exchange: Exchange, resource: ListingResource, credential: Credential | None) -> None:
+        registry, repository = resource.registry, resource.repository
+        path = f"/v2/{repository}/{resource.rest}"
+        media_type, body = self._patience.ask(
+            exchange, registry, lambda: self._origin.listing(registry, repository, path, credential)
+        )
+        exchange.answer(200, {"Content-Type": media_type, **VERSION}, body)
+
+    # Blobs.
+
+    def _blob(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
+        size = self._permit(exchange, resource, credential)
+        if exchange.request.method == "HEAD":
+            self._blobs.tell(exchange, resource, self._blobs.size(exchange, resource, credential) if size is None else size)
+        else:
+            self._blobs.serve(exchange, resource, credential)
+
+    def _permit(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int | None:
+        """Raises unless the origin has shown, or shows now, this blob in this repository to this credential.
+
+        The blob's size, if the origin had to be asked.
+        """
+        registry, repository, digest = resource.registry, resource.repository, resource.digest
+        if self._permission.covers(registry, repository, credential, digest, time.monotonic()):
+            return None
+        size = self._blobs.size_at_origin(exchange, resource, credential)
+        self._permission.show(registry, repository, credential, [digest], time.monotonic())
+        return size
+
+
+def _headers_of(error: DarnerError) -> dict[str, str]:
+    """What HTTP wants to be told with an error (RFC 9110, sections 15.5)."""
+    if isinstance(error, RangeError):
+        return {"Content-Range": f"bytes */{error.size}"}
+    return {401: CHALLENGE, 405: {"Allow": ", ".join(METHODS)}}.get(error.status, {})

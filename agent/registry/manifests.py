@@ -1,0 +1,226 @@
+"""Which manifest a name means now: asked at the origin once per interval, remembered, and served stale while it is down.
+
+    DIR/manifests/HEX     media type and body of each manifest, named by its digest
+    DIR/tags/HEX          the last answer to (registry, repository, tag or digest, credential), named by their hash
+
+An answer is a verdict too: it says that this credential may read this name. Digests never change, so for them it is only the
+verdict that grows old. The supernode and a lone agent use this alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from agent import metrics
+from agent.storage.files import changed_at, remove
+from agent.values.credential import Credential, key_of
+from agent.values.errors import OriginError
+from agent.values.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+VERDICT_SECONDS = 300.0
+"""How long the origin's permission for a digest is believed."""
+WAIT_SECONDS_MAX = 20.0
+"""How long one asks while another already asks the same."""
+FAILURE_SECONDS_MAX = 10.0
+"""How long an origin that did not answer is not asked again, where its last answer can be used."""
+FAILURES_MAX = 1024
+ANSWERS_MAX = 50_000
+MANIFESTS_MAX = 10_000
+"""Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
+
+
+class Origin(Protocol):
+    """What this module needs of agent.origin.client.Origin."""
+
+    def digest_of(
+        self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
+    ) -> str | None: ...
+
+    def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest: ...
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    digest: str
+    asked_at: float
+    """Unix seconds: it has to mean something after a restart."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    media_type: str
+    body: bytes
+
+
+class Manifests:
+    """Intervals in seconds."""
+
+    def __init__(
+        self,
+        directory: Path,
+        origin: Origin,
+        *,
+        interval: float,
+        stale_if_error: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._manifests = directory / "manifests"
+        self._tags = directory / "tags"
+        for path in (self._manifests, self._tags):
+            path.mkdir(parents=True, exist_ok=True)
+        self._origin = origin
+        self._interval = interval
+        self._stale_if_error = stale_if_error
+        self._now = now
+        self._lock = threading.Lock()
+        self._asking: dict[str, Future[Manifest]] = {}
+        self._failed_at: dict[str, float] = {}
+        """When the origin did not answer, for names whose last answer is used instead."""
+
+    def resolve(self, registry: str, repository: str, reference: str, credential: Credential | None = None) -> Manifest:
+        """The manifest that a tag or a digest names, for whoever has this credential. Raises OriginError and DigestError."""
+        name = _name(registry, repository, reference, credential)
+        with self._lock:
+            asked = self._asking.get(name)
+            answer = self._asking.setdefault(name, Future())
+        if asked:  # whoever asks the same shares the answer, and the failure too
+            try:
+                return asked.result(WAIT_SECONDS_MAX)
+            except TimeoutError:
+                raise OriginError(504, f"the registry {registry} did not answer in time") from None
+        try:
+            answer.set_result(self._resolve(name, registry, repository, reference, credential))
+        except BaseException as error:
+            answer.set_exception(error)
+        finally:
+            with self._lock:
+                del self._asking[name]
+        return answer.result()
+
+    def _resolve(self, name: str, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
+        last = self._last_answer(name)
+        known = self.kept(last.digest) if last else None
+        fresh_seconds = VERDICT_SECONDS if reference.startswith("sha256:") else self._interval
+        if last and known and 0 <= self._now() - last.asked_at < fresh_seconds:
+            return known
+        usable = known if last and abs(self._now() - last.asked_at) < self._stale_if_error else None
+        if usable and 0 <= self._now() - self._failed_at.get(name, -math.inf) < min(self._interval, FAILURE_SECONDS_MAX):
+            return usable.as_stale()
+        try:
+            manifest = self._ask(registry, repository, reference, credential, known)
+        except OriginError as error:
+            if error.answered:
+                self._forget(name)
+                raise
+            if last and usable:
+                age = self._now() - last.asked_at
+                log.warning("%s/%s:%s is served as it was %d s ago: %s", registry, repository, reference, age, error)
+                metrics.STALE_ANSWERS.inc()
+                self._failed(name)
+                return usable.as_stale()
+            raise
+        self._failed_at.pop(name, None)
+        self.remember(registry, repository, reference, credential, manifest)
+        return manifest
+
+    def _ask(
+        self, registry: str, repository: str, reference: str, credential: Credential | None, known: Manifest | None
+    ) -> Manifest:
+        """A HEAD is enough when the name means what it meant before.
+
+        When it means something else, the manifest comes from the origin, whatever is here already: a registry that names a digest
+        does not prove that it may show what has it.
+        """
+        if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
+            return known
+        return self._origin.manifest(registry, repository, reference, credential)
+
+    def _failed(self, name: str) -> None:
+        while len(self._failed_at) >= FAILURES_MAX:
+            self._failed_at.pop(next(iter(self._failed_at)), None)
+        self._failed_at[name] = self._now()
+
+    def recall(self, registry: str, repository: str, reference: str) -> tuple[Manifest, float] | None:
+        """What the origin last said of a name to whoever has no credential, and how many seconds ago, if it may still be used."""
+        last = self._last_answer(_name(registry, repository, reference, None))
+        known = self.kept(last.digest) if last else None
+        if last is None or known is None or (age := abs(self._now() - last.asked_at)) >= self._stale_if_error:
+            return None
+        return known, age
+
+    def remember(
+        self,
+        registry: str,
+        repository: str,
+        reference: str,
+        credential: Credential | None,
+        manifest: Manifest,
+        age: float = 0.0,
+    ) -> None:
+        """Keep an answer that the origin gave `age` seconds ago, to this process or to another one."""
+        self.keep(manifest)
+        answer = msgspec.msgpack.encode(_Answer(manifest.digest, self._now() - age))
+        try:
+            _write(self._tags / _name(registry, repository, reference, credential), answer)
+        except OSError as error:  # the answer is right all the same
+            log.warning("an answer is not kept: %s", error)
+
+    def keep(self, manifest: Manifest) -> None:
+        """Keep a manifest, which says nothing of who may have it: a runtime that asked for a tag asks for its digest next."""
+        path = self._manifests / manifest.digest.removeprefix("sha256:")
+        try:
+            if self.kept(manifest.digest):
+                os.utime(path)
+            else:
+                _write(path, msgspec.msgpack.encode(_Kept(manifest.media_type, manifest.body)))
+        except OSError as error:
+            log.warning("a manifest is not kept: %s", error)
+
+    def kept(self, digest: str) -> Manifest | None:
+        """A manifest that is here, if it still has the digest that it is named by."""
+        try:
+            raw = (self._manifests / digest.removeprefix("sha256:").replace("/", "")).read_bytes()
+            record = msgspec.msgpack.decode(raw, type=_Kept)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        manifest = Manifest.of(record.media_type, record.body)
+        return manifest if manifest.digest == digest else None
+
+    def _last_answer(self, name: str) -> _Answer | None:
+        try:
+            return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_Answer)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def _forget(self, name: str) -> None:
+        remove(self._tags / name)
+
+    def evict_old(self, age: float) -> None:
+        """Drop what was not asked for in `age` seconds, and what is too much, the oldest first."""
+        for directory, most in ((self._tags, ANSWERS_MAX), (self._manifests, MANIFESTS_MAX)):
+            found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
+            for number, (changed, path) in enumerate(found):
+                if number >= most or changed < time.time() - age:
+                    remove(path)
+
+
+def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:
+    return hashlib.sha256("\n".join((registry, repository, reference, key_of(credential))).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put a file in its place whole: after a crash it is the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

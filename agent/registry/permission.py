@@ -1,0 +1,46 @@
+"""Who may read which blob: whoever was served a manifest that lists it, or was told by the origin that the repository holds it.
+
+The store is by digest and does not know whose a blob is. This module remembers what was shown to (registry, repository,
+credential), for a while after the origin was asked: being used makes no permission longer. It never asks anybody, and what it has
+forgotten the origin is asked for again. Pure but for its lock: the clock is the caller's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from agent.values.credential import Credential, key_of
+
+SHOWN_MAX = 1 << 16
+"""Digests in all: some thousand images. Those that were shown longest ago are forgotten first."""
+REMEMBERED_SECONDS = 900.0
+"""Longer than the minutes of a verdict: a slow pull asks for its last layer long after its manifest."""
+
+
+class Permission:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shown: OrderedDict[tuple[str, str, str, str], float] = OrderedDict()
+
+    def show(self, registry: str, repository: str, credential: Credential | None, digests: Iterable[str], at: float) -> None:
+        """The origin let this credential see these digests in this repository at that time, or something that lists them."""
+        key = key_of(credential)
+        with self._lock:
+            for digest in digests:
+                what = (registry, repository, key, digest)
+                if at >= self._shown.get(what, at):
+                    self._shown[what] = at
+                    self._shown.move_to_end(what)
+            while len(self._shown) > SHOWN_MAX:
+                self._shown.popitem(last=False)
+
+    def shown_at(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> float | None:
+        """When this credential was shown this digest in this repository; None when that is too long ago, or never was."""
+        with self._lock:
+            at = self._shown.get((registry, repository, key_of(credential), digest))
+        return at if at is not None and now - at <= REMEMBERED_SECONDS else None
+
+    def covers(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> bool:
+        return self.shown_at(registry, repository, credential, digest, now) is not None

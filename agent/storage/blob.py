@@ -1,0 +1,301 @@
+"""One blob's file: which pieces are there, who waits for them, and when it may be believed.
+
+Pieces are written in any order by any thread; readers wait for the run of bytes that they need next. The end of the blob is held
+back until the whole has the digest that it is named by, so that no reader of a blob ever ends cleanly with wrong bytes.
+Where the file lies, and what becomes of it, is the store's affair (`agent.storage.store`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from agent.http.body import buffer
+from agent.storage.journal import Proof, Record
+from agent.values.errors import DarnerError, DigestError, StoreError
+from agent.values.pieces import Layout
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+RESTORE_SECONDS_MAX = 5.0
+"""How long what an earlier try left is looked at before the rest of it is fetched anew: a runtime waits for the first byte."""
+
+
+class PieceLog(Protocol):
+    """What a blob writes down of each piece, so that it can be resumed after a crash."""
+
+    def append(self, piece: int, digest: bytes, proof: Proof) -> None: ...
+
+
+class Blob:
+    """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.values.pieces).
+
+    `stored` says that it was in the file from the start, all of it, and `whole` that the bytes are known to be right.
+    """
+
+    def __init__(
+        self,
+        digest: str,
+        layout: Layout,
+        fd: int,
+        *,
+        stored: bool = False,
+        whole: bool = False,
+        ledger: PieceLog | None = None,
+        on_end: Callable[[Blob, DarnerError | None], None] | None = None,
+    ) -> None:
+        self.digest = digest
+        self.layout = layout
+        self.fd = fd
+        self.stored = stored
+        self.held = layout.everything if stored else 0
+        self.checked = self.held
+        """Pieces whose digest the supernode vouched for: the ones that other nodes may have."""
+        self.digests: dict[int, bytes] = {}
+        self.whole = whole
+        self.error: DarnerError | None = None
+        self._ledger = ledger
+        self._on_end = on_end
+        self._changed = threading.Condition()
+        self._awaited: list[int] = []
+        """A piece for each reader that waits: the others wake nobody."""
+        self._came_to = 0
+        """The byte after the last that came of the piece that may be passed on while it comes."""
+        self._writing = threading.Lock()
+        """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
+        self._hashing = threading.Lock()
+        self._hasher = hashlib.sha256()
+        self._hashed = 0
+        weakref.finalize(self, os.close, fd)
+
+    @property
+    def size(self) -> int:
+        return self.layout.size
+
+    @property
+    def missing(self) -> int:
+        return self.layout.everything & ~self.held
+
+    # Readers.
+
+    def wait(self, offset: int, seconds: float) -> int:
+        """The byte after the longest readable run that holds `offset`, after waiting for one; `offset` when none came in time.
+
+        Raises the blob's error when it will never come.
+        """
+        end = time.monotonic() + seconds
+        piece = self.layout.piece_at(offset)
+        with self._changed:
+            while True:
+                readable = self.layout.run_end(self._readable, offset)
+                if readable > offset:
+                    return readable
+                if self.error:
+                    raise self.error.again()
+                left = end - time.monotonic()
+                if left <= 0:
+                    return offset
+                self._awaited.append(piece)
+                self._changed.wait(left)
+                self._awaited.remove(piece)
+
+    @property
+    def _readable(self) -> int:
+        return self.held if self.whole else self.held & ~self._last
+
+    @property
+    def _last(self) -> int:
+        """The piece at the end, as a set; the empty set for a blob of no bytes."""
+        return self.layout.everything & ~(self.layout.everything >> 1)
+
+    def wait_to_share(self, piece: int, offset: int, seconds: float) -> int:
+        """The byte after the last of `piece` that other nodes may have, after waiting until there is one behind `offset`.
+
+        That is the piece's end as soon as the piece is checked. `offset` when nothing more came in time, or none of it is coming.
+        Raises the blob's error when it will never come.
+        """
+        until = time.monotonic() + seconds
+        start, end = self.layout.span(piece)
+        with self._changed:
+            while True:
+                if self.checked >> piece & 1:
+                    return end
+                if self.error:
+                    raise self.error.again()
+                came_to = self._came_to
+                if offset < came_to < end:
+                    return came_to
+                left = until - time.monotonic()
+                if left <= 0 or not start < came_to < end:
+                    return offset
+                self._awaited.append(piece)
+                self._changed.wait(left)
+                self._awaited.remove(piece)
+
+    def wait_whole(self, seconds: float) -> bool:
+        """Whether the blob was whole within that time. Raises the blob's error when it never will be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.whole or self.error, seconds)
+            if self.error:
+                raise self.error.again()
+            return self.whole
+
+    def hash_to(self, end: int) -> _Hash:
+        """The SHA-256 of the first `end` bytes of the file, for whoever gets the others elsewhere. Raises StoreError."""
+        hasher = hashlib.sha256()
+        try:
+            self._hash_span(hasher, 0, end)
+        except OSError as error:
+            raise StoreError(f"{self.digest} cannot be read from the store: {error.strerror}") from error
+        return hasher
+
+    # Writers.
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Put bytes of one piece into the file. They count for nothing until `add` says that their piece is complete.
+
+        Bytes of a piece that is held already are dropped. Raises OSError, and the blob's error when nobody needs more of it.
+        """
+        view = memoryview(data)
+        piece = self.layout.piece_at(offset)
+        with self._writing:
+            if self.error:
+                raise self.error.again()
+            while view and not self.held >> piece & 1:
+                written = os.pwrite(self.fd, view, offset)
+                offset += written
+                view = view[written:]
+
+    def came(self, position: int) -> None:
+        """A piece is in the file up to `position`, and may be passed on before it is complete."""
+        with self._changed:
+            self._came_to = position
+            if self.layout.piece_at(position) in self._awaited:
+                self._changed.notify_all()
+
+    def follows(self, piece: int) -> bool:
+        """Whether the blob's digest has come to this piece: then it covers the piece as soon as that is here."""
+        return self._hashed == piece
+
+    def add(self, piece: int, digest: bytes | None, *, checked: bool) -> None:
+        """A piece is in the file, and this is the SHA-256 of what was written. `checked` when that is what it should be.
+
+        A piece that `follows` needs no digest of its own, unless other nodes are to have it before the blob is whole.
+        The thread that adds the last missing piece verifies the blob, which may take as long as hashing all of it.
+        """
+        bit = 1 << piece
+        with self._writing, self._changed:
+            if self.whole or self.error or self.held & bit:
+                return
+            if digest is not None:
+                self.digests[piece] = digest
+            self.held |= bit
+            if checked:
+                self.checked |= bit
+            complete = not self.missing
+            if piece in self._awaited:
+                self._changed.notify_all()
+        if digest is not None and self._ledger:
+            self._ledger.append(piece, digest, Proof.VOUCHED if checked else Proof.OWN)
+        self._hash_prefix(wait=complete)
+        if complete:
+            self._verify()
+
+    def confirm(self, piece: int, digest: bytes) -> bool:
+        """The supernode names a piece's digest. Whether this node holds that piece already, with that digest."""
+        with self._changed:
+            if self.digests.get(piece) != digest or not self.held >> piece & 1:
+                return self.whole
+            self.checked |= 1 << piece
+            return True
+
+    def fail(self, error: DarnerError) -> None:
+        """The blob will not come. Readers that have what they need go on; those that wait are told."""
+        with self._writing, self._changed:
+            if self.whole or self.error:
+                return
+            self.error = error.again()
+            self._changed.notify_all()
+        if self._on_end:
+            self._on_end(self, error)
+
+    def finish_if_empty(self) -> None:
+        """A blob of no bytes has no last piece that would verify it."""
+        if not self.layout.count and not self.whole:
+            self._verify()
+
+    def check(self) -> None:
+        """Find out whether all that is in the file is right, which takes as long as reading it. Raises OSError."""
+        self._hash_prefix(wait=True)
+        self._verify()
+
+    def _hash_prefix(self, wait: bool) -> None:
+        """Carry the blob's digest on over what is there without a gap: one thread does, the others leave it to that one."""
+        if not self._hashing.acquire(blocking=wait):
+            return
+        try:
+            while self.held >> self._hashed & 1:
+                piece = self._hashed
+                self._hash_span(self._hasher, *self.layout.span(piece))
+                self._hashed += 1
+                if self._ledger and piece not in self.digests:
+                    self._ledger.append(piece, self._hasher.digest(), Proof.SO_FAR)
+        finally:
+            self._hashing.release()
+
+    def _hash_span(self, hasher: _Hash, start: int, end: int) -> None:
+        """What lies in the file: it is what readers are sent."""
+        view = buffer()
+        while start < end and (count := os.preadv(self.fd, [view[: end - start]], start)):
+            hasher.update(view[:count])
+            start += count
+
+    def _verify(self) -> None:
+        if self._hasher.hexdigest() != self.digest.removeprefix("sha256:"):
+            self.fail(DigestError(f"the bytes of {self.digest} do not have that digest"))
+            return
+        with self._changed:
+            if self.error:  # given up in the last moment: the next try finds the pieces
+                return
+            self.whole = True
+            self.checked = self.layout.everything
+            self._ledger = None
+            self._changed.notify_all()
+        if self._on_end:
+            self._on_end(self, None)
+
+    def restore(self, records: dict[int, Record]) -> None:
+        """Take back what a ledger says was here before, as far as the file still has those bytes. Raises OSError."""
+        end_at = time.monotonic() + RESTORE_SECONDS_MAX
+        for piece, record in records.items():
+            if time.monotonic() > end_at:
+                break
+            if record.proof is Proof.SO_FAR:
+                self._restore_so_far(piece, record.digest)
+                continue
+            hasher = hashlib.sha256()
+            self._hash_span(hasher, *self.layout.span(piece))
+            if hasher.digest() == record.digest:
+                self.held |= 1 << piece
+                self.digests[piece] = record.digest
+                self.checked |= int(record.proof is Proof.VOUCHED) << piece
+        if not self.missing:  # all there, but never verified: let the last piece arrive again
+            self.held &= ~self._last
+            self.checked &= ~self._last
+            self._hasher, self._hashed = hashlib.sha256(), 0  # what will be written is not what was hashed
+
+    def _restore_so_far(self, piece: int, digest: bytes) -> None:
+        """A piece that is right if all before it is, too."""
+        self._hash_prefix(wait=True)
+        hasher = self._hasher.copy()
+        if self.follows(piece):
+            self._hash_span(hasher, *self.layout.span(piece))
+            if hasher.digest() == digest:
+                self._hasher, self._hashed = hasher, piece + 1
+                self.held |= 1 << piece

@@ -1,0 +1,224 @@
+"""containerd's content store: the blobs that this node's runtime keeps, as a source beside the store. It is only read.
+
+A file in blobs/sha256/ is whole when it is there, because containerd renames it into place, and may go at any time, by garbage
+collection: who has it open can still read it. Its digest is checked here once (`agent.storage.verified`), and before that it is
+offered to nobody. When to look is decided by `agent.storage.scrubber`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import stat
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from agent.storage.blob import Blob
+from agent.storage.verified import Identity, Proofs
+from agent.values.errors import DarnerError, DigestError, StoreError
+from agent.values.pieces import BLOB_BYTES_MAX, Layout
+
+log = logging.getLogger(__name__)
+
+BLOBS_MAX = 50_000
+"""Files that are looked at: far more than a node has, and half of what a node may say it holds."""
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+Turns = Callable[[int, int], Iterator[tuple[int, int]]]
+"""Gives the bytes from one place to another in parts, each when its time has come."""
+
+
+class ContentStore:
+    """`on_change(digest, size, held)` hears of every blob that can be offered now, or no longer."""
+
+    def __init__(self, root: Path, proofs: Proofs) -> None:
+        self.on_change: Callable[[str, int, bool], None] = _nobody_listens
+        self._blobs = root / "blobs" / "sha256"
+        self._proofs = proofs
+        self._lock = threading.Lock()
+        self._open: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
+        self._offered: dict[str, Identity] = {}
+        """What was there when it was last looked, and has the right digest."""
+        self._right: dict[str, Identity] = {}
+        """What was checked since this process started."""
+        self._wrong: dict[str, Identity] = {}
+        self._trouble = ""
+
+    def holdings(self) -> dict[str, int]:
+        """The blobs that can be offered, and their sizes."""
+        with self._lock:
+            return {digest: identity.size for digest, identity in self._offered.items()}
+
+    def offers(self, digest: str) -> bool:
+        with self._lock:
+            return digest in self._offered
+
+    def size(self, digest: str) -> int | None:
+        """Bytes of a blob that containerd holds, right or wrong."""
+        try:
+            return self._path(digest).stat(follow_symlinks=False).st_size
+        except OSError:
+            return None
+
+    def blob(self, digest: str) -> Blob | None:
+        """The blob, readable as long as the caller holds on to it, also when containerd removes it.
+
+        It is `whole` from the start, or is being checked: then its end comes when that is done, or its error does.
+        """
+        with self._lock:
+            blob = self._open.get(digest)
+            if blob and not blob.error:
+                return blob
+            opened = self._opened(digest)
+            gone = None if opened else self._offered.pop(digest, None)
+            blob = self._made(digest, *opened) if opened else None
+        if gone:
+            self.on_change(digest, gone.size, False)
+        if blob and not blob.whole:
+            threading.Thread(target=_check, args=(blob,), name=f"check {digest[:19]}", daemon=True).start()
+        return blob
+
+    def _made(self, digest: str, fd: int, identity: Identity) -> Blob:
+        is_right = self._right.get(digest) == identity
+        blob = Blob(digest, Layout.of(identity.size), fd, stored=True, whole=is_right, on_end=self._looked_at)
+        if not self._proofs.holds(digest, identity):
+            blob.checked = 0  # to be read here, where its end waits for its digest, and not by others
+        self._open[digest] = blob
+        return blob
+
+    def drop(self, blob: Blob) -> bool:
+        """Whether the blob is one of containerd's; then it is not used any more, whatever becomes of it there."""
+        with self._lock:
+            if self._open.get(blob.digest) is not blob:
+                return False
+            del self._open[blob.digest]
+        self._ruled(blob.digest, Identity.of(os.fstat(blob.fd)), right=False)
+        return True
+
+    # Looking.
+
+    def look(self) -> list[str]:
+        """See what is there now. The blobs that were not checked yet, the smallest first."""
+        found = self._found()
+        with self._lock:
+            gone = [(digest, self._offered.pop(digest).size) for digest in list(self._offered) if digest not in found]
+            fresh = {digest: identity for digest, identity in found.items() if self._offered.get(digest) != identity}
+            for rulings in (self._right, self._wrong):
+                for digest in rulings.keys() - found.keys():
+                    del rulings[digest]
+            proven = [digest for digest, identity in fresh.items() if self._proofs.holds(digest, identity)]
+            self._offered |= {digest: found[digest] for digest in proven}
+            unknown = [
+                digest for digest, identity in fresh.items() if digest not in proven and self._wrong.get(digest) != identity
+            ]
+            if not self._trouble:
+                self._proofs.keep_only(set(found))
+        for digest, size in gone:
+            self.on_change(digest, size, False)
+        for digest in proven:
+            self.on_change(digest, found[digest].size, True)
+        return sorted(unknown, key=lambda digest: found[digest].size)
+
+    def remember(self) -> None:
+        """Write down what was checked."""
+        with self._lock:
+            self._proofs.write()
+
+    def check(self, digest: str, turns: Turns) -> None:
+        """Find out whether a blob is right, at the pace of `turns`, leaving no trace in the page cache. Raises OSError."""
+        with self._lock:
+            opened = None if digest in self._open else self._opened(digest)  # whoever reads it has it checked
+        if opened is None:
+            return
+        fd, identity = opened
+        try:
+            hasher = hashlib.sha256()
+            for start, end in turns(0, identity.size):
+                hasher.update(os.pread(fd, end - start, start))
+                os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
+            self._ruled(digest, identity, right="sha256:" + hasher.hexdigest() == digest)
+        finally:
+            os.close(fd)
+
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest.removeprefix("sha256:")
+
+    def _opened(self, digest: str) -> tuple[int, Identity] | None:
+        """Descriptor and identity of a file that may be used."""
+        try:
+            fd = os.open(self._path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                log.debug("a blob of containerd's cannot be opened: %s", error)
+            return None
+        status = os.fstat(fd)
+        identity = Identity.of(status)
+        if not stat.S_ISREG(status.st_mode) or identity.size > BLOB_BYTES_MAX or self._wrong.get(digest) == identity:
+            os.close(fd)
+            return None
+        return fd, identity
+
+    def _found(self) -> dict[str, Identity]:
+        """The files that containerd has now; none where its directory is not there or cannot be read."""
+        found: dict[str, Identity] = {}
+        trouble = ""
+        try:
+            with os.scandir(self._blobs) as entries:
+                for entry in entries:
+                    if _HEX.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) and len(found) < BLOBS_MAX:
+                        try:
+                            found["sha256:" + entry.name] = Identity.of(entry.stat(follow_symlinks=False))
+                        except FileNotFoundError:  # removed since it was listed
+                            continue
+        except OSError as error:
+            trouble = str(error)
+        if trouble and trouble != self._trouble:
+            log.warning("containerd's content store is no source: %s", trouble)
+        self._trouble = trouble
+        return found
+
+    def _looked_at(self, blob: Blob, error: DarnerError | None) -> None:
+        """A blob that was read while it was checked."""
+        if error is None or isinstance(error, DigestError | StoreError):
+            self._ruled(blob.digest, Identity.of(os.fstat(blob.fd)), right=error is None)
+
+    def _ruled(self, digest: str, identity: Identity, *, right: bool) -> None:
+        if not right:
+            log.warning("containerd's %s does not have that digest, or cannot be read: it is not used", digest)
+        is_there = self._is_there(digest, identity)
+        with self._lock:
+            was_offered = digest in self._offered
+            if right:
+                self._right[digest] = identity
+                self._proofs.add(digest, identity)
+                if is_there:
+                    self._offered[digest] = identity
+            else:
+                self._wrong[digest] = identity
+                self._offered.pop(digest, None)
+        if right and is_there and not was_offered:
+            self.on_change(digest, identity.size, True)
+        elif not right and was_offered:
+            self.on_change(digest, identity.size, False)
+
+    def _is_there(self, digest: str, identity: Identity) -> bool:
+        try:
+            return Identity.of(self._path(digest).stat(follow_symlinks=False)) == identity
+        except OSError:
+            return False
+
+
+def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of ContentStore.on_change)
+    return
+
+
+def _check(blob: Blob) -> None:
+    try:
+        blob.check()
+    except OSError as error:
+        blob.fail(StoreError(f"{blob.digest} cannot be read from containerd's content store: {error.strerror}"))

@@ -1,0 +1,270 @@
+"""A channel: the one persistent TCP connection from this node to a supernode.
+
+The agent's end of `agent.swarm.messages`. A channel comes back by itself after it was lost and says anew what this node holds;
+whoever had asked something over it is told. It carries no blob bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from agent import metrics
+from agent.settings import Address
+from agent.swarm import messages
+from agent.values import pieces
+from agent.values.errors import DarnerError, OriginError
+from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS_MAX = 3.0
+SEND_SECONDS_MAX = 5.0
+RETRY_SECONDS_MIN = 0.2
+RETRY_SECONDS_MAX = 5.0
+HEARTBEATS_PER_LEASE = 3
+RECEIVE_BYTES = 256 << 10
+LEASE_SECONDS_MIN = 1.0
+STOP_SECONDS_MAX = 2.0
+
+TaskListener = Callable[[messages.FromSupernode | None], None]
+"""Told of every message of one swarm; None when the channel is lost."""
+
+
+class ChannelError(DarnerError):
+    """The supernode is gone, or does not answer."""
+
+    status = 504
+
+
+class Channel:
+    """The connection to one supernode."""
+
+    def __init__(
+        self,
+        where: Address,
+        hello: Callable[[], messages.Hello],
+        on_up: Callable[[Channel], None],
+        recall: Callable[[messages.Recall], messages.Recalled] | None = None,
+    ) -> None:
+        """`recall` answers what the supernode has lost; like the others it is called by the channel's thread."""
+        self.where = where
+        self.peers: dict[int, Address] = {}
+        self._hello = hello
+        self._on_up = on_up
+        self._recall = recall or knows_nothing
+        self._connection: socket.socket | None = None
+        self._sock: socket.socket | None = None
+        """The connection, once the supernode has said Welcome."""
+        self._sent_at = 0.0
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._opening: dict[int, TaskListener] = {}
+        self._tasks: dict[int, TaskListener] = {}
+        self._resolving: dict[int, Future[messages.Resolved | messages.Unresolved]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._live, name=f"channel {where}", daemon=True)
+
+    @property
+    def up(self) -> bool:
+        return self._sock is not None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._drop(self._connection)
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS_MAX)
+
+    # What the rest of the agent asks.
+
+    def resolve(self, registry: str, repository: str, reference: str, seconds: float) -> Manifest:
+        """The manifest that a name means now, for whoever has no credential. Raises OriginError and ChannelError."""
+        number = next(self._numbers)
+        answer: Future[messages.Resolved | messages.Unresolved] = Future()
+        with self._lock:
+            self._resolving[number] = answer
+        try:
+            self.send(messages.Resolve(number, registry, repository, reference))
+            message = answer.result(seconds)
+        except TimeoutError:
+            raise ChannelError(f"the supernode {self.where} does not answer") from None
+        finally:
+            with self._lock:
+                self._resolving.pop(number, None)
+        if isinstance(message, messages.Unresolved):
+            raise OriginError(message.status, message.reason, message.code)
+        if len(message.body) > MANIFEST_BYTES_MAX:
+            raise ChannelError(f"the supernode {self.where} sent a manifest over {MANIFEST_BYTES_MAX} bytes")
+        manifest = Manifest.of(message.media_type, message.body)
+        if reference.startswith("sha256:") and manifest.digest != reference:
+            raise ChannelError(f"the supernode {self.where} sent something else than {reference}")
+        return manifest.as_stale() if message.stale else manifest
+
+    def open(
+        self, digest: str, registry: str, repository: str, have: int, readers: tuple[int, ...], listener: TaskListener
+    ) -> None:
+        """Join a swarm; `listener` hears the answer and all that follows. Raises ChannelError."""
+        number = next(self._numbers)
+        with self._lock:
+            self._opening[number] = listener
+        self.send(messages.Open(number, raw_digest(digest), registry, repository, pieces.to_bytes(have), list(readers)))
+
+    def leave(self, listener: TaskListener) -> None:
+        """Stop listening, and tell the supernode if the swarm was joined."""
+        with self._lock:
+            for number in [key for key, known in self._opening.items() if known == listener]:
+                del self._opening[number]
+            tasks = [key for key, known in self._tasks.items() if known == listener]
+            for task in tasks:
+                del self._tasks[task]
+        for task in tasks:
+            try:
+                self.send(messages.Close(task))
+            except ChannelError:
+                return
+
+    def send(self, message: messages.Message) -> None:
+        sock = self._sock
+        if sock is None:
+            raise ChannelError(f"the supernode {self.where} is not connected")
+        try:
+            with self._sending:
+                sock.sendall(messages.frame(message))
+                self._sent_at = time.monotonic()
+        except OSError as error:
+            self._drop(sock)
+            raise ChannelError(f"the supernode {self.where} is gone: {error}") from None
+
+    # The connection's life.
+
+    def _live(self) -> None:
+        retry_seconds = RETRY_SECONDS_MIN
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                with socket.create_connection(self.where, CONNECT_SECONDS_MAX) as sock:
+                    self._connection = sock
+                    self._converse(sock)
+            except (OSError, DarnerError) as error:
+                log.log(logging.INFO if self.up else logging.DEBUG, "no channel to the supernode %s: %s", self.where, error)
+            if self.up and time.monotonic() - began > RETRY_SECONDS_MAX:
+                retry_seconds = RETRY_SECONDS_MIN
+            self._down()
+            self._stopping.wait(retry_seconds * random.uniform(0.5, 1.0))
+            retry_seconds = min(retry_seconds * 2, RETRY_SECONDS_MAX)
+
+    def _converse(self, sock: socket.socket) -> None:
+        """From Hello to the end of the connection. Raises OSError, WireError and ChannelError."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(SEND_SECONDS_MAX)
+        sock.sendall(messages.frame(self._hello()))
+        frames = messages.Frames()
+        silence_seconds = SEND_SECONDS_MAX
+        heard_at = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                data = sock.recv(RECEIVE_BYTES)
+                if not data:
+                    raise OSError("it closed the connection")
+                heard_at = time.monotonic()
+            except TimeoutError:
+                if not self.up or time.monotonic() - heard_at > HEARTBEATS_PER_LEASE * silence_seconds:
+                    raise OSError("it says nothing") from None
+                data = b""
+            if self.up and time.monotonic() - self._sent_at >= silence_seconds:
+                self.send(messages.Heartbeat())
+            for body in frames.feed(data):
+                message = messages.supernode_message(body)
+                if isinstance(message, messages.Refused):
+                    raise messages.WireError(f"it refuses this agent: {message.reason}")
+                if isinstance(message, messages.Welcome) == self.up:
+                    raise messages.WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
+                if isinstance(message, messages.Welcome):
+                    lease_seconds = max(LEASE_SECONDS_MIN, message.lease_seconds)
+                    silence_seconds = min(SEND_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)
+                    sock.settimeout(silence_seconds)
+                    self._welcome(sock, message)
+                else:
+                    self._receive(message)
+
+    def _welcome(self, sock: socket.socket, message: messages.Welcome) -> None:
+        self.peers = {messages.SEED: Address(message.host, message.port)}
+        self._sent_at = time.monotonic()
+        self._sock = sock
+        metrics.SUPERNODES_CONNECTED.inc()
+        log.info("channel to the supernode %s (%s) is open", message.node, self.where)
+        self._on_up(self)
+
+    def _receive(self, message: messages.FromSupernode) -> None:  # noqa: C901 (a table of messages)
+        match message:
+            case messages.Peer(number, host, port):
+                self.peers[number] = Address(host, port)
+            case messages.Resolved() | messages.Unresolved():
+                with self._lock:
+                    answer = self._resolving.pop(message.request, None)
+                if answer:
+                    answer.set_result(message)
+            case messages.Recall():
+                self.send(self._recall(message))
+            case messages.Task():
+                with self._lock:
+                    listener = self._opening.pop(message.request, None)
+                    if listener:
+                        self._tasks[message.task] = listener
+                if listener:
+                    listener(message)
+                else:  # whoever asked has left meanwhile
+                    self.send(messages.Close(message.task))
+            case messages.TaskFailed():
+                with self._lock:
+                    listener = self._opening.pop(message.request, None) or self._tasks.pop(message.task, None)
+                if listener:
+                    listener(message)
+            case messages.Grant() | messages.Seeding():
+                listener = self._tasks.get(message.task)
+                if listener:
+                    listener(message)
+
+    def _drop(self, sock: socket.socket | None) -> None:
+        """Make the receiving thread see the end of the connection."""
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return
+
+    def _down(self) -> None:
+        if self._sock is None:
+            return
+        self._sock = None
+        metrics.SUPERNODES_CONNECTED.dec()
+        with self._lock:
+            listeners = {id(listener): listener for listener in [*self._opening.values(), *self._tasks.values()]}
+            waiting = list(self._resolving.values())
+            self._opening.clear()
+            self._tasks.clear()
+            self._resolving.clear()
+        for listener in listeners.values():
+            listener(None)
+        for answer in waiting:
+            answer.set_exception(ChannelError(f"the supernode {self.where} is gone"))
+
+
+def knows_nothing(question: messages.Recall) -> messages.Recalled:
+    """The answer of a node that remembers no names."""
+    return messages.Recalled(question.request, None, 0.0, "", b"")
+
+
+def raw_digest(digest: str) -> bytes:
+    """A sha256 digest as it travels in messages: its 32 bytes."""
+    return bytes.fromhex(digest.removeprefix("sha256:"))

@@ -1,0 +1,133 @@
+"""Bytes on their way into a blob: a piece from a node, or a stream from the origin. The hot path of a pull.
+
+A chunk is received into a buffer that its thread uses again and again, hashed, and written to the blob's file; nothing is ever
+held whole in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+
+from agent.http.body import buffer
+from agent.http.client import Limits, StalledError, TransferError
+from agent.http.pool import ConnectionPool, Place
+from agent.http.ratelimit import Pace, ReadInto, slowed
+from agent.settings import Address
+from agent.storage.blob import Blob
+from agent.swarm import messages
+from agent.swarm.swarm_key import SwarmKey, SwarmKeyError
+from agent.swarm.tickets import issue
+from agent.values.errors import SourceError
+from agent.values.pieces import DIGEST_BYTES
+
+PIECE_STALL_SECONDS_MAX = 3.0
+"""A node that sends nothing for so long has failed; another one is asked for the piece."""
+PIECE_SECONDS_MAX = 10.0
+PIECE_BYTES_PER_SECOND_MIN = 1 << 20
+"""A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""
+
+RECEIVE_WINDOW_BYTES = 64 << 10
+"""What may be under way on one connection. Pieces come over several at once, and what exceeds the link's capacity waits in its
+queue, where reports and grants wait as well (docs/decisions/0008)."""
+IDLE_CONNECTIONS_MAX = 2
+"""Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
+
+
+class PieceFetcher:
+    """Gets pieces from other nodes' piece servers (see agent.swarm.piece_server for the protocol)."""
+
+    def __init__(self, swarm_key: SwarmKey, download: Pace | None = None) -> None:
+        self._swarm_key = swarm_key
+        self._download = download
+        self._pool = ConnectionPool(idle_max=IDLE_CONNECTIONS_MAX, window_bytes=RECEIVE_WINDOW_BYTES)
+
+    def rest(self) -> None:
+        """Nothing will be fetched for a while: keep no connection open."""
+        self._pool.rest()
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._pool.close()
+
+    def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
+        """One piece from one node into the blob, checked, or believed only with the whole blob when its digest is not known.
+
+        `messages.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it. If it gets none,
+        its origin may be at fault: the piece is missing, and the supernode no worse a source than before. Raises SourceError with
+        the verdict, and OSError when the disk fails.
+        """
+        coming = digest == messages.COMING
+        try:
+            received, told = self._receive(blob, piece, where, coming)
+        except StalledError as error:
+            raise SourceError(messages.MISSING if coming else messages.STALLED, str(error)) from None
+        except (TransferError, SwarmKeyError) as error:
+            raise SourceError(messages.MISSING if coming else messages.UNREACHABLE, str(error)) from None
+        digest = told or digest
+        if digest is not None and received != digest:
+            raise SourceError(messages.CORRUPT, f"{where} sent bytes that are not piece {piece}")
+        blob.add(piece, received, checked=digest is not None)
+
+    def _receive(self, blob: Blob, piece: int, where: Address, coming: bool) -> tuple[bytes, bytes]:
+        """Write what the node sends for the piece into its place, and return its SHA-256; and of a `coming` one the right one."""
+        headers = {"Host": str(where)}
+        key = self._swarm_key()
+        if key is not None:
+            headers["Authorization"] = f"Ticket {issue(key, blob.digest, time.time())}"
+        start, end = blob.layout.span(piece)
+        limits = Limits(
+            head=PIECE_STALL_SECONDS_MAX,
+            stall=PIECE_STALL_SECONDS_MAX,
+            body=PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN,
+        )
+        target = f"/pieces/{blob.digest}/{piece}" + "?digest" * coming
+        told = bytearray(DIGEST_BYTES * coming)
+        connection, answer = self._pool.ask(Place((where,)), "GET", target, headers, limits)
+        try:
+            if answer.status != 200:
+                raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {piece}")
+            if answer.length != end - start + len(told):
+                raise SourceError(messages.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
+            received = fill(blob, piece, slowed(connection.read_into, self._download))
+            connection.read_into(memoryview(told))
+            return received, bytes(told)
+        finally:
+            self._pool.give_back(connection)
+
+
+def fill(blob: Blob, piece: int, read_into: ReadInto, came: Callable[[int], object] = abs) -> bytes:
+    """Write what `read_into` gives into the place of a piece, up to its end, and return its SHA-256. Raises what `pour` does."""
+    hasher = hashlib.sha256()
+    pour(blob, piece, read_into, hasher.update, came)
+    return hasher.digest()
+
+
+def pour(
+    blob: Blob,
+    piece: int,
+    read_into: ReadInto,
+    show: Callable[[memoryview], object] = len,
+    came: Callable[[int], object] = abs,
+) -> None:
+    """Write what `read_into` gives into the place of a piece, up to its end: `show` sees it before, `came` is told up to where.
+
+    Raises whatever `read_into` raises, OSError when the disk fails, and SourceError when the bytes end too early.
+    """
+    position, end = blob.layout.span(piece)
+    for chunk in chunks(read_into, end - position):
+        show(chunk)
+        blob.write(position, chunk)
+        position += len(chunk)
+        came(position)
+    if position < end:
+        raise SourceError(messages.UNREACHABLE, f"piece {piece} ended {end - position} bytes early")
+
+
+def chunks(read_into: ReadInto, bytes_max: int) -> Iterator[memoryview]:
+    """What `read_into` gives, in this thread's one buffer: each chunk is gone when the next is taken."""
+    view = buffer()
+    while bytes_max > 0 and (count := read_into(view[: min(bytes_max, len(view))])):
+        bytes_max -= count
+        yield view[:count]

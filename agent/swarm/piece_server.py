@@ -1,0 +1,98 @@
+"""The piece server: what other nodes fetch from this one.
+
+    GET /pieces/sha256:HEX/NUMBER      Authorization: Ticket EXPIRY.MAC
+
+answers the piece's bytes, of blobs that are whole and of those that still arrive. It reads the store and nothing else: a
+request can name a digest and a number, and neither makes this node fetch anything.
+
+With `?digest` the piece's SHA-256 follows its bytes. So a supernode passes on, as it comes, what is arriving from an origin and
+has no digest yet (docs/decisions/0017).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+from agent import metrics
+from agent.http.ratelimit import Pace, turns
+from agent.http.request import Exchange
+from agent.storage.blob import Blob
+from agent.storage.store import Store
+from agent.swarm import tickets
+from agent.values.errors import RequestError
+from agent.values.pieces import DIGEST_BYTES
+
+CONNECTIONS_MAX = 512
+CONNECTIONS_PER_ADDRESS_MAX = 64
+IDLE_SECONDS = 30.0
+COMING_SECONDS_MAX = 2.0
+"""How long more of a piece that is coming is waited for: less than whoever asks for it waits (`agent.swarm.piece_client`)."""
+
+_TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
+
+SwarmKey = Callable[[], bytes | None]
+"""The key that tickets are signed with; None when none is configured. Raises when one is configured and cannot be read."""
+
+
+class PieceServer:
+    def __init__(self, store: Store, swarm_key: SwarmKey, upload: Pace | None = None) -> None:
+        self._store = store
+        self._upload = upload
+        self._swarm_key = swarm_key
+
+    def handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        match = _TARGET.fullmatch(request.target)
+        if request.method != "GET":
+            exchange.fail(RequestError(405, "UNSUPPORTED", "pieces are only read"), {"Allow": "GET"})
+            return
+        if not match:
+            raise RequestError(404, "UNKNOWN", "not a piece")
+        digest, number = match[1], int(match[2])
+        self._check_ticket(digest, request.headers.get("authorization", ""))
+        blob = self._blob(digest)
+        if number >= blob.layout.count:
+            raise RequestError(416, "UNKNOWN", f"{digest} has no piece {number}")
+        self._send(exchange, blob, number, with_digest=bool(match[3]))
+
+    def _send(self, exchange: Exchange, blob: Blob, number: int, with_digest: bool) -> None:
+        start, end = blob.layout.span(number)
+        sent, length = start, end - start + DIGEST_BYTES * with_digest
+        for here in _shareable(blob, number):
+            if here < end and not with_digest:
+                continue  # whoever knows the digest is to get a checked piece, or none
+            if sent == start:
+                exchange.start(200, {"Content-Type": "application/octet-stream", "Content-Length": str(length)})
+            for turn in turns(self._upload, sent, here):
+                exchange.send_file(blob.fd, *turn)
+            sent = here
+        if sent < end or (with_digest and number not in blob.digests):
+            raise RequestError(404, "UNKNOWN", f"piece {number} of {blob.digest} is not here yet")
+        if with_digest:
+            exchange.send(blob.digests[number])
+        exchange.finish()
+        metrics.UPLOADED_BYTES.inc(end - start)
+
+    def _check_ticket(self, digest: str, authorization: str) -> None:
+        key = self._swarm_key()
+        scheme, _, ticket = authorization.partition(" ")
+        if key is not None and not (scheme == "Ticket" and tickets.valid(key, digest, ticket, time.time())):
+            raise RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob")
+
+    def _blob(self, digest: str) -> Blob:
+        blob = self._store.arriving(digest) or self._store.blob(digest)
+        if blob is None:
+            raise RequestError(404, "UNKNOWN", f"{digest} is not here")
+        return blob
+
+
+def _shareable(blob: Blob, number: int) -> Iterator[int]:
+    """Up to which bytes a piece may be shared, each as soon as it is so; the last is its end, unless no more of it comes."""
+    here, end = blob.layout.span(number)
+    while here < end:
+        before, here = here, blob.wait_to_share(number, here, COMING_SECONDS_MAX)
+        if here == before:
+            return
+        yield here

@@ -1,0 +1,79 @@
+"""All channels of this node, and which supernode a blob or a name belongs to.
+
+Rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998): each key has its own order
+of the supernodes and belongs to the first that is connected. So keys spread, and nothing moves but what a lost supernode had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+
+from agent.settings import Address
+from agent.swarm import messages
+from agent.swarm.channel import Channel, ChannelError, knows_nothing, raw_digest
+from agent.values.errors import OriginError
+from agent.values.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+RESOLVE_SECONDS_MAX = 13.0
+"""The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin.client). The agent's own try
+follows,
+and the runtime has its answer within 25 s."""
+
+
+class Swarm:
+    """The swarm as this node sees it. A key is a digest or an image's name."""
+
+    def __init__(
+        self, supernodes: tuple[Address, ...], hello: Callable[[], messages.Hello], on_up: Callable[[Channel], None]
+    ) -> None:
+        self.recall: Callable[[messages.Recall], messages.Recalled] = knows_nothing
+        """What this node knows of names that a supernode has lost."""
+        self.channels = [Channel(where, hello, on_up, lambda question: self.recall(question)) for where in supernodes]
+
+    def start(self) -> None:
+        for channel in self.channels:
+            channel.start()
+
+    def wait_for_one(self, seconds: float) -> None:
+        """Until a supernode is connected, if there are any, and not longer than this."""
+        end = time.monotonic() + seconds
+        while self.channels and not any(channel.up for channel in self.channels) and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        for channel in self.channels:
+            channel.stop()
+
+    def owners(self, key: str) -> list[Channel]:
+        """The connected supernodes, the key's owner first."""
+        connected = [channel for channel in self.channels if channel.up]
+        return sorted(connected, key=lambda channel: hashlib.sha256(f"{key} {channel.where}".encode()).digest())
+
+    def resolve(self, registry: str, repository: str, reference: str) -> Manifest | None:
+        """What a supernode says of a name; None when none could say. Raises OriginError for the origin's own refusal."""
+        until = time.monotonic() + RESOLVE_SECONDS_MAX
+        for channel in self.owners(f"{registry}/{repository}:{reference}")[:2]:
+            try:
+                return channel.resolve(registry, repository, reference, max(0.0, until - time.monotonic()))
+            except ChannelError as error:
+                log.warning("%s", error)
+            except OriginError as error:
+                if error.answered:
+                    raise
+                return None
+        return None
+
+    def tell(self, digest: str, size: int, held: bool) -> None:
+        """This node has a whole blob now, or has it no longer."""
+        message = messages.Holds(messages.Holding(raw_digest(digest), size), held)
+        for channel in self.channels:
+            if channel.up:
+                try:
+                    channel.send(message)
+                except ChannelError as error:
+                    log.debug("%s", error)

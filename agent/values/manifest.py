@@ -1,0 +1,57 @@
+"""A manifest: bytes that are passed on verbatim, with the media type they came with. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+
+from agent.origin.documents import listing_of
+
+MANIFEST_BYTES_MAX = 4 << 20
+"""What registries accept (distribution and Docker Hub cap manifests at 4 MiB)."""
+LISTED_MAX = 4096
+"""Contents of one manifest that are remembered as belonging to its repository."""
+MEDIA_TYPE_DEFAULT = "application/vnd.oci.image.manifest.v1+json"
+
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
+"""RFC 6838 section 4.2: it goes into headers and messages, so nothing else does."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest, an index or an artifact."""
+
+    digest: str
+    media_type: str
+    body: bytes
+    stale: bool = False
+    """Whether its origin could not be asked, and this is the last that it said."""
+
+    @classmethod
+    def of(cls, media_type: str, body: bytes) -> Manifest:
+        """A manifest as it came; where its media type was not told with it, it is what the manifest itself says."""
+        told = media_type.partition(";")[0].strip()
+        if not _MEDIA_TYPE.fullmatch(told):
+            said = listing_of(body).media_type or ""
+            told = said if _MEDIA_TYPE.fullmatch(said) else MEDIA_TYPE_DEFAULT
+        return cls("sha256:" + hashlib.sha256(body).hexdigest(), told, body)
+
+    def as_stale(self) -> Manifest:
+        return replace(self, stale=True)
+
+    def lists(self) -> list[str]:
+        """The digests that its repository has to hold: config, layers, and the manifests of an index.
+
+        Its subject, and layers that are to be had elsewhere (`urls`), a registry takes without looking for them.
+        """
+        listing = listing_of(self.body)
+        named = [
+            *([listing.config] if listing.config else []),
+            *(listing.layers or []),
+            *(listing.manifests or []),
+            *(listing.blobs or []),
+        ]
+        digests = [descriptor.digest or "" for descriptor in named[:LISTED_MAX] if not descriptor.urls]
+        return [digest for digest in digests if _DIGEST.fullmatch(digest)]

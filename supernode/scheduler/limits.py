@@ -1,0 +1,76 @@
+"""The limits that the scheduler keeps to. `supernode.scheduler.machine` passes them on, so that its users need not know this
+module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the scheduler keeps to. The figures behind the defaults are in docs/scheduling.md."""
+
+    upload_slots_min: int = 3
+    """Pieces that a source sends at once while a piece takes long: short queues win."""
+    upload_slots_max: int = 16
+    """The same where pieces are fast, unless the node itself says less."""
+    seed_slots_min: int = 4
+    """The supernode's own: as many as a taker's window, so that its uplink is full whoever shares the takers' links."""
+    seed_slots_max: int = 16
+    slots_per_turnaround: float = 3.0
+    """For every piece that a source could send while messages go to and fro, so many more slots."""
+    link_share: float = 1.4
+    """Of a source's link, what its pieces may use in all while messages are quick, if each taker divides its own link evenly."""
+    spare_max: float = 14.0
+    """Of nodes' links, by how many the supernode's may count as faster than one."""
+    slots_per_spare: float = 3.0
+    """For each of these, so many more slots of the supernode."""
+    repeat_room: float = 0.6
+    """Of nodes' links, how much more than what is in use the supernode must have to spare to send what others have too: the
+    pieces that nobody else has must find room at any time."""
+    want_max: int = 16
+    """Further grants that one report may ask for."""
+    window_min: int = 5
+    """Grants to one node in one swarm that were not reported yet, where messages are quick against pieces."""
+    in_flight_max: int = 32
+    """The same where they are not."""
+    reader_span: int = 2
+    """Pieces, from where a reader is, that go before all others."""
+    grant_seconds_max: float = 30.0
+    """After this a grant that was not reported is lost, and its piece can be granted to the node again."""
+    slot_patience: float = 8.0
+    """When a grant takes this many times as long as the swarm's pieces do, its source's slot is given to others."""
+    slot_seconds_min: float = 1.0
+    """But not before this."""
+    retry_seconds: float = 10.0
+    """How long a source that failed a node is not given to it again in that swarm, or to anybody when it seems to be dead."""
+    coming_retry_seconds: float = 1.0
+    """The same for a piece that was still coming to the supernode and did not come in time."""
+    patience_seconds: float = 1.0
+    """A node that got nothing for so long takes from wherever there is a slot, repeats and other zones included."""
+    patience_pieces: float = 16.0
+    """But not before it has waited as long as so many of the swarm's pieces take: where they take long, waiting is usual."""
+    patience_seconds_max: float = 8.0
+    """Nor later than this: its agent waits 10 s for a word, and some runtimes a minute for a byte."""
+    waiting_seconds: float = 1.0
+    """How often a parked node is told that waiting is right."""
+    moving_seconds: float = 5.0
+    """Waiting is right while the blob is still arriving at the supernode, or a piece arrived anywhere within this time."""
+    probes_max: int = 8
+    """Sources, or takers, that are looked at for one decision."""
+    choices: int = 3
+    """Of the sources looked at, how many that would do are compared."""
+    rarest_of: int = 4
+    """Pieces compared for the rarest."""
+    swarms_max: int = 8
+    """Swarms that are tried for one free slot."""
+    rescues_max: int = 256
+    """Parked nodes of a swarm that one tick looks at."""
+    zones_max: int = 64
+    """Zones told apart; nodes of any further zone count as being in none."""
+    pieces_max: int = 1 << 16
+
+    def for_seed(self, upload_slots: int) -> Limits:
+        """The same for a supernode that sends at most so many pieces at once; 0 for no opinion."""
+        most = min(upload_slots or self.seed_slots_max, self.seed_slots_max)
+        return replace(self, seed_slots_min=min(self.seed_slots_min, most), seed_slots_max=most)

@@ -1,0 +1,402 @@
+"""Who takes which piece from whom: the supernode's decisions, as a machine of events and commands.
+
+`handle(event, now) -> commands` is the whole of it. Nodes and swarms (tasks) are numbers that the tracker gives; number 0 is the
+supernode itself, a source like the others. Nothing here reads a clock, a socket or a file: time is an argument, chance is passed
+in, and the same seed and events give the same commands. Events that make no sense (late, replayed, about somebody unknown)
+change nothing. Reports are understood in `booking`, choices made in `matching`. The ideas are in docs/scheduling.md:
+super-seeding and rarest first are BitTorrent's (BEP 16; Cohen 2003), the best of a few random sources is Mitzenmacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from agent.swarm.messages import DELIVERED, SEED
+from supernode.scheduler.accounting import Books, Freed
+from supernode.scheduler.events import (
+    Closed,
+    Command,
+    Ended,
+    Event,
+    Grant,
+    HoldsAll,
+    HoldsNone,
+    Joined,
+    KeepWaiting,
+    Left,
+    Made,
+    NodeView,
+    Opened,
+    Quarantined,
+    Released,
+    Reported,
+    Seeded,
+    TaskView,
+    Tick,
+)
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.matching import Match, Matcher
+from supernode.scheduler.state import Bag, Flight, Member, Node, Swarm
+
+
+class Scheduler:
+    """One owner calls `handle`, event by event; it never blocks."""
+
+    def __init__(self, rng: Random, limits: Limits) -> None:
+        self._random = rng.random
+        self._limits = limits
+        self._span = (1 << limits.reader_span) - 1
+        self._now = 0.0
+        self._zones = {""}
+        slots = limits.seed_slots_min
+        self._seed = Node(SEED, "", slots, slots, limits.seed_slots_max, limits.link_share)
+        self._nodes: dict[int, Node] = {SEED: self._seed}
+        self._swarms: dict[int, Swarm] = {}
+        self._hungry: Bag[Swarm] = Bag()
+        """Swarms in which somebody is parked, and perhaps some in which nobody is any more."""
+        self._books = Books(limits, self._seed)
+        self._matcher = Matcher(rng, limits, self._seed)
+        self._given: list[Member] = []
+        """To whom pieces were granted in the event that is being handled."""
+        self._waiting: list[Command] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Joined: self._joined,
+            Left: self._left,
+            Made: self._made,
+            Seeded: self._seeded,
+            Ended: self._ended,
+            Opened: self._opened,
+            Reported: self._reported,
+            Closed: self._closed,
+            HoldsAll: self._holds_all,
+            HoldsNone: self._holds_none,
+            Quarantined: self._quarantined,
+            Released: self._released,
+            Tick: self._tick,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take note of what happened, and say whom to tell what. `now` is monotonic, in seconds."""
+        self._now = now
+        self._handlers[type(event)](event)
+        commands, self._waiting = self._waiting, []
+        if self._given:
+            for member in self._given:
+                if member.granted:
+                    commands.append(Grant(member.node.number, member.swarm.number, tuple(member.granted)))
+                    member.granted = None
+            self._given.clear()
+        return commands
+
+    # What others may see.
+
+    @property
+    def tasks(self) -> list[TaskView]:
+        return [self._view(swarm) for swarm in self._swarms.values()]
+
+    @property
+    def nodes(self) -> list[NodeView]:
+        """All nodes, the supernode first."""
+        return [
+            NodeView(node.number, node.zone, node.slots, node.busy, node.quarantined, node.barred, len(node.members))
+            for node in self._nodes.values()
+        ]
+
+    def has_fresh(self, number: int) -> bool:
+        """Whether the supernode has a piece of that swarm that nobody else has or is getting."""
+        swarm = self._swarms.get(number)
+        return swarm is not None and bool(swarm.fresh)
+
+    def task(self, number: int) -> TaskView | None:
+        swarm = self._swarms.get(number)
+        return None if swarm is None else self._view(swarm)
+
+    @staticmethod
+    def _view(swarm: Swarm) -> TaskView:
+        return TaskView(
+            task=swarm.number,
+            pieces=swarm.count,
+            seeded=swarm.seeded.bit_count(),
+            takers=len(swarm.takers),
+            holders=len(swarm.holders),
+            parked=swarm.parked.count,
+            in_flight=sum(len(member.flights) for member in swarm.takers.values()),
+        )
+
+    # Nodes.
+
+    def _joined(self, event: Joined) -> None:
+        limits = self._limits
+        zone = event.zone
+        if zone not in self._zones:
+            if len(self._zones) < limits.zones_max:
+                self._zones.add(zone)
+            else:
+                zone = ""
+        if event.node == SEED:
+            self._seed.zone = zone
+            self._seed.slots_max = event.upload_slots or limits.seed_slots_max
+            self._seed.slots = self._seed.slots_min = min(limits.seed_slots_min, self._seed.slots_max)
+        elif event.node not in self._nodes:
+            most = min(event.upload_slots or limits.upload_slots_max, limits.upload_slots_max)
+            least = min(limits.upload_slots_min, most)
+            window = min(limits.window_min, limits.in_flight_max)
+            self._nodes[event.node] = Node(event.node, zone, least, least, most, limits.link_share, window)
+
+    def _left(self, event: Left) -> None:
+        node = self._peer(event.node)
+        if node is not None:
+            del self._nodes[event.node]
+            freed: Freed = []
+            for member in list(node.members.values()):
+                freed += self._books.forget(member)
+            self._refill_all(freed)
+
+    def _quarantined(self, event: Quarantined) -> None:
+        node = self._peer(event.node)
+        if node is not None:
+            node.quarantined = True
+            self._books.bar(node)
+            self._refill(self._seed)
+
+    def _released(self, event: Released) -> None:
+        node = self._peer(event.node)
+        if node is not None:
+            node.quarantined = False
+            self._books.admit(node, self._now)
+            self._refill(node)
+
+    # Swarms.
+
+    def _made(self, event: Made) -> None:
+        if event.task not in self._swarms and 0 <= event.count <= self._limits.pieces_max:
+            self._swarms[event.task] = Swarm(event.task, event.count, event.seeded, self._now)
+
+    def _seeded(self, event: Seeded) -> None:
+        swarm = self._swarms.get(event.task)
+        if swarm is None or not 0 <= event.piece < swarm.count:
+            return
+        swarm.seeded |= 1 << event.piece
+        self._offer(self._seed, swarm)
+        if swarm.copies.counts[event.piece] and not swarm.fresh:  # it was somewhere already, and may be granted only now
+            for member in swarm.parked.first(self._random(), self._limits.probes_max):
+                self._serve(member)
+
+    def _ended(self, event: Ended) -> None:
+        swarm = self._swarms.pop(event.task, None)
+        if swarm is not None:
+            self._hungry.discard(swarm)
+            freed: Freed = []
+            for member in list(swarm.members.values()):
+                freed += self._books.forget(member)
+            self._refill_all(freed)
+
+    def _opened(self, event: Opened) -> None:
+        member = self._member(event.node, event.task, make=True)
+        if member is None:
+            return
+        swarm = member.swarm
+        if member.open:
+            swarm.gain(member, event.have & swarm.everything)
+        else:
+            swarm.begin_anew(member, event.have & swarm.everything)
+            member.open = True
+            swarm.takers[event.node] = member
+        self._wants(member, event.want, event.readers)
+        self._offer(member.node, swarm)
+        self._serve(member)
+
+    def _closed(self, event: Closed) -> None:
+        member = self._member(event.node, event.task)
+        if member is not None and member.open:
+            whole = member.have == member.swarm.everything
+            self._refill_all(self._books.close(member) if whole else self._books.forget(member))
+
+    def _holds_all(self, event: HoldsAll) -> None:
+        member = self._member(event.node, event.task, make=True)
+        if member is not None:
+            freed = self._books.close(member)
+            member.swarm.hold_all(member)
+            self._refill_all(freed)
+            self._offer(member.node, member.swarm)
+
+    def _holds_none(self, event: HoldsNone) -> None:
+        member = self._member(event.node, event.task)
+        if member is not None and not member.open:
+            self._refill_all(self._books.forget(member))
+
+    # Reports.
+
+    def _reported(self, event: Reported) -> None:
+        member = self._member(event.node, event.task)
+        if member is None or not member.open:
+            return
+        swarm = member.swarm
+        freed: Freed = []
+        news = not event.done
+        for piece, source, seconds, verdict in event.done:
+            if not 0 <= piece < swarm.count:
+                continue
+            if verdict == DELIVERED:
+                news |= self._books.arrived(member, piece, source, seconds, self._now, freed)
+            else:
+                news |= self._books.failed(member, piece, source, verdict, self._now, freed)
+        if not news and (member.flights or member.want):
+            return  # a replay: its want is as old as the rest of it
+        self._wants(member, event.want, event.readers)
+        self._refill_all(freed)
+        self._offer(member.node, swarm)
+        if member.want:
+            self._serve(member)
+
+    # Time.
+
+    def _tick(self, _: Tick) -> None:
+        for node in self._nodes.values():
+            if node.barred:
+                self._books.admit(node, self._now)
+        for swarm in list(self._swarms.values()):
+            if swarm.takers:
+                self._tick_swarm(swarm)
+
+    def _tick_swarm(self, swarm: Swarm) -> None:
+        limits, now = self._limits, self._now
+        freed: Freed = [self._seed]
+        for member in swarm.takers.values():
+            if member.flights:
+                self._books.look_at_flights(member, now, freed)
+            self._park(member)
+        self._refill_all(freed)
+        patience = min(max(limits.patience_seconds, limits.patience_pieces * swarm.piece_seconds), limits.patience_seconds_max)
+        for member in swarm.parked.first(self._random(), limits.rescues_max):
+            self._serve(member, starving=not member.flights and now - member.since >= patience)
+        if swarm.seeded == swarm.everything and now - swarm.moved >= limits.moving_seconds:
+            return  # nothing moves: whoever knows another way should take it
+        for member in swarm.parked.first(0.0, swarm.parked.count):
+            if now - max(member.told, member.since) >= limits.waiting_seconds:
+                member.told = now
+                self._waiting.append(KeepWaiting(member.node.number, swarm.number))
+
+    # State.
+
+    def _peer(self, number: int) -> Node | None:
+        return None if number == SEED else self._nodes.get(number)
+
+    def _member(self, number: int, task: int, make: bool = False) -> Member | None:
+        swarm = self._swarms.get(task)
+        if swarm is None:
+            return None
+        member = swarm.members.get(number)
+        if member is None and make:
+            node = self._peer(number)
+            if node is None:
+                return None
+            rotation = int(self._random() * swarm.count)
+            member = Member(node, swarm, swarm.zone(node.zone), rotation, lacking=swarm.everything)
+            node.members[task] = swarm.members[number] = member
+        return member
+
+    def _wants(self, member: Member, want: int, readers: tuple[int, ...]) -> None:
+        limits = self._limits
+        most = min(limits.want_max, member.node.window - len(member.flights))
+        member.want = max(0, min(want, most))
+        urgent = 0
+        for reader in readers:
+            if 0 <= reader < member.swarm.count:
+                urgent |= self._span << reader
+        member.urgent = urgent
+        self._park(member)
+
+    def _park(self, member: Member) -> None:
+        swarm = member.swarm
+        if not (member.want and member.lacking):
+            swarm.parked.discard(member)
+        elif member.rank >= 0:
+            swarm.parked.follow(member)
+        else:
+            swarm.parked.add(member)
+            member.since = self._now
+            self._hungry.add(swarm)
+
+    # Decisions.
+
+    def _serve(self, member: Member, starving: bool = False) -> None:
+        """Give a taker what it wants, as far as there is anybody to give it."""
+        while member.want and member.lacking:
+            match = self._matcher.for_taker(member, self._now, starving)
+            if match is None:
+                break
+            self._grant(match)
+        if member.node.barred and member.want:
+            self._offer(self._seed, member.swarm)  # which prefers those who can pass its pieces on
+
+    def _offer(self, source: Node, swarm: Swarm) -> None:
+        """Give the free slots of a source to those who wait in one swarm."""
+        while source.busy < source.slots and swarm.parked.count:
+            match = self._matcher.for_source(source, swarm, self._now)
+            if match is None:
+                return
+            self._grant(match)
+
+    def _refill_all(self, freed: Freed) -> None:
+        for source in dict.fromkeys(freed) if len(freed) > 1 else freed:
+            self._refill(source)
+
+    def _refill(self, source: Node) -> None:
+        """Give the free slots of a source to those who wait in any swarm, every swarm having the same chance."""
+        hungry, most = self._hungry, self._limits.swarms_max
+        while source.busy < source.slots:
+            for swarm in hungry.some(self._random(), most):
+                match = self._matcher.for_source(source, swarm, self._now)
+                if match is not None:
+                    self._grant(match)
+                    break
+                if not swarm.parked.count:
+                    hungry.discard(swarm)
+            else:
+                return
+
+    def _grant(self, match: Match) -> None:
+        member, piece, source = match.taker, match.piece, match.source
+        now = self._now
+        alternative = self._matcher.alternative(match, now)
+        member.swarm.take_off(member, piece, Flight(source, match.holder, alternative, now, member.node))
+        member.want -= 1
+        member.since = now
+        if member.want and member.lacking:
+            member.swarm.parked.follow(member)
+        else:
+            member.swarm.parked.discard(member)
+        granted = (piece, source.number, alternative)
+        if member.granted is None:
+            member.granted = [granted]
+            self._given.append(member)
+        else:
+            member.granted.append(granted)
+
+
+__all__ = [
+    "Closed",
+    "Command",
+    "Ended",
+    "Event",
+    "Grant",
+    "HoldsAll",
+    "HoldsNone",
+    "Joined",
+    "KeepWaiting",
+    "Left",
+    "Limits",
+    "Made",
+    "NodeView",
+    "Opened",
+    "Quarantined",
+    "Released",
+    "Reported",
+    "Scheduler",
+    "Seeded",
+    "TaskView",
+    "Tick",
+]

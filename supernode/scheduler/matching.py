@@ -1,0 +1,189 @@
+"""Who should get which piece from whom, when there is something to give: pure choices over the state in
+`supernode.scheduler.state`.
+
+Every choice looks at a bounded number of nodes from a random place on, so that it costs the same in a swarm of ten and of ten
+thousand. Nothing here changes the state; the scheduler does, and asks again.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+from typing import Final
+
+from agent.swarm.messages import SEED
+from agent.values.pieces import lowest
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.state import Bag, Member, Node, Swarm
+
+LAST: Final = 1 << 20
+"""More than pieces can be on their way to a node: whoever ranks so comes after everybody who does not."""
+NOBODY: Final = 2 * LAST
+
+
+class Match:
+    """Who gets which piece from whom."""
+
+    __slots__ = ("holder", "piece", "source", "taker")
+
+    def __init__(self, taker: Member, piece: int, source: Node, holder: Member | None) -> None:
+        self.taker = taker
+        self.piece = piece
+        self.source = source
+        self.holder = holder
+        """The source in the taker's swarm; None for the supernode."""
+
+
+class Matcher:
+    def __init__(self, rng: Random, limits: Limits, seed: Node) -> None:
+        self._random = rng.random
+        self._limits = limits
+        self._seed = seed
+
+    def for_taker(self, taker: Member, now: float, starving: bool = False) -> Match | None:
+        """What `taker` is given next, and by whom; None when it has to wait.
+
+        In this order: what the supernode alone has, if the taker can pass it on; what its own zone has; from another zone, what
+        its own neither has nor is getting; a repeat from the supernode. Whoever starves need not mind the conditions.
+        """
+        swarm, seed = taker.swarm, self._seed
+        wanted = taker.lacking & swarm.seeded
+        if not wanted:
+            return None
+        seed_use = seed.in_use
+        seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
+        fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
+        if fresh:
+            return Match(taker, self._piece(taker, fresh), seed, None)
+        home = taker.zone
+        match = self._among(home.holders, taker, wanted, now)
+        if match is None and len(swarm.zones) > 1:
+            abroad = wanted if starving else wanted & ~home.copies.present
+            match = self._among(swarm.holders, taker, abroad, now) if abroad else None
+        if match is None and seed_free and (starving or self._has_room(seed_use) or self._may_repeat(taker)):
+            return Match(taker, self._piece(taker, wanted), seed, None)
+        return match
+
+    def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
+        """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
+
+        Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
+        The supernode sends what nobody else has, and the rest only if its link has room for more.
+        """
+        seed = source is self._seed
+        holder = source.members.get(swarm.number)
+        fresh = swarm.fresh if seed else 0
+        offered = (fresh or self._repeats(swarm)) if seed else self._offered(holder)
+        if not offered or source.is_full:
+            return None
+        zone = source.zone if len(swarm.zones) > 1 else None
+        best: Member | None = None
+        best_rank, best_useful = NOBODY, 0
+        looks = self._limits.choices
+        for taker in swarm.parked.first(self._random(), self._limits.probes_max):
+            node = taker.node
+            rank = node.taking
+            foreign = zone is not None and node.zone != zone
+            if foreign or (seed and node.barred):
+                rank += LAST
+            if rank > best_rank:
+                if best_rank < LAST:
+                    break  # and so is everybody who comes now
+                continue
+            useful = offered & taker.lacking
+            if foreign and not fresh:
+                useful &= ~taker.zone.copies.present
+            if not useful or (taker.shunned and shuns(taker, source.number, now)):
+                continue
+            if best is None or rank < best_rank or taker.held < best.held:
+                best, best_rank, best_useful = taker, rank, useful
+            looks -= 1
+            if not looks and best_rank < LAST:
+                break
+        return None if best is None else Match(best, self._piece(best, best_useful), source, holder)
+
+    def alternative(self, match: Match, now: float) -> int:
+        """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more.
+
+        A holder from which it is getting something already needs no introduction, and is known to be alive.
+        The supernode only while it has nothing that nobody else has: at the start of a large swarm, what a few liars spoil would
+        cost its uplink another image. Without an alternative the piece is granted anew, which takes one message more.
+        """
+        taker, piece, source = match.taker, match.piece, match.source
+        swarm = taker.swarm
+        for flight in taker.flights.values():
+            giver = flight.holder
+            if giver is not None and giver.offered >> piece & 1:
+                node = giver.node
+                if node is not source and not node.barred and not (taker.shunned and shuns(taker, node.number, now)):
+                    return node.number
+        for holder in swarm.holders.some(self._random(), self._limits.choices):
+            if holder.offered >> piece & 1 and holder.node is not source and holder is not taker:
+                number = holder.node.number
+                if not shuns(taker, number, now):
+                    return number
+        seed = self._seed
+        spare = seed.busy < seed.slots and not swarm.fresh
+        if spare and source is not seed and swarm.seeded >> piece & 1 and not shuns(taker, SEED, now):
+            return SEED
+        return source.number
+
+    @staticmethod
+    def _offered(holder: Member | None) -> int:
+        return 0 if holder is None or holder.node.barred else holder.offered & holder.swarm.seeded
+
+    def _repeats(self, swarm: Swarm) -> int:
+        """What the supernode would send though others have it."""
+        return swarm.seeded if self._has_room(self._seed.in_use) else 0
+
+    def _has_room(self, use: float) -> bool:
+        """Whether so much use of the supernode's link leaves enough of it for what others have too."""
+        return use + self._limits.repeat_room < self._seed.spare
+
+    def _may_repeat(self, taker: Member) -> bool:
+        """Whether the supernode's uplink is idle, and the taker has nobody else."""
+        swarm, seed = taker.swarm, self._seed
+        return not taker.flights and seed.busy * 2 <= seed.slots_min and swarm.is_spread
+
+    def _among(self, holders: Bag[Member], taker: Member, wanted: int, now: float) -> Match | None:
+        """The best of a few random holders that would do: the one next to whose pieces somebody reads, then the least loaded."""
+        best: Member | None = None
+        best_load, best_useful, left = inf, 0, self._limits.choices
+        for holder in holders.some(self._random(), self._limits.probes_max):
+            node = holder.node
+            if node.busy >= node.slots or node.is_full:
+                continue
+            useful = holder.offered & wanted
+            if not useful or (taker.shunned and shuns(taker, node.number, now)):
+                continue
+            load = node.busy / node.slots
+            if useful & taker.urgent:
+                load -= 1.0
+            if load < best_load:
+                best, best_load, best_useful = holder, load, useful
+            left -= 1
+            if not left:
+                break
+        return None if best is None else Match(taker, self._piece(taker, best_useful), best.node, best)
+
+    def _piece(self, taker: Member, candidates: int) -> int:
+        """The one that a reader comes to next; else the rarest of a few, the taker's own order deciding between equals."""
+        urgent = candidates & taker.urgent
+        if urgent:
+            return lowest(urgent)
+        counts, count, looks = taker.swarm.copies.counts, taker.swarm.count, self._limits.rarest_of
+        start, elsewhere = taker.rotation, int(self._random() * count)
+        best, fewest = 0, NOBODY
+        for look in range(1, looks + 1):
+            ahead = candidates >> start
+            piece = start + lowest(ahead) if ahead else lowest(candidates)
+            if counts[piece] < fewest:
+                best, fewest = piece, counts[piece]
+            start = (elsewhere + look * count // looks) % count
+        return best
+
+
+def shuns(taker: Member, source: int, now: float) -> bool:
+    """Whether `source` failed `taker` so lately, or so badly, that it is not given to it."""
+    shunned = taker.shunned
+    return shunned is not None and shunned.get(source, -inf) > now

@@ -1,0 +1,451 @@
+"""The state of swarms: nodes, what each of them has of a blob, what is on its way, and how many copies of a piece there are.
+
+Plain data with the few operations that keep it consistent; the scheduler decides, and is the only one that changes it. Sets of
+pieces are integers (see `agent.values.pieces`). Nothing here knows a clock, a socket or chance, and nothing here looks at all
+nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Generic, TypeVar
+
+from agent.values.pieces import members
+
+T = TypeVar("T")
+
+RANKS: Final = 16
+"""Takers to whom more pieces are on their way than this are not told apart."""
+
+
+class Bag(Generic[T]):
+    """A set from which a few neighbours of a random place are taken in constant time."""
+
+    __slots__ = ("_items", "_places")
+
+    def __init__(self) -> None:
+        self._items: list[T] = []
+        self._places: dict[T, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, item: T) -> bool:
+        return item in self._places
+
+    def add(self, item: T) -> None:
+        if item not in self._places:
+            self._places[item] = len(self._items)
+            self._items.append(item)
+
+    def discard(self, item: T) -> None:
+        place = self._places.pop(item, None)
+        if place is None:
+            return
+        last = self._items.pop()
+        if place < len(self._items):
+            self._items[place] = last
+            self._places[last] = place
+
+    def some(self, where: float, most: int) -> list[T]:
+        """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
+        return neighbours(self._items, where, most)
+
+
+def neighbours(items: list[T], where: float, most: int) -> list[T]:
+    """At most `most` of them, from the place `where` (0 to 1) onward and around the end."""
+    count = len(items)
+    start = int(where * count)
+    taken = items[start : start + most]
+    if start and start + most > count:
+        taken += items[: min(start, start + most - count)]
+    return taken
+
+
+class Copies:
+    """How many nodes have each piece or are getting it. Those that hold the whole blob from earlier are one number."""
+
+    __slots__ = ("_everything", "_some", "_wholes", "counts", "present")
+
+    def __init__(self, pieces: int) -> None:
+        self.counts = [0] * pieces
+        self.present = 0
+        """The pieces of which there is at least one copy, or one on its way."""
+        self._some = 0
+        self._wholes = 0
+        self._everything = (1 << pieces) - 1
+
+    def add(self, piece: int) -> None:
+        counts = self.counts
+        counts[piece] += 1
+        if counts[piece] == 1:
+            bit = 1 << piece
+            self._some |= bit
+            self.present |= bit
+
+    def remove(self, piece: int) -> None:
+        counts = self.counts
+        counts[piece] -= 1
+        if not counts[piece]:
+            self._some &= ~(1 << piece)
+            self.present = self._everything if self._wholes else self._some
+
+    def add_wholes(self, wholes: int) -> None:
+        self._wholes += wholes
+        self.present = self._everything if self._wholes else self._some
+
+
+class Parked:
+    """Takers that would take more at once, by how many pieces are on their way to their node: the fewest first."""
+
+    __slots__ = ("_ranks", "count")
+
+    def __init__(self) -> None:
+        self._ranks: list[list[Member]] = [[] for _ in range(RANKS)]
+        self.count = 0
+
+    def __contains__(self, member: Member) -> bool:
+        return member.rank >= 0
+
+    def add(self, member: Member) -> None:
+        """One that is not there yet."""
+        self.count += 1
+        self._enter(member)
+
+    def discard(self, member: Member) -> None:
+        if member.rank >= 0:
+            self.count -= 1
+            self._leave(member)
+            member.rank = -1
+
+    def follow(self, member: Member) -> None:
+        """More, or fewer, pieces are on their way to its node now. In its other swarms it stays where it is for a while."""
+        if member.rank != member.node.taking:
+            self._leave(member)
+            self._enter(member)
+
+    def first(self, where: float, most: int) -> list[Member]:
+        """At most `most` of them, those with the fewest pieces on their way first, chance deciding between equals."""
+        found: list[Member] = []
+        left = most
+        for waiting in self._ranks:
+            if waiting:
+                some = neighbours(waiting, where, left)
+                found = found + some if found else some
+                left -= len(waiting)
+                if left <= 0:
+                    break
+        return found
+
+    def _enter(self, member: Member) -> None:
+        taking = member.node.taking
+        member.rank = rank = taking if taking < RANKS else RANKS - 1
+        members = self._ranks[rank]
+        member.place = len(members)
+        members.append(member)
+
+    def _leave(self, member: Member) -> None:
+        members = self._ranks[member.rank]
+        last = members.pop()
+        if last is not member:
+            members[member.place] = last
+            last.place = member.place
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A node, as a source of all its swarms and as a taker in them."""
+
+    number: int
+    zone: str
+    slots: int
+    """Pieces that it may be sending now; the scheduler moves it between the next two."""
+    slots_min: int
+    slots_max: int
+    full: float
+    """How much of its link may be in use, see `is_full`; the scheduler moves it too."""
+    window: int = 1
+    """Pieces that may be on their way to it in one swarm; the scheduler moves it as it moves `slots`."""
+    busy: int = 0
+    """Pieces that it is sending."""
+    taking: int = 0
+    """Pieces that are on their way to it, in all swarms."""
+    service_seconds: float = 0.0
+    """How long its link is taken by one piece, smoothed; 0 while unknown."""
+    spare: float = 0.0
+    """Of the supernode: by how many nodes' links its own seems to be faster than one (see supernode.scheduler.uplink)."""
+    turnaround_seconds: float = 0.0
+    """How long messages take from the end of one of its pieces to the beginning of the next, smoothed."""
+    delivered_at: float = -inf
+    """When a piece from it last arrived somewhere."""
+    quarantined: bool = False
+    suspected_until: float = -inf
+    """It failed somebody, and had delivered nothing for a while."""
+    barred: bool = False
+    """No source, being one or the other: what it has and gets is no copy for the others."""
+    members: dict[int, Member] = field(default_factory=dict)
+    """By the number of the swarm."""
+    sending: list[Node] = field(default_factory=list)
+    """To whom, once for each piece."""
+
+    @property
+    def in_use(self) -> float:
+        """Of its link, what its pieces use, each taker taking as much of it as it has left for one of its pieces."""
+        share = 0.0
+        for taker in self.sending:
+            share += 1.0 / taker.taking
+        return share
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its link has enough to do."""
+        return self.in_use >= self.full
+
+
+class Flight:
+    """A granted piece that was not reported yet."""
+
+    __slots__ = ("alternative", "counted", "holder", "since", "slot", "source", "taker", "turned")
+
+    def __init__(self, source: Node, holder: Member | None, alternative: int, since: float, taker: Node) -> None:
+        self.source = source
+        self.holder = holder
+        """The source in the piece's swarm; None for the supernode."""
+        self.alternative = alternative
+        """Whom the taker asks when the source fails; that takes no slot."""
+        self.since = since
+        """When it was granted, or the alternative's turn came."""
+        self.taker = taker
+        """To which it is on its way."""
+        self.slot = True
+        """It takes one of the source's slots."""
+        self.counted = False
+        """It counts as a copy: others may hope to get the piece from the taker."""
+        self.turned = False
+        """The source has failed, and the alternative is asked."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A node in one swarm: what it has, and what it still wants while it is open."""
+
+    node: Node
+    swarm: Swarm
+    zone: Zone
+    """The part of the swarm that is in the node's zone."""
+    rotation: int
+    """The piece at which its download begins."""
+    lacking: int
+    """What may be granted to it: the pieces that are neither there nor on their way."""
+    have: int = 0
+    held: int = 0
+    """How many pieces it has: the size of `have`."""
+    offered: int = 0
+    """What others may take from it: `have` without the pieces that somebody found missing."""
+    whole: bool = False
+    """Counted among the holders of the whole blob, not piece by piece."""
+    open: bool = False
+    want: int = 0
+    """How many more grants it takes now."""
+    urgent: int = 0
+    """The pieces next to its readers."""
+    flights: dict[int, Flight] = field(default_factory=dict)
+    lost: int = 0
+    """Pieces whose flight was given up before it was reported."""
+    shunned: dict[int, float] | None = None
+    """Sources that failed it, and until when they are not given to it again; None as long as there was none."""
+    granted: list[tuple[int, int, int]] | None = None
+    """Of the event that is being handled: (piece, source, alternative)."""
+    rank: int = -1
+    """Among which of those that are parked it is; -1 when it is not."""
+    place: int = 0
+    """And where among those."""
+    since: float = 0.0
+    """When its want was parked, or it last got something."""
+    told: float = 0.0
+    """When it was last told to keep waiting."""
+
+
+class Zone:
+    """The part of a swarm that is in one zone."""
+
+    __slots__ = ("copies", "holders")
+
+    def __init__(self, pieces: int) -> None:
+        self.copies = Copies(pieces)
+        self.holders: Bag[Member] = Bag()
+
+
+class Swarm:
+    """All nodes that have or want one blob."""
+
+    def __init__(self, number: int, count: int, seeded: int, now: float) -> None:
+        self.number = number
+        self.count = count
+        self.everything = (1 << count) - 1
+        self.seeded = seeded & self.everything
+        """What the supernode has, and so what everybody can check: nothing else is granted."""
+        self.members: dict[int, Member] = {}
+        self.takers: dict[int, Member] = {}
+        """Members that are open."""
+        self.parked = Parked()
+        """Takers that would take more at once."""
+        self.holders: Bag[Member] = Bag()
+        """Members that offer something."""
+        self.copies = Copies(count)
+        self.zones: dict[str, Zone] = {}
+        self.piece_seconds = 0.0
+        """How long a piece takes from grant to arrival, smoothed; 0 while unknown."""
+        self.node_pace = self.seed_pace = 0.0
+        """How long a piece from a node takes, and one from the supernode, when its taker gets nothing else: smoothed, and 0 while
+        unknown."""
+        self.moved = now
+        """When a piece last arrived anywhere."""
+
+    @property
+    def fresh(self) -> int:
+        """What the supernode alone has: nobody holds a copy or is getting one."""
+        return self.seeded & ~self.copies.present
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether all of the blob is at the supernode, and nothing of it there alone."""
+        return self.seeded == self.everything and not self.fresh
+
+    def zone(self, name: str) -> Zone:
+        zone = self.zones.get(name)
+        if zone is None:
+            zone = self.zones[name] = Zone(self.count)
+        return zone
+
+    def gain(self, member: Member, pieces: int) -> None:
+        """`member` has these pieces now, and offers them."""
+        member.held += (pieces & ~member.have).bit_count()
+        member.have |= pieces
+        member.lacking &= ~pieces
+        new = pieces & ~member.offered
+        if not member.node.barred and not member.whole:
+            self._count(member.zone, new, 1)
+        self._offer(member, member.offered | new)
+
+    def begin_anew(self, member: Member, have: int) -> None:
+        """`member`, which took nothing, says what it has; whatever it had before is forgotten."""
+        self.lose(member, self.everything)
+        member.have, member.held, member.lacking = 0, 0, self.everything
+        self.gain(member, have)
+
+    def lose(self, member: Member, pieces: int) -> None:
+        """Others are not sent to `member` for these pieces any more; it is still not granted them."""
+        if member.whole:
+            member.whole = False
+            if not member.node.barred:
+                self._count_whole(member.zone, -1)
+                self._count(member.zone, member.offered & ~pieces, 1)
+        elif not member.node.barred:
+            self._count(member.zone, member.offered & pieces, -1)
+        self._offer(member, member.offered & ~pieces)
+
+    def hold_all(self, member: Member) -> None:
+        """`member`, which takes nothing, has the whole blob."""
+        self.lose(member, self.everything)
+        member.have, member.held, member.lacking, member.whole = self.everything, self.count, 0, True
+        if not member.node.barred:
+            self._count_whole(member.zone, 1)
+        self._offer(member, self.everything)
+
+    def bar(self, member: Member) -> None:
+        """Its node is barred now: what it has and gets is no copy for the others, until `admit`."""
+        for piece, flight in member.flights.items():
+            if flight.counted:
+                flight.counted = False
+                self._count(member.zone, 1 << piece, -1)
+        self._count_held(member, -1)
+        self._offer(member, member.offered)
+
+    def admit(self, member: Member) -> None:
+        self._count_held(member, 1)
+        self._offer(member, member.offered)
+
+    def take_off(self, member: Member, piece: int, flight: Flight) -> None:
+        """A piece is granted."""
+        member.flights[piece] = flight
+        member.lacking &= ~(1 << piece)
+        node = member.node
+        node.taking += 1
+        source = flight.source
+        source.busy += 1
+        source.sending.append(node)
+        if not node.barred:
+            flight.counted = True
+            self.copies.add(piece)
+            member.zone.copies.add(piece)
+
+    def free_slot(self, flight: Flight) -> None:
+        """The source sends this piece no more, or too slowly to be waited for."""
+        if flight.slot:
+            flight.slot = False
+            flight.source.busy -= 1
+            flight.source.sending.remove(flight.taker)
+
+    def despair(self, member: Member, piece: int) -> None:
+        """The piece may still come, but nobody should wait for it."""
+        flight = member.flights[piece]
+        self.free_slot(flight)
+        if flight.counted:
+            flight.counted = False
+            self._count(member.zone, 1 << piece, -1)
+
+    def touch_down(self, member: Member, piece: int, arrived: bool) -> None:
+        """The piece is not on its way any more: it is there, or may be granted again."""
+        flight = member.flights.pop(piece)
+        self.free_slot(flight)
+        flight.taker.taking -= 1
+        bit = 1 << piece
+        if arrived and flight.counted and not member.have & bit and not member.whole:
+            # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.
+            member.have |= bit
+            member.held += 1
+            if member.offered:
+                member.offered |= bit  # it is among the holders already, or barred
+            else:
+                self._offer(member, bit)
+            return
+        if arrived:
+            self.gain(member, bit)
+        else:
+            member.lacking |= bit & ~member.have
+        if flight.counted:
+            self._count(member.zone, bit, -1)
+
+    def _offer(self, member: Member, pieces: int) -> None:
+        """Set what others may take from `member`, and keep it among the holders while that is anything."""
+        member.offered = pieces
+        offers = pieces != 0 and not member.node.barred
+        if offers == (member in self.holders):
+            return
+        for holders in (self.holders, member.zone.holders):
+            if offers:
+                holders.add(member)
+            else:
+                holders.discard(member)
+
+    def _count_held(self, member: Member, by: int) -> None:
+        if member.whole:
+            self._count_whole(member.zone, by)
+        else:
+            self._count(member.zone, member.offered, by)
+
+    def _count(self, zone: Zone, pieces: int, by: int) -> None:
+        here = zone.copies
+        for piece in members(pieces):
+            if by > 0:
+                self.copies.add(piece)
+                here.add(piece)
+            else:
+                self.copies.remove(piece)
+                here.remove(piece)
+
+    def _count_whole(self, zone: Zone, by: int) -> None:
+        self.copies.add_wholes(by)
+        zone.copies.add_wholes(by)

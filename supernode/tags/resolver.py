@@ -1,0 +1,120 @@
+"""What a name means, for agents that ask: one question to the origin for all who ask the same at the same time.
+
+Which manifest that is, and how long it is believed, is `agent.registry.manifests`'s affair; it is asked in threads, of which a
+question takes one, however many agents wait for it. What neither the origin nor this supernode can say, the agents may
+(`recall`). All but those threads runs in the tracker's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from agent.registry.manifests import Manifests
+from agent.swarm import messages
+from agent.values.errors import DarnerError, OriginError
+from agent.values.reference import InvalidReference, Reference
+from supernode.tags.recovery import Name, Recalls
+from supernode.tracker.session import Link
+
+log = logging.getLogger(__name__)
+
+RESOLVERS_MAX = 64
+"""A registry that does not answer keeps one for as long as the origin client waits."""
+QUESTIONS_MAX = 4096
+
+Answer = messages.Resolved | messages.Unresolved
+
+
+def check(registry: str, repository: str, reference: str | None = None) -> None:
+    """Raises InvalidReference unless this is an image's name in its full form, perhaps with a tag or a digest."""
+    suffix = "" if reference is None else f"@{reference}" if ":" in reference else f":{reference}"
+    found = Reference.parse(f"{registry}/{repository}{suffix}")
+    if (found.registry, found.repository) != (registry, repository):
+        raise InvalidReference(f"{found.registry}/{found.repository} was meant, and has to be said")
+
+
+class Names:
+    def __init__(self, manifests: Manifests, loop: asyncio.AbstractEventLoop, links: Callable[[], Iterable[Link]]) -> None:
+        """`links` are the agents that are connected now."""
+        self._manifests = manifests
+        self._loop = loop
+        self._recalls = Recalls(links)
+        self._recalling: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="resolve")
+        self._asked: dict[Name, list[tuple[Link, int]]] = {}
+        """Who waits for the answer, and the number of its request."""
+
+    def stop(self) -> None:
+        for task in self._recalling:
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for the threads, whose questions end when the origin client is closed. Called from another thread."""
+        self._threads.shutdown()
+
+    def ask(self, link: Link, message: messages.Resolve) -> None:
+        name = (message.registry, message.repository, message.reference)
+        try:
+            check(*name)
+        except InvalidReference as error:
+            link.send(messages.Unresolved(message.request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX]))
+            return
+        waiting = self._asked.get(name)
+        if waiting is not None:
+            waiting.append((link, message.request))
+        elif len(self._asked) >= QUESTIONS_MAX:
+            link.send(
+                messages.Unresolved(message.request, 503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} names are asked for already")
+            )
+        else:
+            self._asked[name] = [(link, message.request)]
+            self._threads.submit(self._resolve, name)
+
+    def recalled(self, link: Link, answer: messages.Recalled) -> None:
+        """An agent says what it knows of a name."""
+        self._recalls.heard(link, answer)
+
+    def _resolve(self, name: Name) -> None:
+        """In a thread."""
+        answer: Answer
+        then = self._answered
+        try:
+            manifest = self._manifests.resolve(*name)
+            answer = messages.Resolved(0, manifest.media_type, manifest.body, manifest.stale)
+        except DarnerError as error:
+            answer = messages.Unresolved(0, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX])
+            if isinstance(error, OriginError) and not error.answered:
+                then = self._begin_recall
+        except Exception as error:
+            log.exception("resolving a name failed inside")
+            answer = messages.Unresolved(0, 502, "UNAVAILABLE", f"the supernode failed inside: {type(error).__name__}")
+        try:
+            self._loop.call_soon_threadsafe(then, name, answer)
+        except RuntimeError:
+            return  # the loop has ended: the process is stopping
+
+    def _begin_recall(self, name: Name, answer: Answer) -> None:
+        task = self._loop.create_task(self._recall(name, answer))
+        self._recalling.add(task)
+        task.add_done_callback(self._recalling.discard)
+
+    async def _recall(self, name: Name, answer: Answer) -> None:
+        try:
+            known = await self._recalls.recall(name)
+            if known:
+                manifest, age = known
+                self._threads.submit(self._manifests.remember, *name, None, manifest, age)
+                answer = messages.Resolved(0, manifest.media_type, manifest.body, True)
+        finally:
+            self._answered(name, answer)
+
+    def _answered(self, name: Name, answer: Answer) -> None:
+        for link, request in self._asked.pop(name):
+            if isinstance(answer, messages.Resolved):
+                link.send(messages.Resolved(request, answer.media_type, answer.body, answer.stale))
+            else:
+                link.send(messages.Unresolved(request, answer.status, answer.code, answer.reason))

@@ -1,0 +1,142 @@
+"""The supernode's end of the channels: connections of agents, from Hello to their end.
+
+Bytes become messages here, and what is no message ends the connection; what messages mean is the tracker's affair. All of it runs
+in the tracker's event loop, by callbacks: a task or a buffer for each of ten thousand connections would cost more than they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import cast
+
+from agent.swarm import messages
+from supernode import metrics
+from supernode.tracker.session import Link
+from supernode.tracker.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+HELLO_SECONDS_MAX = 5.0
+CONNECTIONS_MAX = 20_000
+GREETINGS_MAX = 20_000
+"""Connections that have not said Hello yet: after a restart all agents come at once."""
+GREETING_BYTES_MAX = 1 << 30
+"""Of unfinished Hellos in all, each of which may fill a frame."""
+RECEIVE_BYTES = 256 << 10
+
+
+class Channels:
+    """Makes the protocol of each connection."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.loop = asyncio.get_running_loop()
+        self.received = memoryview(bytearray(RECEIVE_BYTES))
+        """One for all connections: what is in it has been understood, or copied, before another one is read."""
+        self.greeting: set[Connection] = set()
+        self.greeting_bytes = 0
+
+    def connected(self) -> asyncio.BufferedProtocol:
+        return Connection(self)
+
+    def stop(self) -> None:
+        """End the connections of which the tracker does not know."""
+        for connection in list(self.greeting):
+            connection.abort()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One agent. Its end, whatever it is, is nobody else's."""
+
+    __slots__ = ("_bytes", "_channels", "_frames", "_link", "_timer", "_transport")
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._frames = messages.Frames()
+        self._link: Link | None = None
+        self._bytes = 0
+        """Received before Hello was whole."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        channels = self._channels
+        self._timer = channels.loop.call_later(HELLO_SECONDS_MAX, self.abort)
+        if len(channels.greeting) >= GREETINGS_MAX:
+            self._refuse(f"{GREETINGS_MAX} agents are saying Hello already")
+        else:
+            channels.greeting.add(self)
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._channels.received
+
+    def buffer_updated(self, count: int) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            self._receive(self._channels.received[:count])
+        except messages.WireError as error:
+            self._refuse(str(error))
+        except Exception:
+            log.exception("a message of %s failed inside", self._name)
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error:
+            log.debug("the channel of %s broke off: %s", self._name, error)
+        self._end_greeting()
+        if self._link:
+            self._channels.tracker.leave(self._link)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    @property
+    def _name(self) -> str:
+        return self._link.name if self._link else str(self._transport.get_extra_info("peername"))
+
+    def _receive(self, data: memoryview) -> None:
+        tracker, link = self._channels.tracker, self._link
+        for body in self._frames.feed(data):
+            message = messages.agent_message(body)
+            if link:
+                tracker.receive(link, message)
+            else:
+                link = self._link = self._join(message)
+        if link:
+            tracker.heard(link)
+        else:
+            self._count_greeting(len(data))
+
+    def _join(self, hello: messages.FromAgent) -> Link:
+        """Raises WireError for one that is refused."""
+        if not isinstance(hello, messages.Hello):
+            raise messages.WireError("the first message has to be Hello")
+        if hello.version != messages.VERSION:
+            raise messages.WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
+        if len(self._channels.tracker.links) >= CONNECTIONS_MAX:
+            raise messages.WireError(f"{CONNECTIONS_MAX} agents are connected already")
+        self._end_greeting()
+        return self._channels.tracker.join_agent(hello, self._transport)
+
+    def _count_greeting(self, count: int) -> None:
+        channels = self._channels
+        self._bytes += count
+        channels.greeting_bytes += count
+        if channels.greeting_bytes > GREETING_BYTES_MAX:
+            raise messages.WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
+
+    def _end_greeting(self) -> None:
+        self._timer.cancel()
+        self._channels.greeting.discard(self)
+        self._channels.greeting_bytes -= self._bytes
+        self._bytes = 0
+
+    def _refuse(self, why: str) -> None:
+        metrics.REFUSED_CHANNELS.inc()
+        log.warning("the channel of %s is refused: %s", self._name, why)
+        self._end_greeting()
+        if self._link:
+            self._link.flush()
+        self._transport.write(messages.frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
+        self._transport.close()

@@ -1,0 +1,99 @@
+"""One agent's channel, as the supernode sees it: who is there, what it was told, and what goes out to it.
+
+What is said to agents is gathered in an `Outbox` while messages are understood and goes out after that, so that however many
+words there are for an agent, they cost one call of the system. The busier the supernode, the more there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from agent.settings import Address
+from agent.swarm import messages
+
+log = logging.getLogger(__name__)
+
+UNSENT_BYTES_MAX = 16 << 20
+"""An agent that reads so slowly is cut off: it comes back and says what it has."""
+INTRODUCED_MAX = 128
+"""Introducing a peer again costs less than remembering, of each of ten thousand agents, all peers that it ever met."""
+
+
+class Outbox:
+    """The links for which there is something to be sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._links: list[Link] = []
+
+    def add(self, link: Link) -> None:
+        if not self._links:
+            self._loop.call_soon(self.flush)
+        self._links.append(link)
+
+    def flush(self) -> None:
+        links, self._links = self._links, []
+        for link in links:
+            link.flush()
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """A connected agent. `number` is new with every connection, `name` is the node's for good."""
+
+    number: int
+    name: str
+    zone: str
+    where: Address
+    """Its piece server."""
+    writer: asyncio.WriteTransport
+    outbox: Outbox
+    introduction: bytes = b""
+    """What others are told before they are first sent to its piece server: a frame."""
+    heard_at: float = 0.0
+    introduced: set[int] = field(default_factory=set)
+    """The peers that it knows by number; some of them."""
+    in_flight: dict[int, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+    """By task: the granted pieces that the agent still counts as in flight, with their source and its alternative."""
+    waiting: int = 0
+    """Its Opens that were not answered yet."""
+    holdings: dict[bytes, int] = field(default_factory=dict)
+    """Whole blobs and their sizes."""
+    unsent: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.introduction = messages.frame(messages.Peer(self.number, self.where.host, self.where.port))
+
+    def send(self, *said: messages.Message) -> None:
+        self._put(*map(messages.frame, said))
+
+    def introduce(self, peer: Link) -> None:
+        """Tell this agent where a peer is, unless that was done lately."""
+        if peer.number not in self.introduced:
+            if len(self.introduced) >= INTRODUCED_MAX:
+                self.introduced.clear()
+            self.introduced.add(peer.number)
+            self._put(peer.introduction)
+
+    def _put(self, *frames: bytes) -> None:
+        if not self.unsent:
+            self.outbox.add(self)
+        self.unsent += frames
+
+    def flush(self) -> None:
+        if not self.unsent:
+            return
+        data, self.unsent = b"".join(self.unsent), []
+        writer = self.writer
+        if writer.is_closing():
+            return
+        writer.write(data)
+        if writer.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            log.warning("%s does not read what it is sent and is cut off", self.name)
+            writer.abort()
+
+    def close(self) -> None:
+        self.flush()
+        self.writer.close()

@@ -1,0 +1,241 @@
+"""One download for each blob that somebody waits for: its readers, its end, and everything that can fail on this node."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from agent.download import manager as module
+from agent.download.download import Reader
+from agent.download.manager import Downloads
+from agent.http.ratelimit import Pace
+from agent.storage.blob import Blob
+from agent.swarm.swarm_key import SwarmKey
+from agent.values.credential import Credential
+from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
+from hack.origin import Access, Fault
+from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
+
+BODY = noise(6 * PIECE + 99)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path, supernodes=0) as lab:
+        yield lab
+
+
+@pytest.fixture
+def node(lab: Lab) -> Node:
+    return lab.node()
+
+
+@pytest.fixture
+def digest(lab: Lab) -> str:
+    return lab.push(BODY).layers[0]
+
+
+@contextlib.contextmanager
+def reading(node: Node, lab: Lab, digest: str, offset: int = 0) -> Iterator[Reader]:
+    with node.downloads.reading(lab.origin.address, REPOSITORY, digest, None, offset) as reader:
+        yield reader
+
+
+def test_whoever_comes_while_a_blob_arrives_takes_part(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", bytes_per_second=4 << 20))
+    with reading(node, lab, digest) as first, reading(node, lab, digest, 3 * PIECE) as second:
+        assert first.download is second.download
+        assert first.download.blob(SECONDS) is second.download.blob(SECONDS)
+        assert first.download.blob(SECONDS).wait_whole(SECONDS)
+    assert len(lab.origin.asked(digest)) == 1
+
+
+def test_a_reader_that_comes_back_within_a_moment_finds_its_download(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", bytes_per_second=1 << 20))
+    with reading(node, lab, digest) as reader:
+        assert reader.download.blob(SECONDS)
+    with reading(node, lab, digest) as again:
+        assert again.download is reader.download
+
+
+def test_a_download_that_nobody_waits_for_ends_within_a_second_or_so_and_with_it_its_stream(
+    node: Node, lab: Lab, digest: str
+) -> None:
+    lab.origin.fail(Fault(path="/blobs/", stall_after=PIECE))
+    with reading(node, lab, digest) as reader:
+        blob = reader.download.blob(SECONDS)
+        assert blob.wait(0, SECONDS)
+    left_at = time.monotonic()
+    wait_until(lambda: not node.downloads._active)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("origin sha256")])
+    assert time.monotonic() - left_at < 5, "and not after the 15 s that a stream may stall"
+    with pytest.raises(RequestError, match="nobody waits"):
+        blob.wait(3 * PIECE, SECONDS)
+
+
+def test_what_had_arrived_of_it_is_kept_for_whoever_comes_later(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", stall_after=4 * PIECE), times=1)
+    with reading(node, lab, digest) as reader:
+        wait_until(lambda: reader.download.blob(SECONDS).held.bit_count() >= 2)
+    wait_until(lambda: not node.downloads._active)
+    assert node.pull(digest) == BODY
+    assert lab.origin.asked(digest)[-1].headers["Range"] is not None
+
+
+def test_a_reader_in_the_middle_is_served_first_where_the_blob_is_known(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", stall_after=PIECE), times=1)
+    with reading(node, lab, digest) as reader:
+        wait_until(lambda: reader.download.blob(SECONDS).held)
+    wait_until(lambda: not node.downloads._active)
+    with reading(node, lab, digest, 5 * PIECE) as late:
+        blob = late.download.blob(SECONDS)
+        assert blob.wait(5 * PIECE, SECONDS) > 5 * PIECE
+        assert blob.wait_whole(SECONDS)
+    assert f"bytes={5 * PIECE}-" in [request.headers.get("Range") for request in lab.origin.asked(digest)]
+
+
+def test_a_broken_stream_is_resumed_and_nothing_is_fetched_twice(node: Node, lab: Lab, digest: str) -> None:
+    short = {"Content-Length": str(len(BODY)), "Connection": "close"}
+    lab.origin.fail(Fault(path="/blobs/", status=200, body=BODY[: 2 * PIECE + 10], headers=short), times=1)
+    assert node.pull(digest) == BODY
+    assert [request.headers.get("Range") for request in lab.origin.asked(digest)] == [None, f"bytes={2 * PIECE}-"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_the_registrys_refusal_is_what_readers_hear(node: Node, lab: Lab, digest: str, status: int) -> None:
+    lab.origin.fail(Fault(path="/blobs/", status=status, body=b'{"errors": [{"code": "X", "message": "because"}]}'))
+    with pytest.raises(OriginError, match="because"):
+        node.pull(digest)
+    assert not node.downloads._active
+
+
+def test_the_credential_of_whoever_came_first_is_sent(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.repositories.access = Access({"alice": "s3cret"}, frozenset({REPOSITORY}))
+    with pytest.raises(OriginError):
+        node.pull(digest)
+    alice = Credential("alice", "s3cret")
+    with node.downloads.reading(lab.origin.address, REPOSITORY, digest, alice, 0) as reader:
+        assert reader.download.blob(SECONDS).wait_whole(SECONDS)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(headers={"Content-Length": None}), Fault(headers={"Content-Length": str(2**63)}, cut_after=1)]
+)
+def test_a_blob_whose_size_cannot_be_known_is_refused(node: Node, lab: Lab, digest: str, fault: Fault) -> None:
+    lab.origin.fail(fault)
+    with pytest.raises(OriginError):
+        node.pull(digest)
+    assert not list((node.store.root / "partial").iterdir())
+
+
+def test_a_blob_that_changes_its_size_in_the_middle_is_never_spliced(node: Node, lab: Lab, digest: str) -> None:
+    short = {"Content-Length": str(len(BODY)), "Connection": "close"}
+    lab.origin.fail(Fault(path="/blobs/", status=200, body=BODY[: 2 * PIECE], headers=short), times=1)
+    lab.origin.fail(Fault(path="/blobs/", status=200, body=BODY + b"more"))
+    with pytest.raises(DigestError, match="differ in its size"):
+        node.pull(digest)
+
+
+def test_whoever_asks_again_after_a_failure_begins_anew(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", flip_byte=0), times=1)
+    with reading(node, lab, digest) as reader, pytest.raises(DigestError):
+        reader.download.blob(SECONDS).wait_whole(SECONDS)
+    assert node.pull(digest) == BODY
+
+
+def test_a_failed_download_that_still_has_readers_is_not_joined(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", flip_byte=0), times=1)
+    with reading(node, lab, digest) as reader:
+        blob = reader.download.blob(SECONDS)
+        wait_until(lambda: blob.error)
+        assert node.pull(digest) == BODY
+
+
+# Limits and failures of this node.
+
+
+def test_so_many_blobs_are_downloaded_at_once_and_no_more(node: Node, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DOWNLOADS_MAX", 2)
+    image = lab.push(noise(PIECE, 1), noise(PIECE, 2), noise(PIECE, 3))
+    lab.origin.fail(Fault(path="/blobs/", delay_seconds=600))
+    with contextlib.ExitStack() as stack:
+        for digest in image.layers[:2]:
+            stack.enter_context(reading(node, lab, digest))
+        stack.enter_context(reading(node, lab, image.layers[0]))
+        with pytest.raises(RequestError, match="2 blobs are being downloaded already") as refused:
+            stack.enter_context(reading(node, lab, image.layers[2]))
+        assert refused.value.status == 503
+
+
+def test_a_store_without_room_is_said_to_be_full(node: Node, digest: str) -> None:
+    node.store.quota = PIECE
+    with pytest.raises(StoreError):
+        node.pull(digest)
+
+
+def test_a_disk_that_fails_in_the_middle_ends_the_download_with_its_reason(
+    node: Node, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(blob: Blob, offset: int, data: memoryview | bytes) -> None:
+        if offset >= 2 * PIECE:
+            raise OSError(5, "Input/output error")
+        os.pwrite(blob.fd, data, offset)
+
+    monkeypatch.setattr(Blob, "write", write)
+    received: list[int] = []
+    with pytest.raises(StoreError, match="Input/output error"):
+        node.pull(digest, on_bytes=received.append)
+    assert max(received) == 2 * PIECE, "what was there before has been read"
+
+
+def test_a_mistake_of_ours_ends_one_download_and_is_told(
+    node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module.planner.Planner, "start", lambda *_: 1 / 0)
+    with pytest.raises(DarnerError, match="failed inside: ZeroDivisionError"):
+        node.pull(digest)
+    assert "failed inside" in caplog.text
+    monkeypatch.undo()
+    assert node.pull(digest) == BODY
+
+
+def test_a_node_that_stops_tells_its_readers_and_begins_nothing_more(lab: Lab, digest: str) -> None:
+    node = lab.node()
+    lab.origin.fail(Fault(path="/blobs/", stall_after=PIECE))
+    with ThreadPoolExecutor(1) as pool:
+        pull = pool.submit(node.pull, digest)
+        wait_until(lambda: node.downloads._active)
+        began = time.monotonic()
+        node.downloads.stop()
+        assert time.monotonic() - began < 10
+        assert "stopping" in str(pull.exception(SECONDS))
+    with pytest.raises(RequestError, match="stopping"):
+        node.pull(digest)
+
+
+def test_a_size_that_is_not_known_in_time_is_said_so_with_the_registrys_name(node: Node, lab: Lab, digest: str) -> None:
+    lab.origin.fail(Fault(path="/blobs/", delay_seconds=600))
+    with reading(node, lab, digest) as reader:
+        assert not reader.download.known(0.1)
+        with pytest.raises(OriginError, match=f"the registry {lab.origin.address} included") as failed:
+            reader.download.blob(0.1)
+        assert failed.value.status == 504
+
+
+def test_without_a_limit_on_downloads_as_much_is_asked_for_as_is_wanted(node: Node) -> None:
+    assert node.downloads.window(16, 16 << 20, 16) == 16
+
+
+def test_with_a_limit_no_more_pieces_are_asked_for_than_come_in_time(node: Node) -> None:
+    limited = Downloads(node.store, node.swarm, node.client, SwarmKey(""), Pace(4 << 20))
+    assert [limited.window(4, 16 << 20, fetching) for fetching in (0, 1, 2)] == [2, 1, 1]
+    assert limited.window(16, 256 << 10, 0) == 16
+    assert limited.window(0, 256 << 10, 0) == 0
+    limited.stop()

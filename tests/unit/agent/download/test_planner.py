@@ -1,0 +1,532 @@
+"""The planner, step by step: which source is asked next, for how long, what is fetched from it and what is reported."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.download.inflight import FETCH_SECONDS_MAX, REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
+from agent.download.planner import (
+    FAILURES_MAX,
+    OPEN_SECONDS_MAX,
+    ORIGIN_TRIES_MAX,
+    PIECE_SECONDS_MAX,
+    QUIET_SECONDS_MAX,
+    REOPEN_SECONDS,
+    SWARM_TRIES_MAX,
+    Command,
+    Confirm,
+    Event,
+    Fetch,
+    Fetched,
+    FetchOrigin,
+    GiveUp,
+    Granted,
+    GrantedPiece,
+    LeaveOrigin,
+    LeaveSwarm,
+    Mode,
+    NoSwarm,
+    NotFetched,
+    OpenSwarm,
+    OriginEnded,
+    OriginPiece,
+    Outcome,
+    Planner,
+    ReadersMoved,
+    SizeKnown,
+    StillSeeding,
+    SwarmAvailable,
+    SwarmFailed,
+    SwarmLost,
+    TaskOpened,
+    Tell,
+    Tick,
+)
+from agent.swarm import messages
+from agent.values.errors import OriginError
+from agent.values.pieces import PIECE_BYTES_MIN, Layout
+
+PIECES = 64
+BROKEN = OriginError(502, "the connection broke")
+REFUSED = OriginError(404, "no such blob")
+FAST = 0.01
+"""Seconds of a piece that takes hardly longer than a round trip."""
+
+
+class Download:
+    """A planner and the clock it is told. What it says is returned."""
+
+    def __init__(self, swarm: bool = True, held: int = 0, pieces: int = PIECES) -> None:
+        self.layout = Layout(pieces * PIECE_BYTES_MIN, PIECE_BYTES_MIN)
+        self.planner = Planner()
+        self.now = 100.0
+        self.first = self.planner.start(swarm, self.now)
+        self.held = held
+
+    def hear(self, event: Event, after: float = 0.0) -> list[Command]:
+        self.now += after
+        return self.planner.handle(event, self.now)
+
+    def wait(self) -> tuple[float, list[Command]]:
+        """Until the planner's own deadline: how long that was, and what it says then."""
+        assert self.planner.deadline is not None
+        seconds = self.planner.deadline - self.now
+        return round(seconds, 6), self.hear(Tick(), seconds)
+
+    def join(self) -> list[Command]:
+        self.hear(SizeKnown(self.layout, self.held))
+        return self.hear(TaskOpened(1))
+
+    def grant(self, *pieces: int, source: int = 7, alternative: int = 8) -> list[Command]:
+        return self.hear(Granted(tuple(granted(piece, source, alternative) for piece in pieces)))
+
+    def be_fast(self) -> None:
+        """Some pieces come so fast that the window grows."""
+        for piece in range(PIECES // 2, PIECES // 2 + 12):
+            self.grant(piece)
+            self.hear(Fetched(piece, 7, FAST))
+
+
+def granted(piece: int, source: int = 7, alternative: int = 8) -> GrantedPiece:
+    return GrantedPiece(piece, bytes([piece]) * 32, source, alternative)
+
+
+def fetch(piece: int, source: int = 7) -> Fetch:
+    return Fetch(piece, bytes([piece]) * 32, source)
+
+
+@pytest.fixture
+def swarm() -> Download:
+    """A download that has just joined a swarm."""
+    download = Download()
+    download.join()
+    return download
+
+
+@pytest.fixture
+def origin() -> Download:
+    """A download without a supernode, whose origin has begun to stream."""
+    download = Download(swarm=False)
+    download.hear(SizeKnown(download.layout, 0))
+    return download
+
+
+# The ladder.
+
+
+def test_the_swarm_is_asked_first_and_the_origin_not_at_all() -> None:
+    download = Download()
+    assert download.first == [OpenSwarm()]
+    assert download.join() == [Tell((), WINDOW)]
+    assert download.planner.mode is Mode.SWARM
+
+
+def test_without_a_supernode_the_origin_is_asked_at_once() -> None:
+    assert Download(swarm=False).first == [FetchOrigin(0, None)]
+
+
+def test_a_swarm_that_fails_goes_to_the_origin_at_once(swarm: Download) -> None:
+    assert swarm.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(0, None)]
+
+
+def test_when_a_supernode_is_lost_the_next_one_is_asked_at_once(swarm: Download) -> None:
+    assert swarm.hear(SwarmLost()) == [OpenSwarm()]
+    assert swarm.hear(TaskOpened(2)) == [Tell((), WINDOW)]
+
+
+def test_a_lost_supernode_is_waited_for_3_s_and_then_the_origin_is_asked(swarm: Download) -> None:
+    swarm.hear(SwarmLost())
+    assert swarm.hear(NoSwarm()) == []
+    assert swarm.planner.mode is Mode.WAITING
+    assert swarm.wait() == (REOPEN_SECONDS, [FetchOrigin(0, None)])
+
+
+def test_a_supernode_that_comes_back_in_time_is_asked_again(swarm: Download) -> None:
+    swarm.hear(SwarmLost())
+    swarm.hear(NoSwarm())
+    assert swarm.hear(SwarmAvailable(), after=REOPEN_SECONDS - 0.1) == [OpenSwarm()]
+    assert swarm.planner.mode is Mode.OPENING
+
+
+def test_a_supernode_that_does_not_answer_is_left_for_the_origin_in_time_for_the_runtime() -> None:
+    download = Download()
+    assert download.wait() == (OPEN_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(0, None)])
+
+
+def test_an_answer_that_comes_after_the_question_was_given_up_changes_nothing() -> None:
+    download = Download()
+    download.wait()
+    assert download.join() == []
+    assert download.planner.mode is Mode.ORIGIN
+
+
+def test_a_silent_swarm_is_left_for_the_origin(swarm: Download) -> None:
+    assert swarm.wait() == (QUIET_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(0, None)])
+
+
+def test_a_swarm_whose_blob_still_arrives_is_waited_for_but_not_for_ever(swarm: Download) -> None:
+    waited = 0.0
+    while swarm.planner.mode is Mode.SWARM:
+        swarm.hear(StillSeeding(), after=1.0)
+        waited += 1.0
+    assert waited == PIECE_SECONDS_MAX
+
+
+def test_a_swarm_that_grants_pieces_which_never_come_is_left(swarm: Download) -> None:
+    swarm.grant(0, 1)
+    began = swarm.now
+    while swarm.planner.mode is Mode.SWARM:
+        swarm.hear(StillSeeding(), after=1.0)
+    assert swarm.now - began == PIECE_SECONDS_MAX
+
+
+def test_a_swarm_of_nodes_that_all_fail_is_left_after_a_bounded_number_of_tries(swarm: Download) -> None:
+    failures = 0
+    while swarm.planner.mode is Mode.SWARM:
+        for command in swarm.grant(failures % PIECES, alternative=7):
+            assert isinstance(command, Fetch)
+            failures += 1
+            last = swarm.hear(NotFetched(command.piece, 7, 0.0, messages.UNREACHABLE))
+    assert failures == FAILURES_MAX
+    assert last == [LeaveSwarm(), FetchOrigin(0, None)]
+
+
+def test_failures_are_forgotten_when_a_piece_comes_and_with_another_swarm(swarm: Download) -> None:
+    def fail(times: int) -> None:
+        for _ in range(times):
+            swarm.grant(0, alternative=7)
+            swarm.hear(NotFetched(0, 7, 0.0, messages.UNREACHABLE))
+
+    fail(FAILURES_MAX - 1)
+    swarm.grant(1)
+    swarm.hear(Fetched(1, 7, 1.0))
+    fail(FAILURES_MAX - 1)
+    swarm.hear(SwarmLost())
+    swarm.hear(TaskOpened(2))
+    fail(FAILURES_MAX - 1)
+    assert swarm.planner.mode is Mode.SWARM
+
+
+def test_a_supernode_that_comes_and_goes_is_asked_three_times_and_then_not_again(swarm: Download) -> None:
+    for _ in range(SWARM_TRIES_MAX - 1):
+        assert swarm.hear(SwarmLost()) == [OpenSwarm()]
+        swarm.hear(TaskOpened(1))
+    assert swarm.hear(SwarmLost()) == [FetchOrigin(0, None)]
+    assert swarm.hear(SwarmAvailable()) == []
+
+
+def test_that_nobody_can_be_asked_is_nobodys_failure(swarm: Download) -> None:
+    swarm.hear(SwarmLost())
+    for _ in range(2 * SWARM_TRIES_MAX):
+        swarm.hear(NoSwarm())
+        assert swarm.hear(SwarmAvailable()) == [OpenSwarm()]
+
+
+def test_a_supernode_that_was_asked_and_has_not_answered_is_not_asked_again(origin: Download) -> None:
+    assert origin.hear(SwarmAvailable()) == [OpenSwarm()]
+    assert origin.hear(SwarmAvailable()) == []
+    assert origin.wait() == (OPEN_SECONDS_MAX, [LeaveSwarm()])
+    assert origin.hear(SwarmAvailable()) == [OpenSwarm()]
+
+
+def test_a_piece_from_the_swarm_makes_up_for_earlier_losses(swarm: Download) -> None:
+    for piece in range(2 * SWARM_TRIES_MAX):
+        swarm.grant(piece)
+        swarm.hear(Fetched(piece, 7, 1.0))
+        assert swarm.hear(SwarmLost()) == [OpenSwarm()]
+        swarm.hear(TaskOpened(1))
+
+
+# The origin.
+
+
+def test_the_origin_streams_on_while_a_supernode_is_asked_and_is_left_when_it_has_answered(origin: Download) -> None:
+    assert origin.hear(SwarmAvailable()) == [OpenSwarm()]
+    assert origin.hear(OriginPiece(0)) == []
+    assert origin.planner.mode is Mode.ORIGIN
+    assert origin.hear(TaskOpened(1)) == [LeaveOrigin(), Tell((), WINDOW)]
+
+
+def test_a_stream_that_was_left_and_has_not_ended_is_not_joined_by_another(origin: Download) -> None:
+    origin.hear(SwarmAvailable())
+    origin.hear(TaskOpened(1))
+    assert origin.hear(SwarmFailed()) == [LeaveSwarm()]
+    assert origin.hear(OriginPiece(0)) == []
+    assert origin.hear(OriginEnded(None)) == [FetchOrigin(1, None)]
+
+
+def test_a_stream_that_was_left_counts_as_no_failure_of_the_origin(origin: Download) -> None:
+    origin.hear(OriginEnded(BROKEN))
+    origin.hear(SwarmAvailable())
+    origin.hear(TaskOpened(1))
+    origin.hear(OriginEnded(None))
+    origin.hear(SwarmFailed())
+    for _ in range(ORIGIN_TRIES_MAX - 1):
+        assert origin.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, None)]
+
+
+def test_the_origin_is_asked_from_the_readers_place_on_up_to_what_is_here() -> None:
+    download = Download(held=0b1011 << 20)
+    download.hear(SizeKnown(download.layout, download.held))
+    download.hear(ReadersMoved((20, 3)))
+    assert download.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(22, 23)]
+    download.hear(OriginPiece(22))
+    assert download.hear(OriginEnded(None)) == [FetchOrigin(24, None)]
+
+
+def test_what_is_behind_all_readers_comes_last() -> None:
+    download = Download()
+    download.hear(SizeKnown(download.layout, 0))
+    download.hear(ReadersMoved((PIECES - 1,)))
+    assert download.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(PIECES - 1, None)]
+    download.hear(OriginPiece(PIECES - 1))
+    assert download.hear(OriginEnded(None)) == [FetchOrigin(0, PIECES - 1)]
+
+
+def test_what_an_earlier_try_left_is_passed_over(origin: Download) -> None:
+    origin.hear(SizeKnown(origin.layout, 0b111))
+    assert origin.hear(OriginEnded(None)) == [FetchOrigin(3, None)]
+
+
+def test_a_stream_that_breaks_is_resumed_where_it_broke(origin: Download) -> None:
+    for piece in range(2 * ORIGIN_TRIES_MAX):
+        origin.hear(OriginPiece(piece))
+        assert origin.hear(OriginEnded(BROKEN)) == [FetchOrigin(piece + 1, None)]
+
+
+@pytest.mark.parametrize("error", [BROKEN, None])
+def test_streams_without_a_piece_are_tried_three_times(origin: Download, error: OriginError | None) -> None:
+    for _ in range(ORIGIN_TRIES_MAX - 1):
+        assert origin.hear(OriginEnded(error)) == [FetchOrigin(0, None)]
+    (given_up,) = origin.hear(OriginEnded(error))
+    assert isinstance(given_up, GiveUp)
+    assert given_up.error is error or error is None
+    assert origin.planner.mode is Mode.ENDED
+
+
+def test_what_the_origin_refuses_is_not_asked_for_again(origin: Download) -> None:
+    origin.hear(OriginPiece(0))
+    assert origin.hear(OriginEnded(REFUSED)) == [GiveUp(REFUSED)]
+
+
+def test_an_origin_that_is_not_reached_at_all_is_told_at_once_for_the_runtime_is_waiting() -> None:
+    assert Download(swarm=False).hear(OriginEnded(BROKEN)) == [GiveUp(BROKEN)]
+
+
+def test_when_the_origin_fails_a_supernode_that_was_asked_may_know_better(origin: Download) -> None:
+    origin.hear(SwarmAvailable())
+    assert origin.hear(OriginEnded(REFUSED), after=5.0) == []
+    assert origin.planner.mode is Mode.OPENING
+    assert origin.hear(TaskOpened(1)) == [Tell((), WINDOW)]
+
+
+def test_when_the_supernode_does_not_either_the_origins_error_is_told_without_asking_it_again(origin: Download) -> None:
+    origin.hear(SwarmAvailable())
+    origin.hear(OriginEnded(REFUSED), after=5.0)
+    assert origin.wait() == (OPEN_SECONDS_MAX - 5.0, [LeaveSwarm(), GiveUp(REFUSED)])
+
+
+def test_after_a_piece_from_the_swarm_the_origin_is_worth_asking_again(origin: Download) -> None:
+    origin.hear(SwarmAvailable())
+    origin.hear(OriginEnded(REFUSED))
+    origin.hear(TaskOpened(1))
+    origin.grant(0)
+    origin.hear(Fetched(0, 7, 1.0))
+    assert origin.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(1, None)]
+
+
+# Pieces.
+
+
+def test_what_is_granted_is_fetched_at_once(swarm: Download) -> None:
+    assert swarm.grant(5, 3) == [fetch(5), fetch(3)]
+
+
+def test_where_a_source_fails_the_alternative_is_asked_once(swarm: Download) -> None:
+    swarm.grant(5)
+    failed, also_failed = Outcome(5, 7, 0.2, messages.STALLED), Outcome(5, 8, 0.1, messages.MISSING)
+    assert swarm.hear(NotFetched(5, 7, 0.2, messages.STALLED)) == [fetch(5, 8), Tell((failed,), WINDOW)]
+    assert swarm.hear(NotFetched(5, 8, 0.1, messages.MISSING)) == [Tell((also_failed,), WINDOW)]
+
+
+def test_where_there_is_nobody_else_the_supernode_is_told(swarm: Download) -> None:
+    swarm.grant(5, alternative=7)
+    assert swarm.hear(NotFetched(5, 7, 0.2, messages.CORRUPT)) == [Tell((Outcome(5, 7, 0.2, messages.CORRUPT),), WINDOW)]
+
+
+def test_a_piece_granted_twice_is_fetched_once(swarm: Download) -> None:
+    assert swarm.grant(5, 5) == [fetch(5)]
+    assert swarm.grant(5, source=9) == []
+
+
+def test_a_piece_that_the_blob_does_not_have_is_not_fetched(swarm: Download) -> None:
+    assert swarm.grant(PIECES) == []
+
+
+def test_a_granted_piece_that_is_here_is_confirmed_and_reported_as_no_work_of_its_source() -> None:
+    download = Download(held=0b1)
+    download.join()
+    assert download.grant(0) == [Confirm(0, bytes(32)), Tell((Outcome(0, 7, 0.0, messages.DELIVERED),), WINDOW)]
+
+
+def test_never_are_more_pieces_on_their_way_than_the_window_at_its_widest(swarm: Download) -> None:
+    assert len(swarm.grant(*range(PIECES))) == WINDOW
+
+
+def test_grants_of_a_swarm_that_is_over_are_not_taken(swarm: Download) -> None:
+    swarm.hear(SwarmFailed())
+    assert swarm.grant(1) == []
+
+
+def test_the_origins_piece_in_hand_is_put_off_until_it_is_here(origin: Download) -> None:
+    origin.hear(SwarmAvailable())
+    origin.hear(OriginPiece(0))
+    origin.hear(TaskOpened(1))
+    assert origin.grant(1, 2) == [fetch(2)]
+    assert origin.hear(OriginPiece(1))[0] == Confirm(1, bytes([1]) * 32)
+
+
+def test_the_origins_piece_in_hand_is_fetched_when_the_stream_ends_without_it(origin: Download) -> None:
+    origin.hear(SwarmAvailable())
+    origin.hear(TaskOpened(1))
+    assert origin.grant(0) == []
+    assert origin.hear(OriginEnded(BROKEN)) == [fetch(0)]
+
+
+def test_pieces_under_way_from_a_lost_swarm_count_when_they_come_and_nobody_is_blamed_when_they_do_not(swarm: Download) -> None:
+    swarm.grant(0, 1)
+    swarm.hear(SwarmLost())
+    swarm.hear(TaskOpened(2))
+    assert swarm.hear(Fetched(0, 7, 1.0)) == []
+    assert swarm.planner.held == 0b1
+    assert swarm.hear(NotFetched(1, 7, 1.0, messages.CORRUPT)) == []
+
+
+def test_a_piece_under_way_from_a_lost_swarm_is_not_fetched_again_before_that_has_ended(swarm: Download) -> None:
+    swarm.grant(0, 1)
+    swarm.hear(SwarmLost())
+    swarm.hear(TaskOpened(2))
+    assert swarm.grant(0, 1, source=3) == []
+    assert swarm.hear(NotFetched(0, 7, 1.0, messages.STALLED)) == [fetch(0, 3)]
+    assert swarm.hear(Fetched(1, 7, 1.0))[0] == Confirm(1, bytes([1]) * 32)
+
+
+def test_what_a_lost_swarm_granted_is_not_fetched_from_the_next_one(swarm: Download) -> None:
+    swarm.grant(0)
+    swarm.hear(SwarmLost())
+    swarm.hear(TaskOpened(2))
+    swarm.grant(0, source=3)
+    swarm.hear(SwarmLost())
+    swarm.hear(TaskOpened(3))
+    assert swarm.hear(NotFetched(0, 7, 1.0, messages.STALLED)) == []
+
+
+def test_a_fetch_for_a_lost_swarm_that_never_ends_is_replaced_and_the_supernode_is_patient(swarm: Download) -> None:
+    swarm.grant(0)
+    swarm.hear(SwarmLost())
+    swarm.hear(TaskOpened(2))
+    swarm.grant(0, source=3)
+    assert swarm.wait() == (FETCH_SECONDS_MAX, [fetch(0, 3)])
+
+
+def test_the_origin_passes_over_what_is_under_way_and_takes_it_up_when_it_fails() -> None:
+    download = Download(pieces=3)
+    download.join()
+    download.grant(1)
+    assert download.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(0, 1)]
+    download.hear(OriginPiece(0))
+    assert download.hear(OriginEnded(None)) == [FetchOrigin(2, None)]
+    download.hear(OriginPiece(2))
+    assert download.hear(OriginEnded(None)) == []
+    assert download.hear(NotFetched(1, 7, 1.0, messages.STALLED)) == [FetchOrigin(1, 2)]
+
+
+def test_a_fetch_that_never_ends_is_replaced_by_the_alternative_and_then_by_the_origin(swarm: Download) -> None:
+    swarm.grant(0)
+    lost = Outcome(0, 7, FETCH_SECONDS_MAX, messages.STALLED)
+    assert swarm.wait() == (FETCH_SECONDS_MAX, [fetch(0, 8), Tell((lost,), WINDOW)])
+    assert swarm.wait() == (PIECE_SECONDS_MAX - FETCH_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(1, None)])
+    swarm.wait()
+    assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, None)]
+
+
+def test_the_late_end_of_a_lost_fetch_is_no_news_of_the_one_that_replaced_it(swarm: Download) -> None:
+    swarm.grant(0)
+    swarm.wait()
+    assert swarm.hear(NotFetched(0, 7, 31.0, messages.STALLED)) == []
+    assert swarm.hear(Fetched(0, 8, 1.0)) == [Tell((Outcome(0, 8, 1.0, messages.DELIVERED),), WINDOW)]
+
+
+# Reports.
+
+
+def test_slow_pieces_are_reported_one_by_one(swarm: Download) -> None:
+    swarm.grant(0, 1)
+    assert swarm.hear(Fetched(0, 7, 1.0)) == [Tell((Outcome(0, 7, 1.0, messages.DELIVERED),), WINDOW)]
+
+
+def test_fast_pieces_are_reported_some_at_a_time(swarm: Download) -> None:
+    swarm.be_fast()
+    swarm.grant(*range(REPORT_EVERY + 1))
+    for piece in range(REPORT_EVERY - 1):
+        assert swarm.hear(Fetched(piece, 7, FAST)) == []
+    (told,) = swarm.hear(Fetched(REPORT_EVERY - 1, 7, FAST))
+    assert isinstance(told, Tell)
+    assert [outcome.piece for outcome in told.done] == list(range(REPORT_EVERY))
+    assert told.window == WINDOW
+
+
+def test_a_report_is_never_later_than_5_ms(swarm: Download) -> None:
+    swarm.be_fast()
+    swarm.grant(0, 1)
+    swarm.hear(Fetched(0, 7, FAST))
+    waited, told = swarm.wait()
+    assert waited == REPORT_SECONDS_MAX
+    assert told == [Tell((Outcome(0, 7, FAST, messages.DELIVERED),), WINDOW)]
+
+
+def test_a_report_is_not_later_when_other_news_keep_the_planner_busy(swarm: Download) -> None:
+    swarm.be_fast()
+    swarm.grant(0, 1)
+    swarm.hear(Fetched(0, 7, FAST))
+    assert swarm.hear(StillSeeding(), after=REPORT_SECONDS_MAX / 2) == []
+    assert len(swarm.hear(StillSeeding(), after=REPORT_SECONDS_MAX / 2)) == 1
+
+
+def test_no_more_is_asked_for_than_is_missing() -> None:
+    download = Download(held=(1 << PIECES) - 1 & ~0b101)
+    assert download.join() == [Tell((), 2)]
+
+
+def test_what_happened_to_a_lost_swarms_pieces_is_not_reported_to_the_next_one(swarm: Download) -> None:
+    swarm.be_fast()
+    swarm.grant(0, 1)
+    swarm.hear(Fetched(0, 7, FAST))
+    swarm.hear(SwarmLost())
+    assert swarm.hear(TaskOpened(2)) == [Tell((), WINDOW)]
+
+
+# The end.
+
+
+def test_with_the_last_piece_it_ends_and_reports_what_it_has_not_yet() -> None:
+    download = Download(pieces=2)
+    download.join()
+    download.grant(0, 1)
+    download.hear(Fetched(0, 7, 1.0))
+    assert download.hear(Fetched(1, 8, 1.0)) == [Tell((Outcome(1, 8, 1.0, messages.DELIVERED),), 0)]
+    assert download.planner.mode is Mode.ENDED
+    assert download.planner.deadline is None
+
+
+def test_when_everything_is_here_already_nobody_is_asked_for_anything() -> None:
+    download = Download()
+    assert download.hear(SizeKnown(download.layout, download.layout.everything)) == []
+    assert download.planner.mode is Mode.ENDED
+
+
+@pytest.mark.parametrize("event", [TaskOpened(1), SwarmFailed(), SwarmAvailable(), OriginEnded(BROKEN), Tick()])
+def test_after_the_end_nothing_that_happens_matters(event: Event) -> None:
+    download = Download(pieces=0)
+    download.hear(SizeKnown(download.layout, 0))
+    assert download.hear(event) == []

@@ -1,0 +1,312 @@
+"""What the origin client makes of a registry's answers: manifests, blobs, lists, and refusals in the registry's own words."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agent.origin import client as origin_client
+from agent.origin.client import Origin as Client
+from agent.values.errors import DigestError, OriginError
+from hack.origin import Fault, Image, Origin
+from tests.origins import Scripted, drain, http, look_up
+
+REPOSITORY = "team/app"
+LAYER = bytes(range(256)) * 4000
+IMAGE = Image.of([LAYER])
+DIGEST = IMAGE.layers[0]
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as origin:
+        origin.push(REPOSITORY, "1", IMAGE)
+        yield origin
+
+
+@pytest.fixture
+def client(origin: Origin) -> Iterator[Client]:
+    client = Client([origin.address], [])
+    yield client
+    client.close()
+
+
+def read(client: Client, origin: Origin, start: int = 0) -> tuple[int, bytes]:
+    """Size of the blob, and its bytes from `start` on."""
+    stream = client.open_blob(origin.address, REPOSITORY, DIGEST, None, start)
+    try:
+        return stream.size, drain(stream.read_into)
+    finally:
+        stream.close()
+
+
+# Manifests.
+
+
+@pytest.mark.parametrize("reference", ["1", IMAGE.digest])
+def test_a_manifest_comes_verbatim_by_tag_and_by_digest(client: Client, origin: Origin, reference: str) -> None:
+    manifest = client.manifest(origin.address, REPOSITORY, reference, None)
+    assert (manifest.body, manifest.digest, manifest.media_type) == (IMAGE.manifest, IMAGE.digest, IMAGE.media_type)
+
+
+def test_a_head_tells_what_a_tag_means_and_says_what_is_known_already(client: Client, origin: Origin) -> None:
+    assert client.digest_of(origin.address, REPOSITORY, "1", None) == IMAGE.digest
+    assert client.digest_of(origin.address, REPOSITORY, "1", None, known=IMAGE.digest) == IMAGE.digest
+    assert [request.status for request in origin.requests] == [200, 304]
+    moved = origin.push(REPOSITORY, "1", Image.of([b"new"]))
+    assert client.digest_of(origin.address, REPOSITORY, "1", None, known=IMAGE.digest) == moved.digest
+
+
+def test_a_registry_that_does_not_tell_the_digest_with_a_head_is_asked_for_the_manifest(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(methods=frozenset({"HEAD"}), headers={"Docker-Content-Digest": None}))
+    assert client.digest_of(origin.address, REPOSITORY, "1", None) is None
+
+
+def test_a_manifest_that_is_not_what_its_digest_names_is_refused(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(status=200, body=b'{"schemaVersion": 2}'))
+    with pytest.raises(DigestError, match="sent something else than sha256:") as refused:
+        client.manifest(origin.address, REPOSITORY, IMAGE.digest, None)
+    assert origin.address in str(refused.value)
+
+
+def test_a_manifest_that_is_not_what_the_registry_itself_says_is_refused(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(headers={"Docker-Content-Digest": "sha256:" + 64 * "0"}))
+    with pytest.raises(DigestError):
+        client.manifest(origin.address, REPOSITORY, "1", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>please log in</html>", b"", b"[]", b'{"token": "x"}', b"[" * 100_000],
+    ids=["html", "nothing", "list", "object", "deep"],
+)
+def test_what_is_no_manifest_is_not_taken_for_one(client: Client, origin: Origin, body: bytes) -> None:
+    origin.fail(Fault(status=200, body=body, headers={"Content-Type": "text/html"}))
+    with pytest.raises(OriginError, match="something that is no manifest"):
+        client.manifest(origin.address, REPOSITORY, "1", None)
+
+
+def test_any_content_is_a_manifest_when_it_has_the_digest_that_was_asked_for(client: Client, origin: Origin) -> None:
+    body = b"\x00signature"
+    origin.fail(Fault(status=200, body=body))
+    assert client.manifest(origin.address, REPOSITORY, "sha256:" + hashlib.sha256(body).hexdigest(), None).body == body
+
+
+def test_a_manifest_over_4_mib_is_refused(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(status=200, body=b'{"schemaVersion": 2' + b" " * (4 << 20) + b"}"))
+    with pytest.raises(OriginError, match="more than 4194304 bytes"):
+        client.manifest(origin.address, REPOSITORY, "1", None)
+
+
+def test_a_manifest_that_breaks_off_is_none(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(cut_after=20))
+    with pytest.raises(OriginError, match="did not answer whole") as failed:
+        client.manifest(origin.address, REPOSITORY, "1", None)
+    assert failed.value.status == 502
+
+
+# Lists.
+
+
+def test_tag_lists_and_referrers_are_passed_on_as_they_are(client: Client, origin: Origin) -> None:
+    media_type, body = client.listing(origin.address, REPOSITORY, f"/v2/{REPOSITORY}/tags/list", None)
+    assert (media_type, body) == ("application/json", b'{"name": "team/app", "tags": ["1"]}')
+    media_type, body = client.listing(origin.address, REPOSITORY, f"/v2/{REPOSITORY}/referrers/{IMAGE.digest}", None)
+    assert media_type == "application/vnd.oci.image.index.v1+json"
+    assert b'"manifests": []' in body
+
+
+@pytest.mark.parametrize("body", [b'{"password": "secret"}', b"<html>", b""])
+def test_what_is_no_list_reaches_nobody(client: Client, origin: Origin, body: bytes) -> None:
+    origin.fail(Fault(status=200, body=body))
+    with pytest.raises(OriginError, match="something that is no list"):
+        client.listing(origin.address, REPOSITORY, f"/v2/{REPOSITORY}/tags/list", None)
+
+
+def test_the_list_of_a_repository_without_tags_is_one(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(status=200, body=b'{"name": "team/app", "tags": null}'))
+    assert client.listing(origin.address, REPOSITORY, f"/v2/{REPOSITORY}/tags/list", None)[1].endswith(b"null}")
+
+
+# Blobs.
+
+
+def test_a_blob_comes_whole_or_from_a_byte_on(client: Client, origin: Origin) -> None:
+    assert read(client, origin) == (len(LAYER), LAYER)
+    assert read(client, origin, start=1000) == (len(LAYER), LAYER[1000:])
+    assert origin.blob_bytes_sent == 2 * len(LAYER) - 1000
+
+
+def test_where_ranges_are_not_known_the_bytes_before_are_skipped(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(status=200, body=LAYER))
+    assert read(client, origin, start=300_000) == (len(LAYER), LAYER[300_000:])
+
+
+def test_a_blob_that_became_shorter_than_what_is_here_already_is_said_to_be(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(status=200, body=b"short"))
+    with pytest.raises(OriginError, match="a shorter blob than it had before"):
+        read(client, origin, start=1000)
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        None,
+        "",
+        "bytes 0-1023999/1024000",
+        "bytes 1000-1023998/1024000",
+        "bytes 1000-1023999/*",
+        "bytes 1000-1023999/1024001",
+        "pages 1-2/3",
+    ],
+)
+def test_another_range_than_was_asked_for_is_refused(client: Client, origin: Origin, content_range: str | None) -> None:
+    origin.fail(Fault(headers={"Content-Range": content_range}))
+    with pytest.raises(OriginError, match="another range than it was asked for"):
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None, 1000)
+
+
+def test_a_range_whose_length_is_not_that_of_its_body_is_refused(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(headers={"Content-Length": "1000"}))
+    with pytest.raises(OriginError, match="another range than it was asked for"):
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None, 1000)
+
+
+def test_a_blob_without_a_length_is_refused(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(headers={"Content-Length": None}))
+    with pytest.raises(OriginError, match="does not say how long the blob is"):
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None)
+
+
+def test_bytes_in_an_encoding_that_nobody_asked_for_are_refused(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(status=200, body=gzip.compress(LAYER), headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(OriginError, match="in an encoding that it was not asked for"):
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None)
+    assert origin.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_a_stream_that_breaks_off_names_the_registry(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(cut_after=300_000))
+    with pytest.raises(OriginError, match=f"the registry {origin.address} broke off") as failed:
+        read(client, origin)
+    assert failed.value.status == 502
+
+
+def test_a_stream_that_stalls_is_told_from_one_that_breaks_off(
+    client: Client, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.origin.redirects.BODY_STALL_SECONDS_MAX", 0.3)
+    origin.fail(Fault(stall_after=300_000))
+    with pytest.raises(OriginError, match="stopped sending in the middle of a blob") as failed:
+        read(client, origin)
+    assert failed.value.status == 504
+
+
+def test_the_size_of_a_blob_is_asked_without_its_bytes(client: Client, origin: Origin) -> None:
+    assert client.blob_size(origin.address, REPOSITORY, DIGEST, None) == len(LAYER)
+    assert client.blob_size(origin.address, REPOSITORY, "sha256:" + 64 * "0", None) is None
+    assert origin.blob_bytes_sent == 0
+    origin.fail(Fault(headers={"Content-Length": None}))
+    with pytest.raises(OriginError, match="does not say how long"):
+        client.blob_size(origin.address, REPOSITORY, DIGEST, None)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (400, 400, "UNAVAILABLE"),
+        (401, 401, "UNAUTHORIZED"),
+        (403, 401, "UNAUTHORIZED"),
+        (404, 404, "MANIFEST_UNKNOWN"),
+        (418, 418, "UNAVAILABLE"),
+        (421, 502, "UNAVAILABLE"),  # what the agent says itself of a registry that it does not ask
+        (429, 429, "TOOMANYREQUESTS"),
+        (500, 502, "UNAVAILABLE"),
+        (503, 502, "UNAVAILABLE"),
+        (302, 502, "UNAVAILABLE"),
+        (204, 502, "UNAVAILABLE"),
+        (206, 502, "UNAVAILABLE"),
+    ],
+)
+def test_a_refusal_keeps_its_status_and_the_registrys_words(
+    client: Client, origin: Origin, sent: int, status: int, code: str
+) -> None:
+    body = b'{"errors": [{"code": "TEAPOT", "message": "no coffee here"}]}'
+    origin.fail(Fault(status=sent, body=b"" if sent == 204 else body))
+    with pytest.raises(OriginError) as refused:
+        client.manifest(origin.address, REPOSITORY, "1", None)
+    assert (refused.value.status, refused.value.code) == (status, code)
+    said = "" if sent == 204 else ": TEAPOT no coffee here"
+    assert str(refused.value) == f"the registry {origin.address} answered {sent} for {REPOSITORY}{said}"
+
+
+def test_an_unknown_blob_is_said_to_be_a_blob(client: Client, origin: Origin) -> None:
+    with pytest.raises(OriginError) as refused:
+        client.open_blob(origin.address, REPOSITORY, "sha256:" + 64 * "0", None)
+    assert (refused.value.status, refused.value.code) == (404, "BLOB_UNKNOWN")
+
+
+@pytest.mark.parametrize("body", [b"<html>" * 100, b'{"errors": "none"}', b"x" * 100_000, b"\xff\xfe", b'{"errors":' * 50_000])
+def test_words_that_are_no_oci_error_are_not_passed_on(client: Client, origin: Origin, body: bytes) -> None:
+    origin.fail(Fault(status=503, body=body))
+    with pytest.raises(OriginError) as refused:
+        client.manifest(origin.address, REPOSITORY, "1", None)
+    assert str(refused.value) == f"the registry {origin.address} answered 503 for {REPOSITORY}"
+
+
+def test_a_registrys_words_stay_on_one_short_line(client: Client, origin: Origin) -> None:
+    origin.fail(
+        Fault(status=404, body=b'{"errors": [{"code": "A", "message": "\\u001b[31mred\\r\\nGET / ' + b"x" * 9000 + b'"}]}')
+    )
+    with pytest.raises(OriginError) as refused:
+        client.manifest(origin.address, REPOSITORY, "1", None)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
+
+
+# Silence.
+
+
+def test_a_registry_that_is_not_there_is_named(client: Client, origin: Origin) -> None:
+    origin.stop()
+    with pytest.raises(OriginError, match=f"the registry {origin.address} cannot be reached: ") as failed:
+        client.manifest(origin.address, REPOSITORY, "1", None)
+    assert (failed.value.status, failed.value.answered) == (502, False)
+
+
+def test_a_registry_whose_name_does_not_resolve_is_named() -> None:
+    client = Client([], [], look_up())
+    with pytest.raises(OriginError, match=r"the registry nobody\.test:5000 cannot be asked: the name nobody\.test ") as failed:
+        client.manifest("nobody.test:5000", REPOSITORY, "1", None)
+    assert (failed.value.status, failed.value.answered) == (502, False)
+
+
+def test_a_registry_that_is_silent_is_waited_for_once_whatever_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each redirect comes after a while, and the end is silence: one deadline holds for all of that."""
+    monkeypatch.setattr(origin_client, "ASK_SECONDS_MAX", 1.0)
+    with Scripted(lambda sock: (time.sleep(0.4), sock.sendall(http(302, Location="/again")))[0]) as server:
+        client = Client([str(server.address)], [])
+        began = time.monotonic()
+        with pytest.raises(OriginError, match=f"the registry {server.address} did not answer in time") as failed:
+            client.manifest(str(server.address), REPOSITORY, "1", None)
+        assert (failed.value.status, failed.value.answered) == (504, False)
+        assert time.monotonic() - began < 5
+        client.close()
+
+
+def test_a_client_that_is_closed_asks_nobody_and_ends_what_is_under_way(client: Client, origin: Origin) -> None:
+    origin.fail(Fault(stall_after=1000))
+    stream = client.open_blob(origin.address, REPOSITORY, DIGEST, None)
+    client.close()
+    with pytest.raises(OriginError):
+        drain(stream.read_into)
+    stream.close()
+    with pytest.raises(OriginError, match="stopping"):
+        client.manifest(origin.address, REPOSITORY, "1", None)

@@ -1,0 +1,297 @@
+"""A blob: whoever reads it waits for what comes next, and its end comes only when the whole is right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.storage import blob as blob_module
+from agent.storage.blob import Blob
+from agent.storage.journal import Proof, Record
+from agent.values.errors import DarnerError, DigestError, StoreError
+from agent.values.pieces import PIECE_BYTES_MIN, Layout
+
+CONTENT = random.Random(1).randbytes(3 * PIECE_BYTES_MIN + 1000)
+LAYOUT = Layout(len(CONTENT), PIECE_BYTES_MIN)
+DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+FIRST, SECOND, THIRD, LAST = range(4)
+
+
+@pytest.fixture
+def ends() -> list[DarnerError | None]:
+    """What the blob told its store about its end."""
+    return []
+
+
+@pytest.fixture
+def blob(tmp_path: Path, ends: list[DarnerError | None]) -> Blob:
+    return Blob(DIGEST, LAYOUT, open_file(tmp_path), on_end=lambda _, error: ends.append(error))
+
+
+def open_file(directory: Path, content: bytes = b"") -> int:
+    path = directory / "blob"
+    path.write_bytes(content)
+    return os.open(path, os.O_RDWR)
+
+
+def bytes_of(piece: int, content: bytes = CONTENT) -> bytes:
+    return content[slice(*LAYOUT.span(piece))]
+
+
+def arrive(blob: Blob, *pieces: int, content: bytes = CONTENT, checked: bool = True) -> None:
+    for piece in pieces:
+        data = bytes_of(piece, content)
+        blob.write(LAYOUT.span(piece)[0], data)
+        blob.add(piece, hashlib.sha256(data).digest(), checked=checked)
+
+
+def own(piece: int, proof: Proof = Proof.VOUCHED) -> Record:
+    """What a ledger says of a piece by its own digest."""
+    return Record(hashlib.sha256(bytes_of(piece)).digest(), proof)
+
+
+def so_far(piece: int) -> Record:
+    """What it says of a piece by the digest of all up to its end."""
+    return Record(hashlib.sha256(CONTENT[: LAYOUT.span(piece)[1]]).digest(), Proof.SO_FAR)
+
+
+class Written:
+    """A ledger that remembers."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, Record] = {}
+
+    def append(self, piece: int, digest: bytes, proof: Proof) -> None:
+        self.records[piece] = Record(digest, proof)
+
+
+def come_in_order(blob: Blob, *pieces: int, content: bytes = CONTENT) -> None:
+    """Pieces of a stream, without digests of their own."""
+    for piece in pieces:
+        assert blob.follows(piece)
+        blob.write(LAYOUT.span(piece)[0], bytes_of(piece, content))
+        blob.add(piece, None, checked=False)
+
+
+def test_a_reader_gets_the_longest_run_that_holds_its_byte(blob: Blob) -> None:
+    arrive(blob, FIRST, THIRD)
+    assert blob.wait(0, 0) == PIECE_BYTES_MIN
+    assert blob.wait(10, 0) == PIECE_BYTES_MIN
+    assert blob.wait(PIECE_BYTES_MIN, 0) == PIECE_BYTES_MIN, "the second piece is not here"
+    assert blob.wait(2 * PIECE_BYTES_MIN + 5, 0) == 3 * PIECE_BYTES_MIN
+
+
+def test_a_reader_that_waits_is_woken_by_the_piece_that_it_waits_for(blob: Blob) -> None:
+    threading.Timer(0.05, arrive, args=(blob, FIRST)).start()
+    began = time.monotonic()
+    assert blob.wait(0, 5) == PIECE_BYTES_MIN
+    assert time.monotonic() - began < 1
+
+
+def test_a_reader_that_waits_sleeps_on_while_other_pieces_come(blob: Blob, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, woken = threading.Event(), []
+    really = blob._changed.wait
+
+    def wait(seconds: float | None = None) -> bool:
+        waiting.set()
+        woken.append(really(seconds))
+        return woken[-1]
+
+    monkeypatch.setattr(blob._changed, "wait", wait)
+    reader = threading.Thread(target=blob.wait, args=(0, 20))
+    reader.start()
+    assert waiting.wait(5)
+    arrive(blob, THIRD, SECOND, FIRST)
+    reader.join(5)
+    assert woken == [True], "once, by the piece that it waits for"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (3, 0, 2, 1)])
+def test_the_end_is_held_back_until_the_digest_is_right(blob: Blob, order: tuple[int, ...]) -> None:
+    arrive(blob, *order[:-1])
+    assert blob.wait(len(CONTENT) - 1, 0) == len(CONTENT) - 1
+    assert not blob.whole
+    arrive(blob, order[-1])
+    assert blob.wait(0, 0) == len(CONTENT)
+    assert blob.wait_whole(0)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (3, 0, 2, 1)])
+def test_a_wrong_byte_fails_whoever_wants_the_end_and_nobody_who_does_not(
+    blob: Blob, order: tuple[int, ...], ends: list[DarnerError | None]
+) -> None:
+    wrong = bytearray(CONTENT)
+    wrong[PIECE_BYTES_MIN] ^= 1
+    arrive(blob, *order, content=bytes(wrong))
+    with pytest.raises(DigestError):
+        blob.wait(len(CONTENT) - 1, 0)
+    with pytest.raises(DigestError):
+        blob.wait_whole(0)
+    assert blob.wait(0, 0) == 3 * PIECE_BYTES_MIN, "what they have already is not taken back"
+    assert [type(error) for error in ends] == [DigestError]
+
+
+def test_a_blob_of_no_bytes_is_whole_when_its_digest_says_so(tmp_path: Path) -> None:
+    for content, right in ((b"", True), (b"something", False)):
+        empty = Blob("sha256:" + hashlib.sha256(content).hexdigest(), Layout.of(0), open_file(tmp_path))
+        empty.finish_if_empty()
+        assert empty.whole is right
+        assert (empty.error is None) is right
+
+
+def test_a_piece_that_is_held_is_never_written_over(blob: Blob) -> None:
+    arrive(blob, FIRST)
+    blob.write(100, b"a late and lying source")
+    assert os.pread(blob.fd, PIECE_BYTES_MIN, 0) == bytes_of(FIRST)
+    blob.add(FIRST, bytes(32), checked=True)
+    assert blob.digests[FIRST] == hashlib.sha256(bytes_of(FIRST)).digest()
+
+
+def test_a_blob_that_failed_is_never_written_to_again(blob: Blob, ends: list[DarnerError | None]) -> None:
+    given_up = StoreError("given up")
+    blob.fail(given_up)
+    with pytest.raises(StoreError, match="given up"):
+        blob.write(0, bytes_of(FIRST))
+    blob.add(FIRST, hashlib.sha256(bytes_of(FIRST)).digest(), checked=True)
+    assert os.fstat(blob.fd).st_size == 0
+    assert blob.held == 0
+    blob.fail(StoreError("once more"))
+    assert ends == [given_up]
+
+
+def test_a_whole_blob_cannot_fail_any_more(blob: Blob, ends: list[DarnerError | None]) -> None:
+    arrive(blob, *range(4))
+    blob.fail(StoreError("too late"))
+    assert blob.wait(0, 0) == len(CONTENT)
+    assert ends == [None]
+
+
+def test_only_pieces_that_were_vouched_for_are_for_others_until_the_blob_is_whole(blob: Blob) -> None:
+    arrive(blob, FIRST, checked=False)
+    arrive(blob, SECOND, checked=True)
+    assert blob.checked == 1 << SECOND
+    assert not blob.confirm(FIRST, bytes(32)), "another digest than what is here"
+    assert not blob.confirm(THIRD, bytes(32)), "a piece that is not here"
+    assert blob.confirm(FIRST, hashlib.sha256(bytes_of(FIRST)).digest())
+    assert blob.checked == 1 << FIRST | 1 << SECOND
+    arrive(blob, THIRD, LAST, checked=False)
+    assert blob.checked == LAYOUT.everything
+
+
+def test_pieces_from_many_threads_make_a_whole(blob: Blob) -> None:
+    threads = [threading.Thread(target=arrive, args=(blob, piece)) for piece in range(4) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert blob.whole
+    assert os.pread(blob.fd, len(CONTENT), 0) == CONTENT
+
+
+def test_what_a_ledger_says_counts_only_where_the_file_has_those_bytes(tmp_path: Path) -> None:
+    damaged = bytearray(CONTENT)
+    damaged[PIECE_BYTES_MIN + 7] ^= 1
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, bytes(damaged)))
+    blob.restore({piece: own(piece, Proof.VOUCHED if piece == FIRST else Proof.OWN) for piece in (FIRST, SECOND, THIRD)})
+    assert blob.held == 1 << FIRST | 1 << THIRD
+    assert blob.checked == 1 << FIRST
+    arrive(blob, SECOND, LAST)
+    assert blob.whole
+
+
+def test_a_ledger_of_all_pieces_leaves_the_last_to_arrive_again_and_prove_the_whole(tmp_path: Path) -> None:
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    blob.restore({piece: own(piece) for piece in range(4)})
+    assert blob.missing == blob.layout.everything & ~blob.checked == 1 << LAST
+    arrive(blob, LAST)
+    assert blob.whole
+
+
+def test_what_comes_in_order_needs_no_digest_of_its_own_and_is_proven_by_the_whole(
+    blob: Blob, ends: list[DarnerError | None]
+) -> None:
+    come_in_order(blob, FIRST, SECOND)
+    assert not blob.follows(THIRD + 1)
+    assert not blob.confirm(FIRST, own(FIRST).digest), "nobody knows what its digest is"
+    assert blob.checked == 0, "so no other node is given it"
+    come_in_order(blob, THIRD, LAST)
+    assert blob.whole
+    assert blob.checked == LAYOUT.everything
+    assert ends == [None]
+
+
+def test_a_wrong_byte_of_what_comes_in_order_is_found_with_the_whole(blob: Blob) -> None:
+    wrong = bytearray(CONTENT)
+    wrong[PIECE_BYTES_MIN] ^= 1
+    come_in_order(blob, *range(4), content=bytes(wrong))
+    with pytest.raises(DigestError):
+        blob.wait_whole(0)
+
+
+def test_a_stream_that_broke_off_goes_on_from_its_last_piece(tmp_path: Path) -> None:
+    ledger = Written()
+    come_in_order(Blob(DIGEST, LAYOUT, open_file(tmp_path), ledger=ledger), FIRST, SECOND)
+    assert ledger.records == {FIRST: so_far(FIRST), SECOND: so_far(SECOND)}
+    again = Blob(DIGEST, LAYOUT, os.open(tmp_path / "blob", os.O_RDWR))
+    again.restore(ledger.records)
+    assert again.held == 1 << FIRST | 1 << SECOND
+    come_in_order(again, THIRD, LAST)
+    assert again.whole
+
+
+@pytest.mark.parametrize(("damaged", "left"), [(FIRST, 0), (SECOND, 1 << FIRST), (THIRD, 1 << FIRST | 1 << SECOND)])
+def test_of_a_stream_that_broke_off_only_what_comes_before_the_damage_counts(tmp_path: Path, damaged: int, left: int) -> None:
+    content = bytearray(CONTENT)
+    content[LAYOUT.span(damaged)[0]] ^= 1
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, bytes(content)))
+    blob.restore({piece: so_far(piece) for piece in (FIRST, SECOND, THIRD)})
+    assert blob.held == left
+    arrive(blob, *(piece for piece in range(4) if not left >> piece & 1))
+    assert blob.whole
+
+
+def test_pieces_of_nodes_and_of_a_stream_are_taken_back_together(tmp_path: Path) -> None:
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    blob.restore({FIRST: own(FIRST), THIRD: own(THIRD), SECOND: so_far(SECOND)})
+    assert blob.missing == 1 << LAST
+    arrive(blob, LAST)
+    assert blob.whole
+
+
+def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
+    """Or a last piece that differs from what a ledger's digests were made of would be believed."""
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    blob.restore({piece: so_far(piece) for piece in range(4)})
+    assert blob.missing == 1 << LAST
+    wrong = bytes_of(LAST)[:-1] + b"?"
+    blob.write(LAYOUT.span(LAST)[0], wrong)
+    blob.add(LAST, hashlib.sha256(wrong).digest(), checked=True)
+    with pytest.raises(DigestError):
+        blob.wait_whole(0)
+
+
+def test_looking_at_what_an_earlier_try_left_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blob_module, "RESTORE_SECONDS_MAX", -1)
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    blob.restore({piece: own(piece) for piece in range(4)})
+    assert blob.held == 0
+
+
+def test_a_stored_blob_is_read_at_once_and_its_end_when_it_was_checked(tmp_path: Path) -> None:
+    stored = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT), stored=True)
+    assert stored.wait(0, 0) == 3 * PIECE_BYTES_MIN
+    stored.check()
+    assert stored.wait(0, 0) == len(CONTENT)
+
+
+def test_the_hash_of_a_beginning_is_carried_on_by_whoever_has_the_rest(tmp_path: Path) -> None:
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT[:300_000]))
+    hasher = blob.hash_to(300_000)
+    hasher.update(CONTENT[300_000:])
+    assert "sha256:" + hasher.hexdigest() == DIGEST

@@ -1,0 +1,204 @@
+"""The store: what it takes in, what it finds again, and what it drops when there is no room."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.storage.blob import Blob
+from agent.storage.store import Store
+from agent.values.errors import StoreError
+from agent.values.pieces import PIECE_BYTES_MIN, Layout
+
+MEBIBYTE = 1 << 20
+GENEROUS = {"quota": 1 << 30, "free": 0, "age": 3600.0}
+PAST = time.time() - 100_000
+
+
+def content(number: int, size: int = MEBIBYTE) -> bytes:
+    return random.Random(number).randbytes(size)
+
+
+def digest_of(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def cut(size: int) -> Layout:
+    """A MiB in four pieces."""
+    return Layout(size, PIECE_BYTES_MIN)
+
+
+def receive(store: Store, data: bytes, pieces: range | None = None) -> Blob:
+    """Let a blob, or some pieces of it, arrive."""
+    blob = store.receive(digest_of(data), cut(len(data)))
+    for piece in pieces if pieces is not None else range(blob.layout.count):
+        start, end = blob.layout.span(piece)
+        blob.write(start, data[start:end])
+        blob.add(piece, hashlib.sha256(data[start:end]).digest(), checked=True)
+    return blob
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "store", **GENEROUS)
+    yield store
+    store.close()
+
+
+def test_a_blob_that_is_whole_is_found_by_its_digest_and_tells_so(store: Store) -> None:
+    heard = []
+    store.on_change = lambda digest, size, held: heard.append((digest, size, held))
+    blob = receive(store, content(1))
+    assert store.blob(blob.digest) is blob
+    assert store.arriving(blob.digest) is None
+    assert store.holdings() == {blob.digest: MEBIBYTE}
+    assert heard == [(blob.digest, MEBIBYTE, True)]
+    assert os.listdir(store.root / "partial") == []
+
+
+def test_a_blob_that_is_not_whole_is_found_among_the_arriving_ones_alone(store: Store) -> None:
+    blob = receive(store, content(1), range(2))
+    assert store.arriving(blob.digest) is blob
+    assert store.blob(blob.digest) is None
+    assert store.holdings() == {}
+
+
+def test_what_it_held_is_there_after_a_restart_the_least_recently_used_first(tmp_path: Path) -> None:
+    before = Store(tmp_path, **GENEROUS)
+    digests = [receive(before, content(number)).digest for number in range(3)]
+    for age, digest in enumerate(digests):
+        os.utime(file_of(before, digest), (PAST + age, PAST + age))
+    before.close()
+    after = Store(tmp_path, **GENEROUS)
+    assert list(after.holdings()) == digests
+    assert after.blob(digests[0])
+    assert list(after.holdings()) == [*digests[1:], digests[0]]
+    after.close()
+
+
+def test_a_download_goes_on_where_an_earlier_one_ended(store: Store) -> None:
+    receive(store, content(1), range(2)).fail(StoreError("nobody waits"))
+    resumed = store.receive(digest_of(content(1)), cut(MEBIBYTE))
+    assert resumed.held == resumed.checked == 0b11
+
+
+def test_a_download_that_is_begun_anew_ends_the_one_before(store: Store) -> None:
+    before = receive(store, content(1), range(2))
+    after = receive(store, content(1))
+    assert isinstance(before.error, StoreError)
+    assert store.blob(after.digest) is after
+    assert after.whole
+
+
+def test_whoever_leaves_late_takes_nothing_from_whoever_came_after(store: Store) -> None:
+    before = receive(store, content(1), range(2))
+    after = store.receive(before.digest, before.layout)
+    before.fail(StoreError("leaves late"))
+    assert store.arriving(after.digest) is after
+
+
+def test_a_blob_that_is_about_to_be_kept_is_not_written_to_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: seen.append(store.receive(digest_of(content(1)), cut(MEBIBYTE))))
+    assert [receive(store, content(1))] == seen
+
+
+def test_a_wrong_size_of_an_earlier_try_leaves_no_bytes_behind_the_end(store: Store) -> None:
+    digest = digest_of(content(1))
+    lied_to = store.receive(digest, cut(3 * MEBIBYTE))
+    lied_to.write(2 * MEBIBYTE, b"from nowhere")
+    lied_to.fail(StoreError("given up"))
+    receive(store, content(1))
+    assert file_of(store, digest).read_bytes() == content(1)
+
+
+# Room.
+
+
+def test_a_blob_over_the_quota_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", quota=MEBIBYTE, free=0, age=1)
+    with pytest.raises(StoreError, match="quota"):
+        store.receive(digest_of(b""), cut(MEBIBYTE + 1))
+    store.close()
+
+
+def test_the_least_recently_used_go_first_and_no_more_than_it_takes(store: Store) -> None:
+    digests = [receive(store, content(number)).digest for number in range(4)]
+    store.quota = 4 * MEBIBYTE
+    assert store.blob(digests[0]), "used just now"
+    heard = []
+    store.on_change = lambda digest, size, held: heard.append((digest, held))
+    receive(store, content(5))
+    assert heard == [(digests[1], False), (digest_of(content(5)), True)]
+    assert not file_of(store, digests[1]).exists()
+
+
+def test_what_somebody_has_open_is_never_taken(store: Store) -> None:
+    readers = [receive(store, content(number)) for number in range(3)]
+    store.quota = 3 * MEBIBYTE
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(9)), cut(MEBIBYTE))
+    gone = readers.pop(1).digest
+    receive(store, content(9))
+    assert store.blob(gone) is None
+    assert all(store.blob(blob.digest) is blob for blob in readers)
+
+
+def test_what_arrives_has_its_room_from_the_start(store: Store) -> None:
+    store.quota = 3 * MEBIBYTE
+    arriving = store.receive(digest_of(content(1)), cut(2 * MEBIBYTE))
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(2)), cut(2 * MEBIBYTE))
+    assert store.used == arriving.size
+
+
+def test_what_earlier_tries_left_counts_and_is_dropped_before_any_blob(store: Store) -> None:
+    whole = receive(store, content(1)).digest
+    receive(store, content(2), range(3)).fail(StoreError("nobody waits"))
+    left = store.used - MEBIBYTE
+    assert left >= 3 * PIECE_BYTES_MIN
+    store.quota = 2 * MEBIBYTE
+    receive(store, content(3))
+    assert store.blob(whole)
+    assert store.used == 2 * MEBIBYTE
+
+
+def test_a_resumed_download_does_not_count_twice(store: Store) -> None:
+    receive(store, content(1), range(3)).fail(StoreError("nobody waits"))
+    store.quota = MEBIBYTE + 4 * 4096  # and the ledger
+    assert store.receive(digest_of(content(1)), cut(MEBIBYTE)).held == 0b111
+
+
+def test_the_disk_keeps_its_free_bytes_what_is_to_come_included(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(store.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10 * MEBIBYTE))
+    store.free = 8 * MEBIBYTE
+    arriving = store.receive(digest_of(content(1)), cut(MEBIBYTE))
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(2)), cut(MEBIBYTE + 1))
+    assert store.receive(digest_of(content(3)), cut(MEBIBYTE))
+    assert arriving.size == MEBIBYTE
+
+
+def test_what_nobody_used_for_its_age_goes_and_what_is_open_stays(store: Store) -> None:
+    old, open_, fresh = (receive(store, content(number)) for number in range(3))
+    receive(store, content(7), range(1)).fail(StoreError("nobody waits"))
+    arriving = receive(store, content(8), range(1))
+    for path in [file_of(store, old.digest), file_of(store, open_.digest), *(store.root / "partial").iterdir()]:
+        os.utime(path, (PAST, PAST))
+    gone = old.digest
+    del old
+    store.evict_old()
+    assert set(store.holdings()) == {open_.digest, fresh.digest} != {gone}
+    assert {path.stem for path in (store.root / "partial").iterdir()} == {arriving.digest.removeprefix("sha256:")}
+
+
+def file_of(store: Store, digest: str) -> Path:
+    return store.root / "blobs" / "sha256" / digest.removeprefix("sha256:")

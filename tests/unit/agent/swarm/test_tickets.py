@@ -1,0 +1,76 @@
+"""Tickets: whoever has the key gets in for a while, and nobody else does."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+
+from agent.swarm.tickets import TICKET_SECONDS, issue, valid
+
+KEY = b"0123456789abcdef0123456789abcdef"
+BLOB, OTHER_BLOB = ("sha256:" + digit * 64 for digit in "ab")
+NOW = 1_800_000_000.5
+
+
+def forged(expiry: int, key: bytes = KEY, blob: str = BLOB) -> str:
+    return f"{expiry}.{hmac.new(key, f'{blob} {expiry}'.encode(), hashlib.sha256).hexdigest()}"
+
+
+def test_a_ticket_opens_the_blob_that_it_is_for() -> None:
+    assert valid(KEY, BLOB, issue(KEY, BLOB, NOW), NOW)
+    assert issue(KEY, BLOB, NOW) == forged(int(NOW) + TICKET_SECONDS)
+
+
+def test_a_ticket_opens_no_other_blob() -> None:
+    assert not valid(KEY, OTHER_BLOB, issue(KEY, BLOB, NOW), NOW)
+
+
+def test_a_ticket_signed_with_another_key_opens_nothing() -> None:
+    assert not valid(KEY, BLOB, issue(KEY[::-1], BLOB, NOW), NOW)
+    assert not valid(KEY, BLOB, issue(b"", BLOB, NOW), NOW)
+
+
+def test_a_ticket_ends() -> None:
+    ticket = issue(KEY, BLOB, NOW)
+    assert valid(KEY, BLOB, ticket, NOW + TICKET_SECONDS - 1)
+    assert not valid(KEY, BLOB, ticket, NOW + TICKET_SECONDS)
+
+
+def test_clocks_may_differ_by_less_than_a_tickets_life_and_not_by_more() -> None:
+    ticket = issue(KEY, BLOB, NOW)
+    assert valid(KEY, BLOB, ticket, NOW - TICKET_SECONDS + 1)
+    assert not valid(KEY, BLOB, ticket, NOW - TICKET_SECONDS - 1)
+
+
+def test_a_ticket_for_a_year_is_none_even_with_the_right_key() -> None:
+    assert not valid(KEY, BLOB, forged(int(NOW) + 365 * 86400), NOW)
+    assert not valid(KEY, BLOB, forged(999_999_999_999), NOW)
+
+
+def test_the_expiry_is_under_the_signature() -> None:
+    expiry, _, mac = issue(KEY, BLOB, NOW).partition(".")
+    assert not valid(KEY, BLOB, f"{int(expiry) + 1}.{mac}", NOW)
+
+
+@pytest.mark.parametrize(
+    "ticket",
+    [
+        "",
+        ".",
+        "Ticket",
+        issue(KEY, BLOB, NOW).upper(),
+        issue(KEY, BLOB, NOW)[:-1],
+        issue(KEY, BLOB, NOW) + "0",
+        issue(KEY, BLOB, NOW) + "\n",
+        " " + issue(KEY, BLOB, NOW),
+        "-" + issue(KEY, BLOB, NOW),
+        "9" * 100_000 + "." + "0" * 64,
+        "1800000300." + "é" * 64,
+        "١٨٠٠٠٠٠٣٠٠." + forged(1_800_000_300).partition(".")[2],
+        "1800000300.\ud800" + "0" * 63,
+    ],
+)
+def test_garbage_is_no_ticket(ticket: str) -> None:
+    assert not valid(KEY, BLOB, ticket, NOW)

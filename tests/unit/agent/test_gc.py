@@ -1,0 +1,72 @@
+"""Housekeeping: what is old goes, what is counted is told, and a failing disk stops neither it nor the process."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from agent import gc as housekeeping_module
+from agent import metrics
+from agent.gc import Housekeeping
+from tests.endpoint import wait_until
+
+
+class Disk:
+    """A store and manifests at once: counts what is asked of it, and fails when it is told to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.age = 5.0
+        self.looks = 0
+        self.evictions: list[float] = []
+
+    @property
+    def used(self) -> int:
+        self.looks += 1
+        if self.fails:
+            raise OSError(5, "Input/output error")
+        return 4711
+
+    def evict_old(self, age: float = 0.0) -> None:
+        self.evictions.append(age)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(housekeeping_module, "EVICT_SECONDS", 0.1)
+
+
+def keep(disk: Disk) -> Housekeeping:
+    return Housekeeping(disk, disk)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("often")
+def test_it_tells_what_is_used_and_drops_what_is_old_more_rarely() -> None:
+    disk = Disk()
+    housekeeping = keep(disk)
+    housekeeping.start()
+    wait_until(lambda: len(disk.evictions) >= 4)
+    housekeeping.stop()
+    assert metrics.STORE_BYTES._value.get() == 4711
+    assert disk.looks > 2 * len(disk.evictions)
+    assert disk.evictions[:2] == [0.0, disk.age], "the store by its own age, manifests by the same"
+
+
+@pytest.mark.usefixtures("often")
+def test_a_failing_disk_is_a_line_in_the_log_and_the_next_look_comes(caplog: pytest.LogCaptureFixture) -> None:
+    disk = Disk(fails=True)
+    housekeeping = keep(disk)
+    housekeeping.start()
+    wait_until(lambda: disk.looks > 3)
+    housekeeping.stop()
+    assert "the store cannot be looked after: [Errno 5] Input/output error" in caplog.text
+
+
+@pytest.mark.usefixtures("often")
+def test_it_ends_when_it_is_told_to() -> None:
+    housekeeping = keep(Disk())
+    housekeeping.start()
+    housekeeping.stop()
+    wait_until(lambda: not any(thread.name == "housekeeping" for thread in threading.enumerate()))

@@ -1,0 +1,207 @@
+"""Who is alive and who is in quarantine, in given times."""
+
+from __future__ import annotations
+
+from agent.swarm.messages import CORRUPT, MISSING, STALLED, UNREACHABLE
+from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
+
+SETTINGS = HealthSettings()
+SECONDS = SETTINGS.quarantine_seconds
+
+
+def with_nodes(count: int, settings: HealthSettings = SETTINGS) -> Health:
+    """A health with nodes "node-1" and so on, heard at time 0."""
+    health = Health(settings)
+    for number in range(1, count + 1):
+        health.heard(f"node-{number}", 0.0)
+    return health
+
+
+def fail(health: Health, name: str, *reporters: str, verdict: int = STALLED, now: float = 1.0) -> list[Quarantine]:
+    quarantines = [health.failed(name, reporter, verdict, now) for reporter in reporters]
+    return [quarantine for quarantine in quarantines if quarantine]
+
+
+# Leases.
+
+
+def test_a_node_that_is_not_heard_for_the_lease_time_expires_once() -> None:
+    health = with_nodes(2)
+    health.heard("node-2", 20.0)
+    assert health.tick(29.9) == []
+    assert health.tick(30.0) == [Expired("node-1")]
+    assert health.tick(31.0) == []
+    assert health.tick(50.0) == [Expired("node-2")]
+
+
+def test_a_node_that_left_does_not_expire_and_one_that_is_back_does() -> None:
+    health = with_nodes(1)
+    health.left("node-1", 10.0)
+    assert health.tick(100.0) == []
+    health.heard("node-1", 100.0)
+    assert health.tick(130.0) == [Expired("node-1")]
+
+
+def test_a_jump_back_in_time_expires_nobody() -> None:
+    health = with_nodes(1)
+    assert health.tick(-1000.0) == []
+
+
+# Failures.
+
+
+def test_a_single_failure_is_nothing() -> None:
+    assert fail(with_nodes(3), "node-1", "node-2") == []
+
+
+def test_failures_at_several_takers_within_the_quarantine_time_end_in_quarantine_with_a_reason() -> None:
+    health = with_nodes(4)
+    (quarantine,) = fail(health, "node-1", "node-2", "node-2", "node-2", "node-3", "node-3")
+    assert quarantine == Quarantine("node-1", "stalled for 2 nodes within 30 s", 1.0, 1.0 + SECONDS)
+    assert health.quarantine("node-1") == quarantine
+    assert health.quarantines == [quarantine]
+
+
+def test_the_reason_names_all_that_happened() -> None:
+    health = with_nodes(4)
+    fail(health, "node-1", "node-2", "node-2", verdict=UNREACHABLE)
+    (quarantine,) = fail(health, "node-1", "node-3", "node-3", "node-3")
+    assert quarantine.reason == "could not be reached and stalled for 2 nodes within 30 s"
+
+
+def test_failures_that_are_spread_over_more_time_are_nothing() -> None:
+    health = with_nodes(9)
+    for number in range(2, 10):
+        assert fail(health, "node-1", f"node-{number}", now=number * SECONDS * 0.5) == []
+
+
+def test_a_missing_piece_weighs_little() -> None:
+    health = with_nodes(4)
+    reporters = ("node-2", "node-3") * 12
+    assert fail(health, "node-1", *reporters, verdict=MISSING) == []
+    assert len(fail(health, "node-1", *reporters[:2], verdict=MISSING)) == 1
+
+
+def test_a_busy_source_may_fail_sometimes() -> None:
+    health = with_nodes(4)
+    for _ in range(1000):
+        health.delivered("node-1", 1.0)
+    assert fail(health, "node-1", *("node-2", "node-3", "node-4") * 3) == []
+
+
+def test_one_taker_alone_brings_nobody_into_quarantine_by_failures() -> None:
+    health = with_nodes(4)
+    assert fail(health, "node-1", *["node-2"] * 1000) == []
+    assert fail(health, "node-1", "node-3") == []  # nor does it need but one word of another
+    assert len(fail(health, "node-1", "node-3")) == 1
+
+
+# Wrong bytes.
+
+
+def test_one_wrong_piece_is_enough() -> None:
+    (quarantine,) = fail(with_nodes(4), "node-1", "node-2", verdict=CORRUPT)
+    assert quarantine.reason == "sent wrong bytes to node-2"
+
+
+def test_a_node_in_quarantine_is_not_quarantined_again() -> None:
+    health = with_nodes(4)
+    assert len(fail(health, "node-1", "node-2", "node-3", "node-2", verdict=CORRUPT)) == 1
+
+
+def test_one_accuser_alone_holds_only_a_few_peers() -> None:
+    for nodes, held in ((2, 1), (8, 2), (16, 3), (1000, 3)):
+        health = with_nodes(nodes)
+        for number in range(2, nodes + 1):
+            fail(health, f"node-{number}", "node-1", verdict=CORRUPT)
+        assert len(health.quarantines) == held
+
+
+def test_a_second_witness_is_believed_where_the_first_was_not() -> None:
+    health = with_nodes(1000)
+    for number in range(2, 10):
+        fail(health, f"node-{number}", "node-1", verdict=CORRUPT)
+    assert health.quarantine("node-9") is None
+    (quarantine,) = fail(health, "node-9", "node-500", verdict=CORRUPT)
+    assert quarantine.reason == "sent wrong bytes to node-1, node-500"
+
+
+def test_a_witness_to_the_same_liar_gives_the_first_accuser_its_word_back() -> None:
+    health = with_nodes(1000)
+    for number in range(2, 5):
+        fail(health, f"node-{number}", "node-1", "node-500", verdict=CORRUPT)
+    assert len(fail(health, "node-9", "node-1", verdict=CORRUPT)) == 1
+
+
+def test_an_accuser_s_word_is_good_again_when_its_quarantines_are_over() -> None:
+    health = with_nodes(1000)
+    for number in range(2, 6):
+        fail(health, f"node-{number}", "node-1", verdict=CORRUPT)
+    health.tick(1.0 + SECONDS)
+    assert len(fail(health, "node-6", "node-1", verdict=CORRUPT, now=2.0 + SECONDS)) == 1
+
+
+# Time and memory.
+
+
+def test_a_quarantine_ends_after_its_time() -> None:
+    health = with_nodes(4)
+    fail(health, "node-1", "node-2", verdict=CORRUPT)
+    health.left("node-1", 2.0)
+    assert Release("node-1") not in health.tick(SECONDS)
+    assert Release("node-1") in health.tick(1.0 + SECONDS)
+    assert health.quarantine("node-1") is None
+
+
+def test_each_quarantine_is_twice_as_long_up_to_an_hour() -> None:
+    health = with_nodes(4)
+    now, lengths = 1.0, []
+    for _ in range(9):
+        (quarantine,) = fail(health, "node-1", "node-2", verdict=CORRUPT, now=now)
+        lengths.append(quarantine.until - now)
+        now = quarantine.until
+        health.tick(now)
+    assert lengths == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+
+def test_a_clean_hour_forgives_one_step() -> None:
+    health = with_nodes(4)
+    for now in (0.0, 100.0):
+        fail(health, "node-1", "node-2", verdict=CORRUPT, now=now)
+        health.tick(now + 60.0)
+    health.tick(160.0 + SETTINGS.forgive_seconds)
+    (quarantine,) = fail(health, "node-1", "node-2", verdict=CORRUPT, now=4000.0)
+    assert quarantine.until - quarantine.since == 60.0
+
+
+def test_leaving_and_coming_back_wipes_nothing_off_the_slate() -> None:
+    health = with_nodes(4)
+    fail(health, "node-1", "node-2", verdict=CORRUPT)
+    health.left("node-1", 2.0)
+    health.heard("node-1", 3.0)
+    assert health.quarantine("node-1")
+    health.tick(40.0)
+    (quarantine,) = fail(health, "node-1", "node-2", verdict=CORRUPT, now=41.0)
+    assert quarantine.until - quarantine.since == 60.0
+
+
+def test_an_unknown_node_is_in_no_quarantine() -> None:
+    health = Health(SETTINGS)
+    assert health.quarantine("nobody") is None
+    health.left("nobody", 0.0)
+    assert health.tick(1e9) == []
+
+
+def test_names_are_not_remembered_without_end_and_the_slate_outlives_the_clean() -> None:
+    health = with_nodes(100, HealthSettings(records_max=10))
+    fail(health, "node-1", "node-2", verdict=CORRUPT)
+    for number in range(1, 101):
+        health.left(f"node-{number}", float(number))
+    health.tick(2.0)
+    assert health.quarantine("node-1")
+    assert health.remembered == 10
+
+
+def test_witnesses_of_one_peer_are_not_remembered_without_end() -> None:
+    health = with_nodes(2, HealthSettings(witnesses_max=4, failures_max=100))
+    assert fail(health, "node-1", *(f"taker-{number}" for number in range(200))) == []

@@ -1,0 +1,267 @@
+"""The tracker between agents and scheduler: what is answered to whom, what is granted and what never is, and why it fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.storage.blob import Blob
+from agent.swarm import messages
+from agent.values.errors import DigestError, OriginError
+from supernode.api import describe
+from supernode.tracker import tracker as module
+from tests.tracker import LAYOUT, OTHER, RAW, Agent, Lab, digest_of, in_loop, open_nothing
+
+# Joining and opening.
+
+
+@in_loop
+async def test_an_agent_is_welcomed_and_told_where_the_supernodes_pieces_are(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    assert agent.writer.sent == [messages.Welcome(messages.VERSION, "supernode", 30.0, "10.0.0.9", 65002)]
+
+
+@in_loop
+async def test_all_who_open_a_blob_are_one_seed_and_are_answered_when_its_size_is_known(lab: Lab) -> None:
+    agents = [Agent(lab, f"agent-{number}") for number in range(50)]
+    for agent in agents:
+        agent.open(request=7)
+    wanted = await lab.sized()
+    assert wanted.digest == f"sha256:{RAW.hex()}"
+    assert (wanted.registry, wanted.repository) == ("registry.test", "team/app")
+    expected = messages.Task(7, agents[0].task.task, LAYOUT.size, LAYOUT.length, {})
+    assert all(agent.heard(messages.Task) == [expected] for agent in agents)
+    assert len(lab.wanted) == 1
+
+
+@in_loop
+async def test_whoever_opens_later_is_told_the_digests_that_are_known(lab: Lab) -> None:
+    Agent(lab, "a").open()
+    wanted = await lab.sized()
+    await lab.seeded(wanted, 0, 3)
+    late = Agent(lab, "late")
+    late.open(request=9)
+    assert late.task.known == {0: digest_of(0), 3: digest_of(3)}
+
+
+@in_loop
+async def test_two_blobs_are_two_tasks_and_one_failing_leaves_the_other(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open(request=1, digest=RAW)
+    agent.open(request=2, digest=OTHER)
+    await lab.until(lambda: len(lab.wanted) == 2)
+    await lab.sized(0)
+    await lab.ended(lab.wanted[1], OriginError(502, "no"))
+    assert [task.request for task in agent.heard(messages.Task)] == [1]
+    assert agent.heard(messages.TaskFailed) == [messages.TaskFailed(2, 0, 502, "no", False)]
+
+
+@in_loop
+async def test_an_agent_that_left_before_the_size_was_known_is_not_answered(lab: Lab) -> None:
+    leaver, stayer = Agent(lab, "leaver"), Agent(lab, "stayer")
+    leaver.open()
+    stayer.open()
+    leaver.leave()
+    await lab.sized()
+    assert stayer.task
+    assert not leaver.heard(messages.Task)
+    assert describe(lab.tracker)["swarms"][0]["takers"] == 1
+
+
+@in_loop
+async def test_the_same_name_on_a_second_connection_takes_the_place_of_the_first(lab: Lab) -> None:
+    first = Agent(lab, "a")
+    first.open()
+    second = Agent(lab, "a")
+    assert first.writer.closed
+    assert [link.number for link in lab.tracker.links.values()] == [second.link.number]
+    second.open()
+    await lab.sized()
+    assert second.task
+    assert not first.heard(messages.Task)
+    first.report(task=second.task.task)
+    first.leave()
+    assert describe(lab.tracker)["nodesTotal"] == 1
+    assert describe(lab.tracker)["swarms"][0]["takers"] == 1
+
+
+@in_loop
+async def test_an_agent_may_be_in_so_many_swarms_and_no_more(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    for number in range(module.TASKS_PER_LINK_MAX + 3):
+        agent.open(request=number, digest=number.to_bytes(32))
+    refused = agent.heard(messages.TaskFailed)
+    assert [failed.request for failed in refused] == [256, 257, 258]
+    assert {failed.status for failed in refused} == {429}
+    assert len(lab.tracker.tasks) == module.TASKS_PER_LINK_MAX
+    await lab.sized()
+    agent.say(messages.Close(agent.task.task))
+    agent.open(request=1000, digest=OTHER)
+    assert len(agent.heard(messages.TaskFailed)) == 3
+
+
+# Grants.
+
+
+@in_loop
+async def test_pieces_are_granted_as_they_are_seeded_with_their_digest_and_a_source_that_is_introduced(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open()
+    wanted = await lab.sized()
+    agent.report(window=4)
+    assert agent.granted == []
+    await lab.seeded(wanted, 2)
+    assert agent.granted == [messages.Granted(2, digest_of(2), messages.SEED, messages.SEED)]
+
+
+@in_loop
+async def test_a_piece_is_granted_while_it_comes_and_its_digest_named_when_it_is_here(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open()
+    wanted = await lab.sized()
+    agent.report(window=4)
+    wanted.on_coming(2)
+    await lab.until(lambda: agent.granted)
+    assert agent.granted == [messages.Granted(2, messages.COMING, messages.SEED, messages.SEED)]
+    early = Agent(lab, "early")
+    early.open(have=1 << 2)
+    assert early.task.known == {}
+    await lab.seeded(wanted, 2)
+    agent.report(messages.Done(2, messages.SEED, 5, messages.DELIVERED), window=4)
+    late = Agent(lab, "late")
+    late.open()
+    assert late.task.known == {2: digest_of(2)}
+    late.report(window=4)
+    assert late.granted == [messages.Granted(2, digest_of(2), agent.link.number, messages.SEED)]
+
+
+@in_loop
+async def test_what_the_supernode_can_send_at_once_goes_before_what_is_coming(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open()
+    wanted = await lab.sized()
+    await lab.seeded(wanted, 0)
+    wanted.on_coming(1)
+    await asyncio.sleep(0.05)
+    agent.report(window=4)
+    assert [grant.piece for grant in agent.granted] == [0]
+    await lab.seeded(wanted, 1)
+    assert [(grant.piece, grant.digest) for grant in agent.granted] == [(0, digest_of(0)), (1, digest_of(1))]
+
+
+@in_loop
+async def test_a_coming_piece_that_did_not_come_is_granted_anew(lab: Lab) -> None:
+    agent, other = Agent(lab, "a"), Agent(lab, "b")
+    for taker in (agent, other):
+        taker.open()
+    wanted = await lab.sized()
+    for taker in (agent, other):
+        taker.report(window=4)
+    wanted.on_coming(2)
+    await lab.until(lambda: agent.granted or other.granted)
+    first, second = (agent, other) if agent.granted else (other, agent)
+    first.report(messages.Done(2, messages.SEED, 5, messages.UNREACHABLE), window=4)
+    assert [grant.piece for grant in second.granted] == [2]
+
+
+@in_loop
+async def test_a_peer_is_introduced_once_before_the_first_grant_that_names_it(lab: Lab) -> None:
+    holder, taker = Agent(lab, "holder", RAW, port=7001), Agent(lab, "taker", port=7002)
+    taker.open()
+    await lab.distributed()
+    taker.take()
+    assert {grant.piece for grant in taker.granted} == set(range(LAYOUT.count))
+    named = {source for grant in taker.granted for source in (grant.source, grant.alternative)}
+    assert named == {messages.SEED, holder.link.number}
+    assert taker.heard(messages.Peer) == [messages.Peer(holder.link.number, "10.0.0.1", 7001)]
+    first = next(number for number, said in enumerate(taker.writer.sent) if isinstance(said, messages.Peer))
+    before = [said for said in taker.writer.sent[:first] if isinstance(said, messages.Grant)]
+    assert all(piece.source == piece.alternative == messages.SEED for grant in before for piece in grant.pieces)
+
+
+@in_loop
+async def test_nobody_is_granted_more_than_it_has_room_for(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open()
+    await lab.distributed()
+    agent.report(window=3)
+    assert len(agent.granted) == 3
+    agent.report(messages.Done(agent.granted[0].piece, messages.SEED, 5, messages.DELIVERED), window=3)
+    assert len(agent.granted) == 4
+
+
+@in_loop
+async def test_a_piece_that_an_agent_says_it_has_without_being_granted_it_is_granted_to_nobody_unseeded(lab: Lab) -> None:
+    """Others could not check what it would give them."""
+    liar, taker = Agent(lab, "liar"), Agent(lab, "taker")
+    for agent in (liar, taker):
+        agent.open(have=LAYOUT.everything)
+    wanted = await lab.sized()
+    taker.report(window=4)
+    liar.report(*(messages.Done(piece, messages.SEED, 5, messages.DELIVERED) for piece in range(LAYOUT.count)), window=4)
+    assert taker.granted == []
+    await lab.seeded(wanted, 1)
+    assert {grant.piece for grant in taker.granted + liar.granted} == {1}
+
+
+@in_loop
+async def test_what_an_agent_had_before_is_given_on_by_it(lab: Lab) -> None:
+    first = Agent(lab, "first")
+    first.open()
+    await lab.distributed()
+    resumed = Agent(lab, "resumed")
+    resumed.open(have=0b11)
+    resumed.report(window=16)
+    assert {grant.piece for grant in resumed.granted} <= set(range(2, LAYOUT.count))
+
+
+# Failures.
+
+
+@in_loop
+async def test_everybody_is_told_when_the_blob_cannot_be_had_and_whoever_comes_soon_after(lab: Lab) -> None:
+    joined, waiting = Agent(lab, "joined"), Agent(lab, "waiting")
+    joined.open(request=1)
+    wanted = await lab.sized()
+    waiting.open(request=2, digest=OTHER)
+    await lab.until(lambda: len(lab.wanted) == 2)
+    await lab.ended(wanted, DigestError("wrong bytes"))
+    await lab.ended(lab.wanted[1], OriginError(404, "no such blob", "BLOB_UNKNOWN"))
+    assert joined.heard(messages.TaskFailed) == [messages.TaskFailed(0, joined.task.task, 502, "wrong bytes", True)]
+    assert waiting.heard(messages.TaskFailed) == [messages.TaskFailed(2, 0, 404, "no such blob", False)]
+    late = Agent(lab, "late")
+    late.open(request=3)
+    assert late.heard(messages.TaskFailed) == [messages.TaskFailed(3, 0, 502, "wrong bytes", True)]
+    assert len(lab.wanted) == 2
+
+
+@in_loop
+async def test_a_failure_is_forgotten_soon_and_the_next_one_tries_again(lab: Lab) -> None:
+    lab.patch.setattr(module, "FAILURE_SECONDS", 0.0)
+    agent = Agent(lab, "a")
+    agent.open(request=1)
+    await lab.until(lambda: lab.wanted)
+    await lab.ended(lab.wanted[0], OriginError(502, "no"))
+    agent.open(request=2)
+    await lab.sized(1)
+    assert agent.task.request == 2
+    assert len(lab.tracker.tasks) == 1
+
+
+@in_loop
+async def test_late_words_of_a_seed_that_is_over_say_nothing(lab: Lab) -> None:
+    lab.patch.setattr(module, "FAILURE_SECONDS", 0.0)
+    agent = Agent(lab, "a")
+    agent.open(request=1)
+    old = await lab.sized()
+    await lab.ended(old, OriginError(502, "no"))
+    agent.open(request=2)
+    new = await lab.sized(1)
+    agent.report(window=4)
+    await lab.seeded(old, 0, 1)
+    await lab.ended(old, None)
+    old.on_size(Blob(old.digest, LAYOUT, open_nothing()))
+    old.on_liar("a")
+    await asyncio.sleep(0.01)
+    assert agent.granted == []
+    await lab.seeded(new, 0)
+    assert [grant.piece for grant in agent.granted] == [0]

@@ -1,0 +1,114 @@
+"""The webhook's HTTP: POST /mutate for API servers, and /healthz, /readyz and /metrics on a listener of their own.
+
+It bounds what it reads, counts, and turns whatever goes wrong inside into a pod that is admitted as it is: an error of ours
+must never stand between a pod and the cluster. It decides nothing; `webhook.admission.handler` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect
+
+from webhook.admission.handler import Judge
+from webhook.admission.review import BadReview, answer, read, unchanged
+from webhook.admission.rewrite import Outcome
+from webhook.metrics import ADMISSION_SECONDS, ADMISSIONS, LEFT_ALONE, REWRITTEN_IMAGES
+
+log = logging.getLogger(__name__)
+
+BODY_BYTES_MAX = 3 << 20
+"""The API server takes objects of up to 3 MiB, and etcd half of that."""
+DISCARDED_BYTES_MAX = 32 << 20
+"""What is read and dropped of a body that is too large, so that its sender gets to read why."""
+BODY_SECONDS_MAX = 5.0
+
+
+def admission_app(judge: Judge) -> FastAPI:
+    app = FastAPI(title="darner webhook", openapi_url=None)
+
+    @app.post("/mutate")
+    async def mutate(request: Request) -> Response:
+        with ADMISSION_SECONDS.time():
+            try:
+                return _json(200, await _answer(await _body(request), judge))
+            except BadReview as refused:
+                ADMISSIONS.labels("bad-request").inc()
+                return _json(refused.status, {"error": str(refused)})
+
+    return app
+
+
+def health_app(unready: Callable[[], str | None]) -> FastAPI:
+    """`unready` says in words why the process cannot do its work now, None if it can."""
+    app = FastAPI(title="darner webhook health", openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        why = unready()
+        return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return app
+
+
+async def _answer(body: bytes, judge: Judge) -> dict[str, Any]:
+    admission = read(body)
+    try:
+        outcome = await judge.outcome(admission)
+        answered = answer(admission, outcome)
+    except Exception:
+        log.exception("a pod in namespace %r is admitted as it is, because its review failed", admission.namespace)
+        ADMISSIONS.labels("failed").inc()
+        return unchanged(admission, "an internal error; the images are left as they are")
+    _count(outcome)
+    if outcome.rewrites or outcome.left:
+        log.debug("namespace %r: %d images rewritten; %s", admission.namespace, len(outcome.rewrites), outcome.decision)
+    return answered
+
+
+def _count(outcome: Outcome) -> None:
+    ADMISSIONS.labels("rewritten" if outcome.rewrites else "unchanged").inc()
+    REWRITTEN_IMAGES.inc(len(outcome.rewrites))
+    for left in outcome.left:
+        LEFT_ALONE.labels(left.reason).inc()
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, bounded in bytes and in time. Raises BadReview."""
+    body = bytearray()
+    discarded = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for chunk in request.stream():
+                if discarded or len(body) + len(chunk) > BODY_BYTES_MAX:
+                    discarded += len(chunk)
+                else:
+                    body += chunk
+                if discarded > DISCARDED_BYTES_MAX:
+                    break
+    except TimeoutError:
+        raise BadReview(f"the body did not arrive within {BODY_SECONDS_MAX:g} s") from None
+    except ClientDisconnect:
+        raise BadReview("the client left before its body had arrived") from None
+    if discarded:
+        raise BadReview(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
+    return bytes(body)
+
+
+def _json(status: int, document: dict[str, Any]) -> Response:
+    # In ASCII, because a pod may carry texts that no UTF-8 can hold, such as half a surrogate pair.
+    return Response(json.dumps(document).encode("ascii"), status, media_type="application/json")

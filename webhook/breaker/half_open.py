@@ -1,0 +1,122 @@
+"""Which registries are known to work through the agents, and what is admitted as long as that is not known. Pure.
+
+Known is what has been pulled: a container that was started under a rewritten name is the proof. After a pause one pod at a time
+is rewritten, until there is proof or the next pause; and an image that nobody can put back is rewritten only where there is
+proof. Each replica sees the same pods and keeps its own record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from webhook.admission.readiness import Agents, bound_nodes
+from webhook.admission.rewrite import VOLUMES, Gate, Left, Pod, Reason, Rewrite
+from webhook.breaker.breaker import KEPT_MAX, YOUNG_SECONDS, Pauses, controller, forget_oldest, owner_key, registry_key
+
+TRIAL_SECONDS_MAX = 30.0
+"""Of one pod, when nothing is heard of its pull: it may not have been scheduled. Then another one is let through."""
+PROVEN_SECONDS = 24 * 3600.0
+"""What was pulled longer ago proves nothing about today."""
+UNCHANGEABLE_KINDS = ("ephemeralContainers", VOLUMES)
+"""Kubernetes lets nobody change these images once they are there (validation.ValidatePodUpdate)."""
+
+
+class Unchangeable(StrEnum):
+    """When images are rewritten that cannot be put back."""
+
+    PROVEN = "proven"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass
+class Evidence:
+    """When an image of a registry was last pulled through an agent, and when a pull last failed by the registry's fault."""
+
+    pulled: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, float] = field(default_factory=dict)
+
+    def saw_pulled(self, registry: str, at: float) -> None:
+        _note(self.pulled, registry, at)
+
+    def saw_failing(self, registry: str, at: float) -> None:
+        _note(self.failed, registry, at)
+
+    def pulled_after(self, registry: str, moment: float) -> bool:
+        return self.pulled.get(registry, 0.0) > moment
+
+    def proves(self, registry: str, now: float) -> bool:
+        return self.pulled_after(registry, max(self.failed.get(registry, 0.0), now - PROVEN_SECONDS))
+
+
+def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Callable[[], float]) -> Gate:
+    """The gate for registries and owners whose pause is over. It belongs behind the others: what they refuse tries nothing."""
+    sent: dict[str, tuple[float, float]] = {}  # by key: which pause it comes after, and when a pod was let through
+
+    def held(key: str, pause_end: float, now: float, seconds: float) -> bool:
+        pause, at = sent.get(key, (0.0, 0.0))
+        if pause == pause_end and 0 <= now - at < seconds:
+            return True
+        sent.pop(key, None)
+        sent[key] = (pause_end, now)
+        forget_oldest(sent, KEPT_MAX)
+        return False
+
+    def gate(namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+        now, known = clock(), pauses()
+        closed = set()
+        for registry in dict.fromkeys(item.registry for item in rewrites):
+            end = known.trial_since(registry_key(registry), now)
+            if end is not None and not evidence.pulled_after(registry, end):
+                closed |= {registry} if held(registry_key(registry), end, now, TRIAL_SECONDS_MAX) else set()
+        for item in rewrites:
+            if item.registry in closed:
+                words = f"pulls from {item.registry} through the agents kept failing, and another pod tries it first"
+                yield Left(item.place.where, Reason.REGISTRY_FAILING, words)
+        owner = controller(pod, namespace)
+        end = known.trial_since(owner_key(owner), now) if owner else None
+        if owner is None or end is None:
+            return
+        # A pod that is not deleted young is proof enough; then there is no next pause, and all are let through.
+        tried, at = sent.get(owner_key(owner), (0.0, 0.0))
+        if (tried != end or now - at < YOUNG_SECONDS) and held(owner_key(owner), end, now, YOUNG_SECONDS):
+            words = f"pods of {owner.kind} {owner.name} were deleted again and again, and another one tries it first"
+            yield Left("pod", Reason.OWNER_DELETES, words)
+
+    return gate
+
+
+def proven_only(
+    evidence: Evidence, agents: Callable[[], Agents | None] | None, when: Unchangeable, clock: Callable[[], float]
+) -> Gate:
+    """The gate for images that cannot be put back: a failed pull of theirs would leave the pod worse off than without us."""
+
+    def gate(_namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+        for item in rewrites:
+            if item.place.kind in UNCHANGEABLE_KINDS and when is not Unchangeable.ALWAYS:
+                words = _why_not(item.registry, pod)
+                if words:
+                    yield Left(item.place.where, Reason.NOT_PROVEN, f"nobody could put its image back, and {words}")
+
+    def _why_not(registry: str, pod: Pod) -> str | None:
+        if when is Unchangeable.NEVER:
+            return "such images are left alone"
+        if not evidence.proves(registry, clock()):
+            return f"no image of {registry} was pulled through an agent in the last 24 h, or a later pull failed"
+        view = agents() if agents else None
+        if view is None:
+            return None
+        nodes = bound_nodes(pod) or view.nodes
+        ready = len(nodes & view.ready)
+        return None if ready == len(nodes) else f"agents are ready on {ready} of the {len(nodes)} nodes that it may come to"
+
+    return gate
+
+
+def _note(entries: dict[str, float], registry: str, at: float) -> None:
+    if registry:
+        latest = max(entries.pop(registry, 0.0), at)
+        entries[registry] = latest
+        forget_oldest(entries, KEPT_MAX)

@@ -1,0 +1,83 @@
+"""What the replicas know together about who is left alone: the leader learns it, its Lease carries it, all of them go by it.
+
+Between the pure breakers and the threads that ask and tell them: one lock, the clock, and a word to people when a pause begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from webhook.breaker.breaker import Breakers, Owner, Pauses, Tripped
+from webhook.breaker.half_open import Evidence
+from webhook.kube.events import LEFT_ALONE, Events
+from webhook.metrics import PAUSED, PAUSES
+
+log = logging.getLogger(__name__)
+
+
+class Owned(NamedTuple):
+    """Whose pod it is, and what an event about that owner has to name."""
+
+    owner: Owner
+    version: str
+    uid: str
+
+    @property
+    def subject(self) -> Mapping[str, Any]:
+        metadata = {"namespace": self.owner.namespace, "name": self.owner.name, "uid": self.uid}
+        return {"apiVersion": self.version, "kind": self.owner.kind, "metadata": metadata}
+
+
+class Learning:
+    def __init__(self, events: Events | None, clock: Callable[[], float] = time.time) -> None:
+        self.leading: Callable[[], bool] = lambda: False
+        self._events = events
+        self._clock = clock
+        self._breakers = Breakers()
+        self.evidence = Evidence()
+        """Of this replica alone: each of them follows the rewritten pods."""
+        self._lock = threading.Lock()
+        for kind in ("registry", "owner"):
+            PAUSED.labels(kind).set_function(partial(self._paused, kind))
+
+    def now(self) -> Pauses:
+        """For an admission: nothing but memory."""
+        return self._breakers.pauses
+
+    def told(self, text: str) -> None:
+        """What the Lease says. The leader's own breakers know it already, and more."""
+        if not self.leading():
+            with self._lock:
+                self._breakers = Breakers(Pauses.read(text, self._clock()))
+
+    def publish(self) -> str:
+        with self._lock:
+            return self._breakers.pauses.text(self._clock())
+
+    def failed(self, registry: str, pod: Mapping[str, Any], uid: str) -> None:
+        """A pull from the registry has failed by us; the pod is the one that learns of it when that was the last straw."""
+        with self._lock:
+            tripped = self._breakers.failed(registry, uid, self._clock())
+        self._say(tripped, pod)
+
+    def deleted(self, owned: Owned, created: float, deleted: float) -> None:
+        if not self.leading():
+            return
+        with self._lock:
+            tripped = self._breakers.deleted(owned.owner, created, deleted, self._clock())
+        self._say(tripped, owned.subject)
+
+    def _paused(self, kind: str) -> float:
+        return self._breakers.pauses.counts(self._clock())[kind]
+
+    def _say(self, tripped: Tripped | None, subject: Mapping[str, Any]) -> None:
+        if tripped:
+            log.warning("%s", tripped)
+            PAUSES.labels(tripped.kind).inc()
+            if self._events:
+                self._events.warn(subject, LEFT_ALONE, str(tripped))

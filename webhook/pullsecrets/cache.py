@@ -1,0 +1,163 @@
+"""Derived pull secrets while the API server waits: an admission learns in time that they exist, or why it cannot count on them.
+
+Nothing here blocks the event loop: the calls are made in a few threads, one at a time for each Secret, whoever asks. What is
+known is used for a while and confirmed before it gets old, so that a rollout of a thousand pods costs one look. State belongs to
+the event loop; `changed` alone may be called from other threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from webhook.kube.informer import ObjectKey
+from webhook.metrics import DERIVED_FAILURES
+from webhook.pullsecrets.dockerconfig import derived_name
+from webhook.pullsecrets.writer import Cause, Derived, NotDerived
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+PENDING_MAX = 256
+KNOWN_MAX = 20_000
+SECRETS_PER_POD_MAX = 32
+REGISTRIES_KEPT_MAX = 64
+"""Per Secret, of those that are asked about once more when one is looked at again."""
+
+CONFIRM_SECONDS = 20.0
+"""Beyond this age what is known is still used, and looked at again meanwhile."""
+KNOWN_SECONDS_MAX = 60.0
+MISSING_SECONDS_MAX = 2.0
+"""For an original that does not exist: a pod is often made a moment before its Secret."""
+FAILURE_SECONDS = 1.0
+"""Within this time after a failure nobody else waits for the next one."""
+
+Settle = Callable[[str, str, frozenset[str]], Derived]
+
+
+@dataclass
+class _Known:
+    derived: Derived
+    since: float
+
+    def age_seconds_max(self) -> float:
+        return MISSING_SECONDS_MAX if self.derived.missing else KNOWN_SECONDS_MAX
+
+
+@dataclass
+class _Pending:
+    future: asyncio.Future[Derived]
+    since: float
+    seen: set[str] = field(default_factory=set)
+    """Versions that the cluster has told of meanwhile."""
+
+
+class PullSecrets:
+    def __init__(self, settle: Settle, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settle = settle
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="pull-secrets")
+        self._known: OrderedDict[ObjectKey, _Known] = OrderedDict()
+        self._failed: dict[ObjectKey, tuple[NotDerived, float]] = {}
+        self._pending: dict[ObjectKey, _Pending] = {}
+
+    async def names_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> tuple[str, ...]:
+        """The derived secrets that a pod with these pull secrets needs for these registries. Raises NotDerived."""
+        try:
+            return await self._names_for(namespace, names, registries)
+        except NotDerived as failure:
+            DERIVED_FAILURES.labels(failure.cause).inc()
+            raise
+
+    async def _names_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> tuple[str, ...]:
+        if len(names) > SECRETS_PER_POD_MAX:
+            raise NotDerived(Cause.TOO_MANY, f"it has more than {SECRETS_PER_POD_MAX} pull secrets")
+        found: list[tuple[str, Derived]] = []
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                for name in names:
+                    key = ObjectKey(namespace, name)
+                    found.append((name, self._look_up(key, registries) or await self._learn(key, registries)))
+        except TimeoutError:
+            raise self._late() from None
+        return tuple(derived_name(name) for name, derived in found if derived.covered & registries)
+
+    def changed(self, key: ObjectKey, version: str) -> None:
+        """The original of this key, or what is derived from it, now has this version (empty: is gone). From any thread."""
+        self._loop.call_soon_threadsafe(self._forget, key, version)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _look_up(self, key: ObjectKey, registries: frozenset[str]) -> Derived | None:
+        known = self._known.get(key)
+        if known is None or not registries <= known.derived.covered | known.derived.without:
+            return None
+        age = self._clock() - known.since
+        if age > known.age_seconds_max():
+            return None
+        if age > CONFIRM_SECONDS and key not in self._pending and len(self._pending) < PENDING_MAX:
+            self._begin(key, registries)
+        return known.derived
+
+    async def _learn(self, key: ObjectKey, registries: frozenset[str]) -> Derived:
+        while True:
+            failure, until = self._failed.get(key, (None, 0.0))
+            if failure and self._clock() < until:
+                raise NotDerived(failure.cause, str(failure))
+            pending = self._pending.get(key)
+            if pending is None:
+                if len(self._pending) >= PENDING_MAX:
+                    raise NotDerived(Cause.BUSY, f"{PENDING_MAX} pull secrets are being derived already")
+                pending = self._begin(key, registries)
+            elif self._clock() - pending.since > self._deadline_seconds:
+                # Others have waited in vain already; a thousand more would not make it faster.
+                raise self._late()
+            derived = await asyncio.shield(pending.future)
+            if registries <= derived.covered | derived.without:
+                return derived
+
+    def _begin(self, key: ObjectKey, registries: frozenset[str]) -> _Pending:
+        known = self._known.get(key)
+        before = known.derived.covered | known.derived.without if known else frozenset[str]()
+        asked = registries | (before if len(before) <= REGISTRIES_KEPT_MAX else frozenset())
+        future = self._loop.run_in_executor(self._pool, self._settle, key.namespace, key.name, asked)
+        pending = self._pending[key] = _Pending(future, self._clock())
+        future.add_done_callback(lambda _: self._finished(key, pending))
+        return pending
+
+    def _finished(self, key: ObjectKey, pending: _Pending) -> None:
+        self._pending.pop(key, None)
+        if pending.future.cancelled():
+            return
+        failure = pending.future.exception()
+        if isinstance(failure, NotDerived):
+            self._failed[key] = (failure, self._clock() + FAILURE_SECONDS)
+            self._loop.call_later(FAILURE_SECONDS, self._failed.pop, key, None)
+            return
+        if failure:
+            log.error("the pull secret %s/%s could not be looked at", key.namespace, key.name, exc_info=failure)
+            return
+        derived = pending.future.result()
+        if pending.seen <= set(derived.versions):
+            self._known[key] = _Known(derived, pending.since)
+            self._known.move_to_end(key)
+            if len(self._known) > KNOWN_MAX:
+                self._known.popitem(last=False)
+
+    def _forget(self, key: ObjectKey, version: str) -> None:
+        known = self._known.get(key)
+        if known and version not in known.derived.versions:
+            del self._known[key]
+        if key in self._pending:
+            self._pending[key].seen.add(version)
+
+    def _late(self) -> NotDerived:
+        return NotDerived(Cause.LATE, f"the API server did not answer about its Secrets within {self._deadline_seconds:g} s")

@@ -1,0 +1,219 @@
+"""Derived pull secrets: which of a Secret's credentials the node's agent needs, and under which keys the kubelet finds them.
+
+Pure: Secrets as the API server sends them go in and come out. A derived secret holds entries of its original and nothing else,
+those alone whose registry a pod has asked for, each under the name that the registry has at the agent. How a key is read is the
+kubelet's (kubernetes/pkg/credentialprovider/keyring.go, docs "Interpretation of config.json"), so that a credential reaches the
+registries that it would reach without us, and no other. No value of a Secret is in the repr of anything here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from agent.values.reference import DOCKER_HUB, LOCAL_REGISTRY, InvalidReference, component_of
+from webhook.admission.rewrite import RELEASE, mapping_at, text_at
+
+PREFIX = "darner-"
+DERIVED_FROM = "darner.dev/derived-from"
+REGISTRIES = "darner.dev/registries"
+"""Annotation: the registries that the derived secret is for, as a JSON list; those that a pod with the original has asked for."""
+ORIGINAL_VERSION = "darner.dev/original-version"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "darner"
+
+DOCKER_CONFIG_JSON = "kubernetes.io/dockerconfigjson"
+DOCKER_CONFIG = "kubernetes.io/dockercfg"
+CONFIG_KEYS = {DOCKER_CONFIG_JSON: ".dockerconfigjson", DOCKER_CONFIG: ".dockercfg"}
+
+NAME_LENGTH_MAX = 253
+LABEL_LENGTH_MAX = 63
+REGISTRIES_MAX = 64
+"""Per derived secret: an original with a wildcard could otherwise be made to grow without end by pods that name hosts."""
+
+HUB_INDEX = "index.docker.io"
+SPELLINGS = ("", "https://", "http://")
+"""To the kubelet these are one key, which is how several credentials for one place find room in one JSON object."""
+
+_HOST_PATTERN = re.compile(r"[a-z0-9.*_-]+")
+
+Entry = Mapping[str, Any]
+Secret = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a credential belongs: a host, which may be a pattern, with its port, and the beginning of a path."""
+
+    host: str
+    path: str
+    """Empty, or from its first slash on."""
+
+    def matches(self, registry: str) -> bool:
+        """As the kubelet compares: the port as it is, and the host part by part, of which each may have stars."""
+        host, _, port = self.host.partition(":")
+        name, _, number = registry.partition(":")
+        parts, names = host.split("."), name.split(".")
+        # Brackets and question marks are patterns to Go, but no host of a URL that it reads can have them.
+        if port != number or len(parts) != len(names) or not _HOST_PATTERN.fullmatch(host):
+            return False
+        return all(fnmatchcase(given, part) for part, given in zip(parts, names, strict=True))
+
+
+@dataclass(frozen=True)
+class Original:
+    """A pull secret that somebody made."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    """Another one for every change, and for every Secret of this name."""
+    entries: Mapping[str, Entry] = field(repr=False)
+
+
+def original_of(secret: Secret) -> Original | None:
+    """The pull secret, as the kubelet would use it; None if it would not, or if it is one of ours."""
+    metadata = mapping_at(secret, "metadata")
+    name, namespace, uid = (text_at(metadata, key) for key in ("name", "namespace", "uid"))
+    entries = _entries(text_at(secret, "type"), mapping_at(secret, "data"))
+    if entries is None or derived_from(metadata) is not None:
+        return None
+    return Original(namespace, name, uid, version_of(metadata), entries)
+
+
+def version_of(metadata: Mapping[str, Any]) -> str:
+    return f"{text_at(metadata, 'uid')}/{text_at(metadata, 'resourceVersion')}"
+
+
+def derived_name(name: str) -> str:
+    """`registry` -> `darner-registry`; a name that would be too long is cut, and kept apart from others by a hash."""
+    return PREFIX + _shortened(name, NAME_LENGTH_MAX - len(PREFIX))
+
+
+def originals_among(names: Iterable[str]) -> tuple[str, ...]:
+    """A pod's pull secrets without those that it has been given by us."""
+    given = tuple(names)
+    derived = {derived_name(name) for name in given}
+    return tuple(name for name in given if name not in derived)
+
+
+def registries_with_credentials(original: Original, registries: Iterable[str]) -> frozenset[str]:
+    """Those of the registries for which the original holds anything that an agent can be sent."""
+    return frozenset(registry for registry in registries if any(True for _ in _local_entries(original, registry)))
+
+
+def derive(original: Original, registries: Iterable[str], found: Secret | None = None, release: str = "") -> dict[str, Any]:
+    """The derived secret for these registries; with one that was found, that one as it should be.
+
+    It belongs to the release that made it first: another one uses it as well, and does not take it away.
+    """
+    wanted = sorted(set(registries))
+    auths = {key: entry for registry in wanted for key, entry in _local_entries(original, registry)}
+    content = json.dumps({"auths": auths}, sort_keys=True, separators=(",", ":"))
+    metadata = dict(mapping_at(found, "metadata")) or {"name": derived_name(original.name), "namespace": original.namespace}
+    metadata |= {
+        "labels": {
+            **({RELEASE: release} if release else {}),
+            **mapping_at(metadata, "labels"),
+            MANAGED_BY: MANAGER,
+            DERIVED_FROM: _shortened(original.name, LABEL_LENGTH_MAX),
+        },
+        "annotations": {
+            **mapping_at(metadata, "annotations"),
+            REGISTRIES: json.dumps(wanted, separators=(",", ":")),
+            ORIGINAL_VERSION: original.version,
+        },
+        # Deleted with its original, by the cluster's own garbage collector.
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Secret", "name": original.name, "uid": original.uid}],
+    }
+    data = {CONFIG_KEYS[DOCKER_CONFIG_JSON]: base64.b64encode(content.encode()).decode()}
+    return {"apiVersion": "v1", "kind": "Secret", "type": DOCKER_CONFIG_JSON, "metadata": metadata, "data": data}
+
+
+def derived_from(metadata: Mapping[str, Any]) -> str | None:
+    """The name of the original, of a Secret that we made; None for every other."""
+    owners = metadata.get("ownerReferences")
+    owner = owners[0] if isinstance(owners, list) and len(owners) == 1 and isinstance(owners[0], Mapping) else {}
+    original, labels = text_at(owner, "name"), mapping_at(metadata, "labels")
+    expected = (MANAGER, _shortened(original, LABEL_LENGTH_MAX), "Secret", derived_name(original))
+    known = (labels.get(MANAGED_BY), labels.get(DERIVED_FROM), text_at(owner, "kind"), text_at(metadata, "name"))
+    return original if original and known == expected else None
+
+
+def owner_uid(metadata: Mapping[str, Any]) -> str:
+    """Of a derived secret's original."""
+    return text_at(metadata["ownerReferences"][0], "uid")
+
+
+def registries_of(metadata: Mapping[str, Any]) -> frozenset[str]:
+    """The registries that a derived secret is for."""
+    try:
+        listed = json.loads(text_at(mapping_at(metadata, "annotations"), REGISTRIES))
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else frozenset()
+
+
+def original_version_of(metadata: Mapping[str, Any]) -> str:
+    """The version of the original that a derived secret was made from."""
+    return text_at(mapping_at(metadata, "annotations"), ORIGINAL_VERSION)
+
+
+def _entries(kind: str, data: Mapping[str, Any]) -> Mapping[str, Entry] | None:
+    try:
+        config = json.loads(base64.b64decode(text_at(data, CONFIG_KEYS.get(kind, "")), validate=True))
+    except (ValueError, RecursionError):
+        return None
+    entries = config.get("auths") if kind == DOCKER_CONFIG_JSON and isinstance(config, dict) else config
+    # One entry that is none, and the kubelet reads nothing of the Secret.
+    return entries if isinstance(entries, dict) and all(isinstance(entry, dict) for entry in entries.values()) else None
+
+
+def _location(key: str) -> Location:
+    """A key of a Docker configuration: with or without scheme; `/v1/` and `/v2/` stand for no path."""
+    text = key.removeprefix("https://") if key.startswith("https://") else key.removeprefix("http://")
+    authority, slash, path = re.split(r"[?#]", text, maxsplit=1)[0].partition("/")
+    host, path = authority.rpartition("@")[2].lower(), slash + path
+    if path.startswith(("/v1/", "/v2/")) or (host == HUB_INDEX and path in ("/v1", "/v2")):
+        path = path[len("/v1") :]
+    return Location(host, "" if path == "/" else path)
+
+
+def _local_entries(original: Original, registry: str) -> Iterator[tuple[str, Entry]]:
+    """The original's entries for a registry, under their keys at the agent."""
+    try:
+        component = component_of(registry)
+    except InvalidReference:
+        return
+    if component in ("v1", "v2"):
+        return  # The kubelet takes these for no path, and the credential would be for everything at the agent.
+    # The kubelet tries the most specific location first, which is the last in order.
+    located = sorted(((_location(key), entry) for key, entry in original.entries.items()), key=lambda item: _order(item[0]))
+    found = [item for item in reversed(located) if item[0].matches(registry)]
+    if registry == DOCKER_HUB and not any(location.path == "" for location, _ in found):
+        found += [item for item in located if item[0] == Location(HUB_INDEX, "")]
+    used: dict[str, int] = {}
+    for location, entry in found:
+        # Without the slash the credential would be for every registry whose name only begins like this one.
+        key = f"{LOCAL_REGISTRY}/{component}{location.path or '/'}"
+        count = used[key] = used.get(key, 0) + 1
+        if count <= len(SPELLINGS):
+            yield SPELLINGS[count - 1] + key, entry
+
+
+def _order(location: Location) -> str:
+    return location.host + location.path
+
+
+def _shortened(name: str, length: int) -> str:
+    if len(name) <= length:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: length - len(digest) - 1].rstrip('.-')}-{digest}"

@@ -1,0 +1,143 @@
+"""Keeps derived pull secrets in step with their originals, and tells the admissions when something has changed.
+
+A mirror of the metadata of all pull secrets, never of what is in them, shows which derived secret was made from another version
+than its original now has; the leader among the replicas derives those anew. Looking at the whole again and again, rather than
+at what has just happened, is what makes a missed event, a restart or a new leader harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from webhook.kube.informer import Api, Changes, Mirror, ObjectKey
+from webhook.kube.worker import Work
+from webhook.metrics import OUT_OF_STEP
+from webhook.pullsecrets.dockerconfig import (
+    CONFIG_KEYS,
+    derived_from,
+    original_version_of,
+    owner_uid,
+    registries_of,
+    version_of,
+)
+from webhook.pullsecrets.writer import Derived, NotDerived
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 30.0
+RETRY_SECONDS = 5.0
+PAUSE_SECONDS = 0.1
+"""After a change, so that several that belong together are looked at once."""
+LOST_MAX = 1000
+
+Settle = Callable[[str, str, Iterable[str]], Derived]
+
+
+class Kept(NamedTuple):
+    """What is kept of a pull secret."""
+
+    version: str
+    original: str | None
+    """Of a derived one: the name of its original."""
+    made_from: str
+    owner_uid: str
+    registries: frozenset[str]
+
+
+def keep(item: Mapping[str, Any]) -> Kept:
+    metadata = item["metadata"]
+    original = derived_from(metadata)
+    if original is None:
+        return Kept(version_of(metadata), None, "", "", frozenset())
+    return Kept(version_of(metadata), original, original_version_of(metadata), owner_uid(metadata), registries_of(metadata))
+
+
+class InStep:
+    """`changed` is told the key of an original and a version of it, or of what is derived from it; empty: one is gone."""
+
+    def __init__(
+        self, api: Api, settle: Settle, changed: Callable[[ObjectKey, str], None], leading: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._settle = settle
+        self._tell = changed
+        self._leading = leading
+        self._due = threading.Event()
+        self._lock = threading.Lock()
+        self._lost: dict[ObjectKey, frozenset[str]] = {}
+        """Derived secrets that went with their originals, which may come back under the same name."""
+        self._mirrors = {
+            kind: Mirror(api, "/api/v1/secrets", {"fieldSelector": f"type={kind}"}, keep, self._changed, metadata_only=True)
+            for kind in CONFIG_KEYS
+        }
+
+    def working(self) -> dict[str, Work]:
+        following = {f"follow {kind}": mirror.run for kind, mirror in self._mirrors.items()}
+        return {**following, "pull secrets in step": self.run}
+
+    def run(self, stopped: threading.Event) -> None:
+        pause = CHECK_SECONDS
+        while not stopped.is_set():
+            self._due.wait(pause)
+            stopped.wait(PAUSE_SECONDS)
+            self._due.clear()
+            if not self._leading():
+                OUT_OF_STEP.set(0)  # It is the leader's to tell.
+                pause = CHECK_SECONDS
+            else:
+                pause = CHECK_SECONDS if self.step() else RETRY_SECONDS
+
+    def step(self) -> bool:
+        """Derives anew whatever is out of step; whether all of it could be."""
+        behind = dict(self._out_of_step())
+        failures = 0
+        for key, registries in behind.items():
+            try:
+                self._settle(key.namespace, key.name, registries)
+                with self._lock:
+                    self._lost.pop(key, None)
+            except NotDerived as failure:
+                failures += 1
+                log.warning("what is derived from the pull secret %s/%s is out of step: %s", key.namespace, key.name, failure)
+        OUT_OF_STEP.set(failures)
+        return not failures
+
+    def _out_of_step(self) -> Iterator[tuple[ObjectKey, frozenset[str]]]:
+        for mirror in self._mirrors.values():
+            for key, kept in mirror.snapshot().items():
+                if kept.original is not None:
+                    of = ObjectKey(key.namespace, kept.original)
+                    original = self._original(of)
+                    if original and original.version != kept.made_from:
+                        yield of, kept.registries
+        with self._lock:
+            lost = dict(self._lost)
+        yield from ((of, registries) for of, registries in lost.items() if self._original(of))
+
+    def _original(self, key: ObjectKey) -> Kept | None:
+        found = [kept for mirror in self._mirrors.values() if (kept := mirror.objects.get(key)) is not None]
+        return found[0] if found else None
+
+    def _changed(self, changes: Changes[Kept]) -> None:
+        for key, (before, after) in changes.items():
+            for of in {self._concerned(key, kept) for kept in (before, after) if kept}:
+                self._tell(of, after.version if after else "")
+            if before and before.original is not None and after is None:
+                self._remember(self._concerned(key, before), before)
+        self._due.set()
+
+    @staticmethod
+    def _concerned(key: ObjectKey, kept: Kept) -> ObjectKey:
+        """The original, of whatever this is."""
+        return key if kept.original is None else ObjectKey(key.namespace, kept.original)
+
+    def _remember(self, of: ObjectKey, derived: Kept) -> None:
+        """One that was deleted by hand, or by an uninstallation, while its original stayed, stays deleted."""
+        original = self._original(of)
+        if original is None or original.version.split("/")[0] != derived.owner_uid:
+            with self._lock:
+                while len(self._lost) >= LOST_MAX:
+                    self._lost.pop(next(iter(self._lost)))
+                self._lost[of] = derived.registries

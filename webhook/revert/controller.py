@@ -1,0 +1,263 @@
+"""Follows the rewritten pods, and puts the original image back wherever a pull by its local name has failed.
+
+All replicas follow, so that each knows everything at once when its turn comes; only the leader acts. A few workers read a pod
+anew, patch it once, and tell: so what is kept of a pod is small, and what is decided is decided about the pod as it is now.
+What is to be put back is `webhook.revert.failures`'s to say, and who is left alone after it `webhook.breaker.breaker`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from webhook.admission.rewrite import mapping_at, rewritten_by, text_at
+from webhook.breaker.breaker import YOUNG_SECONDS, controller
+from webhook.breaker.shared import Learning, Owned
+from webhook.certificates.stores import Unreachable
+from webhook.kube.events import NOT_REVERTED, REVERTED, Events
+from webhook.kube.informer import Api, Changes, Mirror, ObjectKey
+from webhook.kube.worker import Work
+from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
+from webhook.revert.failures import FailedPull, Failures, failed_pulls, patch, pulled
+
+log = logging.getLogger(__name__)
+
+WORKERS = 4
+ATTEMPTS_MAX = 4
+"""In a row, of a pod that changes between our look and our patch."""
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 60.0
+LOOK_SECONDS = 0.5
+TOLD_MAX = 1000
+TIMEOUT_SECONDS = (2.0, 5.0)
+
+
+class Kept(NamedTuple):
+    """What is kept of a rewritten pod."""
+
+    uid: str
+    failing: frozenset[str]
+    """Places whose pull has failed, and only while there is something to be done about them."""
+    owned: Owned | None
+    created: float
+    going: bool
+    finished: bool
+    pulled: tuple[tuple[str, float], ...] = ()
+    """Registries of images that were pulled, with the time when a container was started."""
+    refused: frozenset[str] = frozenset()
+    """Registries by whose fault a pull fails."""
+
+
+def keep(pod: Mapping[str, Any]) -> Kept:
+    metadata = mapping_at(pod, "metadata")
+    going = bool(text_at(metadata, "deletionTimestamp"))
+    failures = Failures() if going else failed_pulls(pod)
+    failed = (*failures.back, *failures.stuck)
+    return Kept(
+        text_at(metadata, "uid"),
+        frozenset(str(pull.place) for pull in failed),
+        _owned(pod),
+        _seconds(text_at(metadata, "creationTimestamp")),
+        going,
+        text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
+        tuple((registry, _seconds(stamp)) for registry, stamp in pulled(pod)),
+        frozenset(pull.registry for pull in failed if pull.cause.registry_is_at_fault),
+    )
+
+
+@dataclass
+class _Due:
+    at: float
+    attempts: int = 0
+    busy: bool = False
+
+
+class Unrewriter:
+    def __init__(
+        self,
+        api: Api,
+        events: Events,
+        learning: Learning,
+        leading: Callable[[], bool],
+        release: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = api
+        self._events = events
+        self._learning = learning
+        self._leading = leading
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._due: dict[ObjectKey, _Due] = {}
+        self._seen: dict[ObjectKey, float] = {}
+        """When a pod was first seen, by our own clock, which may differ from the API server's by more than a pod's life."""
+        self._told: dict[tuple[str, str], None] = {}
+        """Pods and places that nothing can be done about; once is enough."""
+        self._changes = threading.Condition()
+        self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": rewritten_by(release)}, keep, self._changed)
+
+    def working(self) -> dict[str, Work]:
+        workers: dict[str, Work] = {f"revert {number}": self.work for number in range(1, WORKERS + 1)}
+        return {"rewritten pods": self._mirror.run, **workers}
+
+    def work(self, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            taken = self._take()
+            if taken is None:
+                with self._changes:
+                    self._changes.wait(LOOK_SECONDS)
+                continue
+            key, due = taken
+            try:
+                done = self.look_after(key)
+            except Unreachable as error:
+                log.warning("pod %s/%s cannot be given its original images yet: %s", key.namespace, key.name, error)
+                done = False
+            except Exception:
+                # One pod that nobody has thought of must not keep the others waiting, and never end the process.
+                log.exception("pod %s/%s could not be looked after", key.namespace, key.name)
+                done = False
+            self._finish(key, due, done)
+
+    def look_after(self, key: ObjectKey) -> bool:
+        """Puts back what can be; whether there is nothing left to do. Raises Unreachable."""
+        path = f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
+        for _ in range(ATTEMPTS_MAX):
+            found = self._api.ask("GET", path, timeout=TIMEOUT_SECONDS)
+            if found.status == 404:
+                return True
+            if found.status != 200:
+                raise Unreachable(f"the API server answered {found.status}")
+            pod = found.document
+            if text_at(mapping_at(pod, "metadata"), "deletionTimestamp"):
+                return True
+            failures = failed_pulls(pod)
+            if failures.back:
+                answered = self._api.ask("PATCH", path, patch(pod, failures.back), timeout=TIMEOUT_SECONDS)
+                if answered.status in (409, 422):
+                    continue  # It has changed since we looked, and perhaps its container runs now.
+                if answered.status == 404:
+                    return True
+                if answered.status != 200:
+                    raise Unreachable(f"the API server answered {answered.status}: {text_at(answered.document, 'message')[:300]}")
+            self._tell(pod, failures)
+            return True
+        return False
+
+    def _tell(self, pod: Mapping[str, Any], failures: Failures) -> None:
+        uid = text_at(mapping_at(pod, "metadata"), "uid")
+        if failures.back:
+            REVERTED_PODS.labels(failures.back[0].cause).inc()
+        for pull in failures.back:
+            failed = "would fail" if pull.foreseen else "failed"
+            message = (
+                f"The original image {pull.original} is put back, because its pull as {pull.place.image} {failed}: {pull.words}"
+            )
+            self._events.warn(pod, REVERTED, message, _field(pull))
+        for pull in failures.stuck:
+            if not self._first_time(uid, str(pull.place)):
+                continue
+            what = "an image volume" if pull.place.kind == "volumes" else "an ephemeral container"
+            message = (
+                f"The pull of {pull.original} as {pull.place.image} failed, and Kubernetes lets nobody change the image of "
+                f"{what}; make it anew, with darner.dev/inject: disabled on the pod if that does not help: {pull.words}"
+            )
+            self._events.warn(pod, NOT_REVERTED, message, _field(pull))
+        at_fault = {pull.registry: None for pull in (*failures.back, *failures.stuck) if pull.cause.registry_is_at_fault}
+        for registry in at_fault:
+            self._learning.failed(registry, pod, uid)
+
+    def _first_time(self, uid: str, place: str) -> bool:
+        with self._changes:
+            if (uid, place) in self._told:
+                return False
+            self._told[uid, place] = None
+            if len(self._told) > TOLD_MAX:
+                del self._told[next(iter(self._told))]
+            return True
+
+    def _take(self) -> tuple[ObjectKey, _Due] | None:
+        if not self._leading():
+            return None
+        now = self._clock()
+        with self._changes:
+            for key, due in self._due.items():
+                if not due.busy and due.at <= now:
+                    due.busy = True
+                    return key, due
+        return None
+
+    def _finish(self, key: ObjectKey, due: _Due, done: bool) -> None:
+        with self._changes:
+            if self._due.get(key) is not due:
+                return  # It has changed meanwhile, and is looked at again or gone.
+            if done:
+                del self._due[key]
+                return
+            REVERT_FAILURES.inc()
+            due.at = self._clock() + min(RETRY_SECONDS * 2.0 ** min(due.attempts, 10), RETRY_SECONDS_MAX)
+            due.attempts += 1
+            due.busy = False
+
+    def _changed(self, changes: Changes[Kept]) -> None:
+        for key, (before, after) in changes.items():
+            with self._changes:
+                if after is None or not after.failing:
+                    self._due.pop(key, None)
+                elif before is None or (before.uid, before.failing) != (after.uid, after.failing):
+                    self._due[key] = _Due(self._clock())
+                    self._changes.notify()
+            self._learn(key, before, after)
+
+    def _learn(self, key: ObjectKey, before: Kept | None, after: Kept | None) -> None:
+        """A pod's deletion counts once, when it begins, and not when the pod had done its work."""
+        now = self._wall_clock()
+        gone = before is not None and (after is None or after.uid != before.uid)
+        if after:
+            self._prove(None if gone else before, after, now)
+        begun = gone or (after is not None and after.going and not after.finished)
+        if before and before.owned and begun and not before.going and not before.finished:
+            self._learning.deleted(before.owned, self._seen.get(key, before.created), now)
+        if after is None:
+            self._seen.pop(key, None)
+        elif before is None or gone:
+            # One that is old when it is first seen was there before us.
+            self._seen[key] = after.created if after.created < now - YOUNG_SECONDS else now
+
+    def _prove(self, before: Kept | None, after: Kept, now: float) -> None:
+        """What is seen to happen has happened now, by our own clock; what had happened before we came is told by the node's."""
+        evidence, known = self._learning.evidence, dict(before.pulled) if before else None
+        for registry, started in after.pulled:
+            if known is None:
+                evidence.saw_pulled(registry, min(started, now))
+            elif registry not in known:
+                evidence.saw_pulled(registry, now)
+        for registry in after.refused - (before.refused if before else frozenset()):
+            evidence.saw_failing(registry, now)
+
+
+def _field(pull: FailedPull) -> str:
+    return f"spec.{pull.place.kind}{{{pull.place.name}}}"
+
+
+def _owned(pod: Mapping[str, Any]) -> Owned | None:
+    metadata = mapping_at(pod, "metadata")
+    owner = controller(pod, text_at(metadata, "namespace"))
+    if owner is None:
+        return None
+    reference = next(item for item in metadata["ownerReferences"] if isinstance(item, Mapping) and item.get("controller") is True)
+    return Owned(owner, text_at(reference, "apiVersion"), text_at(reference, "uid"))
+
+
+def _seconds(stamp: str) -> float:
+    """Of an RFC 3339 time, since the epoch."""
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,280 @@
+"""Which containers of a pod get the image back that their author wrote, and why: the promise to be never worse than without us.
+
+Pure. A pod with its status goes in; out come the pulls by a local name that have failed, as far as their containers can be
+given their original names, and the patch that does it. From then on the kubelet does what it would have done without Darner.
+A container that runs is never in it, and neither is an image of which nobody knows certainly what it was before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from agent.values.reference import InvalidReference, Reference, from_local, is_local
+from webhook.admission.rewrite import (
+    CONTAINER_KINDS,
+    DECISION,
+    VOLUMES,
+    Place,
+    Pod,
+    mapping_at,
+    original_images,
+    places,
+    text_at,
+)
+
+FAILED_PULL = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed", "InvalidImageName"}
+)
+"""Reasons for which a container waits (kubelet, pkg/kubelet/images/types.go)."""
+MUTABLE_KINDS = ("initContainers", "containers")
+"""Where Kubernetes lets an image be changed; ephemeral containers and volumes keep what they were made with."""
+STATUSES = {
+    "initContainers": "initContainerStatuses",
+    "containers": "containerStatuses",
+    "ephemeralContainers": "ephemeralContainerStatuses",
+}
+WORDS_LENGTH_MAX = 600
+DECISION_LENGTH_MAX = 4096
+
+
+class Cause(StrEnum):
+    """What a pull failed by, as the metric names it. Told by the runtime's words, because a pod's status has nothing else."""
+
+    AGENT_UNREACHABLE = "agent-unreachable"
+    NOT_FOUND = "not-found"
+    DENIED = "denied"
+    FORBIDDEN = "forbidden"
+    NOT_ASKED = "not-asked"
+    THROTTLED = "throttled"
+    FAILED = "failed"
+    UNTOLD = "untold"
+    """The kubelet says no more than that it waits before it tries again, as until 1.30."""
+
+    @property
+    def registry_is_at_fault(self) -> bool:
+        """Not when nobody listens on the node; not when the registry itself has answered, as it would have without us.
+
+        The agent passes on what a registry answers, and says 502 or 504 when none did: so not-found and denied (404, 401) are the
+        registry's own words about an image, which anybody could bring about by misspelling a name; and so is forbidden (403).
+        421 is what the agent says of a registry that it may not ask, such as one with a private address, and never of an image.
+        """
+        return self in (Cause.FAILED, Cause.THROTTLED, Cause.NOT_ASKED)
+
+
+_NAMES = re.compile(r'"[^"]*"|\[[^]]*\]|\S*127\.0\.0\.1:65001/\S*')
+"""Names of images, which may hold any word or number, and addresses and tags with them."""
+_STATUS = re.compile(r"\bstatus\b[^:]*[: ] *([45]\d\d)\b|: ([45]\d\d) [A-Z]")
+"""What the agent has answered; HTTP/1.1 lets it say so without a phrase, and containerd repeats that."""
+_STATUSES = {"401": Cause.DENIED, "403": Cause.FORBIDDEN, "404": Cause.NOT_FOUND, "421": Cause.NOT_ASKED, "429": Cause.THROTTLED}
+
+# Of containerd 1.6 to 2.2 and CRI-O, without the names in them; the first that is found decides.
+_CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
+    (cause, re.compile(expression, re.IGNORECASE))
+    for cause, expression in (
+        (Cause.UNTOLD, r"^(back-off pulling image|errimagepull|imagepullbackoff)?[\s:]*$"),
+        # To the agent: that a registry cannot be reached is the agent's own word, in the body of its 502.
+        (Cause.AGENT_UNREACHABLE, r"\b(dial|read|write) tcp \S*127\.0\.0\.1:65001: |\b(head|get) : EOF\b"),
+        (Cause.THROTTLED, r"too ?many ?requests"),
+        (Cause.DENIED, r"authorization failed|pull access denied|insufficient_scope|no basic auth credentials|\bunauthorized\b"),
+        (Cause.NOT_FOUND, r"\bnot ?found\b|manifest unknown|name unknown"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class FailedPull:
+    """A place whose image could not be pulled by its local name."""
+
+    place: Place
+    original: str
+    registry: str
+    cause: Cause
+    words: str
+    """The kubelet's, which carry the runtime's, which carry the agent's."""
+    foreseen: bool = False
+    """It has not been tried: the pod has not come to this container yet."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    back: tuple[FailedPull, ...] = ()
+    """These get their original image."""
+    stuck: tuple[FailedPull, ...] = ()
+    """These cannot: an ephemeral container, or an image volume."""
+
+
+def failed_pulls(pod: Pod) -> Failures:
+    """What has failed in a pod, by its status."""
+    statuses = _statuses(pod)
+    if not any(_wait(status) in FAILED_PULL for status in statuses.values()):
+        return Failures()  # Nearly all pods that are ever looked at, and of these nothing more needs to be known.
+    originals = original_images(pod)
+    volumes = [place for place in places(pod, (VOLUMES,)) if place.image and is_local(place.image)]
+    back: list[FailedPull] = []
+    stuck: dict[str, FailedPull] = {}
+    for place in places(pod, CONTAINER_KINDS):
+        waiting = mapping_at(mapping_at(statuses.get(str(place), {}), "state"), "waiting")
+        if text_at(waiting, "reason") not in FAILED_PULL:
+            continue
+        message = text_at(waiting, "message")
+        # A container waits for the images of its volumes too, and by the same reasons; only the message says whose it is.
+        volume = next((item for item in volumes if item.image and item.image in message), None)
+        if volume and not (place.image and place.image in message):
+            stuck.setdefault(str(volume), _failed(volume, originals.get(str(volume)) or _original(volume.image), waiting))
+        elif place.kind not in MUTABLE_KINDS and place.image and is_local(place.image):
+            stuck[str(place)] = _failed(place, originals.get(str(place)) or _original(place.image), waiting)
+        elif place.kind in MUTABLE_KINDS and str(place) in originals:
+            back.append(_failed(place, originals[str(place)], waiting))
+    return Failures((*back, *_foreseen(pod, back, originals, statuses)), tuple(stuck.values()))
+
+
+def _foreseen(
+    pod: Pod, failed: Sequence[FailedPull], originals: Mapping[str, str], statuses: Mapping[str, Mapping[str, Any]]
+) -> Iterator[FailedPull]:
+    """Behind an init container whose pull has failed, those that would fail like it.
+
+    They cannot have begun, so this touches no container that runs; and each would cost the pod ten seconds or more, because a
+    kubelet whose pull is in back-off looks at the pod again only after that (seen with 1.36).
+    """
+    first = next((pull for pull in failed if pull.place.kind == "initContainers"), None)
+    behind = False
+    for place in places(pod, MUTABLE_KINDS):
+        if first is None or not behind:
+            behind = behind or (first is not None and place == first.place)
+            continue
+        state = mapping_at(statuses.get(str(place), {}), "state")
+        begun = state and text_at(mapping_at(state, "waiting"), "reason") != "PodInitializing"
+        if str(place) in originals and not begun:
+            pull = _failed(place, originals[str(place)], {"message": f"like that of {first.place.where}"})
+            alike = place.image == first.place.image or (first.cause.registry_is_at_fault and pull.registry == first.registry)
+            if alike or first.cause is Cause.AGENT_UNREACHABLE:
+                yield replace(pull, cause=first.cause, foreseen=True)
+
+
+def waiting(pod: Pod) -> tuple[FailedPull, ...]:
+    """Every container that does not run and has a local name, whether its pull has failed or not: for when Darner leaves."""
+    originals, statuses = original_images(pod), _statuses(pod)
+    if text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"):
+        return ()
+    found: list[FailedPull] = []
+    for place in places(pod, MUTABLE_KINDS):
+        state = mapping_at(statuses.get(str(place), {}), "state")
+        if str(place) in originals and "running" not in state and "terminated" not in state:
+            found.append(_failed(place, originals[str(place)], mapping_at(state, "waiting")))
+    return tuple(found)
+
+
+def stuck(pod: Pod) -> tuple[str, ...]:
+    """The image volumes of a pod of which nothing has been started: it may wait for them, and nobody can change them."""
+    statuses = _statuses(pod).values()
+    if any(state in mapping_at(status, "state") for status in statuses for state in ("running", "terminated")):
+        return ()
+    originals = original_images(pod)
+    return tuple(f"{place.where} {originals[str(place)]}" for place in places(pod, (VOLUMES,)) if str(place) in originals)
+
+
+def running(pod: Pod) -> tuple[str, ...]:
+    """The containers that run under a local name, and keep it."""
+    originals, statuses = original_images(pod), _statuses(pod)
+    return tuple(
+        place.where
+        for place in places(pod, MUTABLE_KINDS)
+        if str(place) in originals and "running" in mapping_at(statuses.get(str(place), {}), "state")
+    )
+
+
+def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict[str, Any]]:
+    """One JSON Patch for all of them, which applies to exactly the pod that was looked at.
+
+    Its version is tested because that is what tells whether a container still waits: a status that has changed since is a new
+    version, and the API server refuses the patch.
+    """
+    metadata = mapping_at(pod, "metadata")
+    operations: list[dict[str, Any]] = [
+        {"op": "test", "path": "/metadata/uid", "value": text_at(metadata, "uid")},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": text_at(metadata, "resourceVersion")},
+    ]
+    for pull in pulls:
+        operations += [
+            {"op": "test", "path": pull.place.pointer, "value": pull.place.image},
+            {"op": "replace", "path": pull.place.pointer, "value": pull.original},
+        ]
+    said = [f"{pull.place.where}: it has its original image back, because {because or _failure(pull)}" for pull in pulls]
+    present = text_at(mapping_at(metadata, "annotations"), DECISION)
+    text = "; ".join(filter(None, (present, *said)))[:DECISION_LENGTH_MAX]
+    # There are annotations: the original images are among them, or nothing could be put back.
+    operations.append({"op": "add", "path": "/metadata/annotations/" + DECISION.replace("/", "~1"), "value": text})
+    return operations
+
+
+def pulled(pod: Pod) -> Iterator[tuple[str, str]]:
+    """The registries of a pod's images that were pulled by their local names, each with the time when a container was started."""
+    started = {place: _started(status) for place, status in _statuses(pod).items() if text_at(status, "imageID")}
+    for place, original in (original_images(pod) if started else {}).items():
+        # Volumes are there before the first container is started.
+        if place in started or place.startswith(f"{VOLUMES}/"):
+            yield _registry_of(original), started.get(place, max(started.values()))
+
+
+def _wait(status: Mapping[str, Any]) -> str:
+    """For what the container waits, if it does."""
+    return text_at(mapping_at(mapping_at(status, "state"), "waiting"), "reason")
+
+
+def _started(status: Mapping[str, Any]) -> str:
+    """When, in RFC 3339; empty: it is not told."""
+    states = mapping_at(status, "state")
+    return max(text_at(mapping_at(states, state), "startedAt") for state in ("running", "terminated"))
+
+
+def cause_of(words: str) -> Cause:
+    text = _NAMES.sub("", words)
+    status = _STATUS.search(text)
+    if status:
+        return _STATUSES.get(status[1] or status[2], Cause.FAILED)
+    return next((cause for cause, expression in _CAUSES if expression.search(text)), Cause.FAILED)
+
+
+def shortened(words: str, length: int = WORDS_LENGTH_MAX) -> str:
+    """Cut in the middle: the answer of whoever refused is at the end, and before it the image is named again and again."""
+    if len(words) <= length:
+        return words
+    head = length // 4
+    return f"{words[:head]} ... {words[-(length - head - 5) :]}"
+
+
+def _failure(pull: FailedPull) -> str:
+    return f"its pull through the agent {'would fail' if pull.foreseen else 'failed'} ({pull.cause})"
+
+
+def _failed(place: Place, original: str, waiting: Mapping[str, Any]) -> FailedPull:
+    words = text_at(waiting, "message") or text_at(waiting, "reason")
+    return FailedPull(place, original, _registry_of(original), cause_of(words), shortened(words))
+
+
+def _registry_of(image: str) -> str:
+    try:
+        return Reference.parse(image).registry
+    except InvalidReference:
+        return ""
+
+
+def _original(image: str | None) -> str:
+    try:
+        return from_local(image or "")
+    except InvalidReference:
+        return image or ""
+
+
+def _statuses(pod: Pod) -> dict[str, Mapping[str, Any]]:
+    """By place, as `kind/name`."""
+    return {f"{kind}/{text_at(item, 'name')}": item for kind, field in STATUSES.items() for item in _items(pod, field)}
+
+
+def _items(pod: Pod, field: str) -> Iterator[Mapping[str, Any]]:
+    items = mapping_at(pod, "status").get(field)
+    yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, Mapping))
