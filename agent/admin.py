@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.http.server import bind
-from agent.settings import Address
+from agent.values.address import Address
 
 STOP_SECONDS_MAX = 5
 HEAD_SECONDS_MAX = 5.0

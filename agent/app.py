@@ -23,12 +23,12 @@ from agent.storage.scrubber import Inspection
 from agent.storage.store import Store
 from agent.storage.verified import Proofs
 from agent.swarm import messages
-from agent.swarm.channel import raw_digest
 from agent.swarm.piece_server import CONNECTIONS_MAX as UPLOADS_MAX
 from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
 from agent.swarm.piece_server import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
-from agent.swarm.supernodes import Swarm
+from agent.swarm.supernodes import Supernodes
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.digest import raw_digest
 from agent.values.errors import UsageError
 
 FIRST_CHANNEL_SECONDS_MAX = 1.0
@@ -57,7 +57,7 @@ class Agent:
         proxies = Proxies(os.environ)
         self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
-        self._swarm = Swarm(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
+        self._swarm = Supernodes(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
         self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
         self._swarm.recall = Recollection(self._manifests)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from agent.settings import load
+from agent.config import load
 from agent.values.errors import UsageError
 
 log = logging.getLogger(__name__)

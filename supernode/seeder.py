@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from agent.http.ratelimit import ReadInto
 from agent.origin.client import Origin
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm.piece_client import PieceFetcher, fill
+from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError, SourceError, StoreError
 from agent.values.pieces import Layout, lowest, members
 from supernode import metrics

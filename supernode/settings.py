@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.settings import Address, address, between, duration, listed, one_of, rate, reachable, setting, size, text, whole
+from agent.config import address, between, duration, listed, one_of, rate, reachable, setting, size, text, whole
+from agent.values.address import Address
 
 
 @dataclass(frozen=True)

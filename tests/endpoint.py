@@ -22,10 +22,10 @@ from agent.registry.client_wait import HEAD_SECONDS_MAX
 from agent.registry.endpoint import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
-from agent.settings import Address
 from agent.storage.store import Store
-from agent.swarm.supernodes import Swarm
+from agent.swarm.supernodes import Supernodes
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.address import Address
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Image, Origin
 
@@ -61,7 +61,7 @@ class Endpoint:
         self.origin = origin
         self.store = Store(root, quota=quota, free=0, age=3600.0)
         self.client = OriginClient([origin.address], [])
-        swarm = Swarm((), _no_hello, lambda _: None)
+        swarm = Supernodes((), _no_hello, lambda _: None)
         self.downloads = Downloads(self.store, swarm, self.client, SwarmKey(""))
         manifests = Manifests(root, self.client, interval=30.0, stale_if_error=3600.0)
         registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds)

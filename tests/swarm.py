@@ -28,13 +28,15 @@ from agent.http.server import Listener
 from agent.origin.client import Origin as OriginClient
 from agent.registry.manifests import Manifests
 from agent.registry.recollection import Recollection
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.storage.store import Store
-from agent.swarm.channel import Channel, raw_digest
+from agent.swarm import frames, messages
+from agent.swarm.channel import Channel
 from agent.swarm.piece_server import PieceServer
-from agent.swarm.supernodes import Swarm, messages
+from agent.swarm.supernodes import Supernodes
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.address import Address
+from agent.values.digest import raw_digest
 from agent.values.errors import SourceError
 from agent.values.manifest import Manifest
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
@@ -98,7 +100,7 @@ class Node:
             holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.holdings().items()]
             return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
-        self.swarm = Swarm(tuple(lab.channels), hello, self._up)
+        self.swarm = Supernodes(tuple(lab.channels), hello, self._up)
         self.downloads = Downloads(self.store, self.swarm, self.client, key)
         self.store.on_change = self.swarm.tell
         self.swarm.recall = Recollection(self.manifests)
@@ -282,7 +284,7 @@ class RawAgent:
 
     def __init__(self, where: Address, hello: messages.Message | None = None) -> None:
         self.sock = socket.create_connection(where, SECONDS)
-        self._frames = messages.Frames()
+        self._frames = frames.Frames()
         self._heard: list[messages.FromSupernode] = []
         if hello is not None:
             self.say(hello)
@@ -302,7 +304,7 @@ class RawAgent:
         self.sock.close()
 
     def say(self, *said: messages.Message) -> None:
-        self.sock.sendall(b"".join(map(messages.frame, said)))
+        self.sock.sendall(b"".join(map(frames.frame, said)))
 
     def open(self, origin: Origin, digest: str, request: int = 1) -> None:
         self.say(messages.Open(request, raw_digest(digest), origin.address, REPOSITORY, b"", []))
@@ -324,7 +326,7 @@ class RawAgent:
             data = self.sock.recv(1 << 20)
             if not data:
                 return None
-            self._heard += [messages.supernode_message(body) for body in self._frames.feed(data)]
+            self._heard += [frames.supernode_message(body) for body in self._frames.feed(data)]
 
     def end(self) -> None:
         """Make another thread, which hears, see the end."""
@@ -381,7 +383,7 @@ class RawSupernode:
 
 
 def _messages(sock: socket.socket) -> Iterator[messages.FromAgent]:
-    frames = messages.Frames()
+    inbox = frames.Frames()
     while data := sock.recv(1 << 20):
-        for body in frames.feed(data):
-            yield messages.agent_message(body)
+        for body in inbox.feed(data):
+            yield frames.agent_message(body)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import UsageError
 from webhook.admission.http import admission_app, health_app
 from webhook.certificates.authority import Lifetimes

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.settings import Address, address, duration, listed, load, one_of, setting, text, whole
+from agent.config import address, duration, listed, load, one_of, setting, text, whole
+from agent.values.address import Address
 from agent.values.errors import UsageError
 from webhook.admission.policy import Pattern, Policy, pattern
 from webhook.breaker.breaker import OwnerKind, owner_kind

@@ -18,9 +18,9 @@ from agent.download import planner
 from agent.download.origin_stream import OriginStream
 from agent.download.session import Membership
 from agent.origin.blobstream import BlobStream
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.swarm import messages
+from agent.values.address import Address
 from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, SourceError, StoreError
 from agent.values.pieces import Layout

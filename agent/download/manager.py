@@ -18,7 +18,7 @@ from agent.origin.client import Origin
 from agent.storage.store import Store
 from agent.swarm.channel import Channel
 from agent.swarm.piece_client import PieceFetcher
-from agent.swarm.supernodes import Swarm
+from agent.swarm.supernodes import Supernodes
 from agent.swarm.swarm_key import SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import RequestError
@@ -33,7 +33,7 @@ STOP_SECONDS_MAX = 5.0
 class Downloads:
     """The downloads of a node, and what they share."""
 
-    def __init__(self, store: Store, swarm: Swarm, origin: Origin, swarm_key: SwarmKey, pace: Pace | None = None) -> None:
+    def __init__(self, store: Store, swarm: Supernodes, origin: Origin, swarm_key: SwarmKey, pace: Pace | None = None) -> None:
         self.store = store
         self.swarm = swarm
         self.origin = origin

@@ -9,16 +9,16 @@ import logging
 import math
 
 from agent.download import planner
-from agent.settings import Address
 from agent.swarm import messages
 from agent.swarm.channel import Channel, ChannelError, TaskListener
-from agent.swarm.supernodes import Swarm
+from agent.swarm.supernodes import Supernodes
+from agent.values.address import Address
 
 log = logging.getLogger(__name__)
 
 
 class Membership:
-    def __init__(self, swarm: Swarm, digest: str) -> None:
+    def __init__(self, swarm: Supernodes, digest: str) -> None:
         self._swarm = swarm
         self._digest = digest
         self._channel: Channel | None = None

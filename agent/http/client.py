@@ -19,7 +19,7 @@ import h11
 from agent.http.plain import END, read_answer, request_head
 from agent.http.request import HEAD_BYTES_MAX, joined
 from agent.http.sockopt import receive_at_least, wait_to_receive, wait_to_send
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import DarnerError
 
 RECEIVE_BYTES = 64 << 10

@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from agent.http.client import Answer, Connection, Limits, StalledError, TransferError, Tunnel
-from agent.settings import Address
+from agent.values.address import Address
 
 CONNECT_SECONDS_MAX = 5.0
 """For each address of a server, so that the next one has its chance too."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from agent.http.request import HEAD_SECONDS_MAX, ClientGone, Exchange, greet, part, read_request, refuse
 from agent.http.sockopt import do_not_pace
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import DarnerError, RequestError, UsageError
 
 log = logging.getLogger(__name__)

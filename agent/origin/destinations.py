@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from agent.http.client import Tunnel
 from agent.http.pool import Place
 from agent.origin.proxies import Proxies
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import OriginError
 from agent.values.reference import DOCKER_HUB
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import UsageError
 
 HTTP_PORT = 80

@@ -20,7 +20,7 @@ from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
 from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, parse_target
 from agent.storage.store import Store
-from agent.swarm.supernodes import Swarm
+from agent.swarm.supernodes import Supernodes
 from agent.values.credential import Credential, from_authorization
 from agent.values.errors import DarnerError, RequestError
 from agent.values.manifest import Manifest
@@ -43,7 +43,7 @@ class Registry:
         downloads: Downloads,
         manifests: Manifests,
         permission: Permission,
-        swarm: Swarm,
+        swarm: Supernodes,
         origin: Origin,
         head_seconds: float = HEAD_SECONDS_MAX,
     ) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from agent import metrics
-from agent.settings import Address
-from agent.swarm import messages
+from agent.swarm import frames, messages
 from agent.values import pieces
+from agent.values.address import Address
+from agent.values.digest import raw_digest
 from agent.values.errors import DarnerError, OriginError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
 
@@ -139,7 +140,7 @@ class Channel:
             raise ChannelError(f"the supernode {self.where} is not connected")
         try:
             with self._sending:
-                sock.sendall(messages.frame(message))
+                sock.sendall(frames.frame(message))
                 self._sent_at = time.monotonic()
         except OSError as error:
             self._drop(sock)
@@ -167,8 +168,8 @@ class Channel:
         """From Hello to the end of the connection. Raises OSError, WireError and ChannelError."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(SEND_SECONDS_MAX)
-        sock.sendall(messages.frame(self._hello()))
-        frames = messages.Frames()
+        sock.sendall(frames.frame(self._hello()))
+        inbox = frames.Frames()
         silence_seconds = SEND_SECONDS_MAX
         heard_at = time.monotonic()
         while not self._stopping.is_set():
@@ -183,12 +184,12 @@ class Channel:
                 data = b""
             if self.up and time.monotonic() - self._sent_at >= silence_seconds:
                 self.send(messages.Heartbeat())
-            for body in frames.feed(data):
-                message = messages.supernode_message(body)
+            for body in inbox.feed(data):
+                message = frames.supernode_message(body)
                 if isinstance(message, messages.Refused):
-                    raise messages.WireError(f"it refuses this agent: {message.reason}")
+                    raise frames.WireError(f"it refuses this agent: {message.reason}")
                 if isinstance(message, messages.Welcome) == self.up:
-                    raise messages.WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
+                    raise frames.WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
                 if isinstance(message, messages.Welcome):
                     lease_seconds = max(LEASE_SECONDS_MIN, message.lease_seconds)
                     silence_seconds = min(SEND_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)
@@ -263,8 +264,3 @@ class Channel:
 def knows_nothing(question: messages.Recall) -> messages.Recalled:
     """The answer of a node that remembers no names."""
     return messages.Recalled(question.request, None, 0.0, "", b"")
-
-
-def raw_digest(digest: str) -> bytes:
-    """A sha256 digest as it travels in messages: its 32 bytes."""
-    return bytes.fromhex(digest.removeprefix("sha256:"))

@@ -1,26 +1,19 @@
-"""The messages between an agent and a supernode, and the frames that carry them.
+"""The messages between an agent and a supernode. `agent.swarm.frames` says how they travel.
 
-A frame is a big-endian u32 length and that many bytes of msgpack: an array whose first item names the message. The first
-message of an agent is `Hello` with the version; a supernode that does not speak it answers `Refused` and closes. Messages
-carry digests and piece numbers; the one exception is the registry and repository of `Open` and `Resolve`, which go through
-the origin client's destination rules. Nothing here reads a socket: `Frames` is fed bytes and gives messages.
+A message is an array of msgpack whose first item names it. The first message of an agent is `Hello` with the version; a supernode
+that does not speak that version answers `Refused` and closes. Messages carry digests and piece numbers; the one exception is the
+registry and repository of `Open` and `Resolve`, which go through the origin client's destination rules.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from typing import Annotated, Final
 
 import msgspec
 
-from agent.values.errors import DarnerError
 from agent.values.pieces import PIECES_MAX
 
 VERSION = 1
-LENGTH = struct.Struct(">I")
-FRAME_BYTES_MAX = 5 << 20
-"""A manifest of 4 MiB and its envelope; the holdings of a node with 100,000 blobs are 4 MB."""
 HOLDINGS_MAX = 100_000
 READERS_MAX = 8
 BATCH_MAX = 256
@@ -52,10 +45,6 @@ CORRUPT: Final = 3
 MISSING: Final = 4
 """Verdicts on a fetched piece. Only CORRUPT proves that a peer lies."""
 Verdict = Annotated[int, msgspec.Meta(ge=DELIVERED, le=MISSING)]
-
-
-class WireError(DarnerError):
-    """The sender's fault: a frame that is too long, or bytes that are no message."""
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, tag=True):
@@ -244,67 +233,3 @@ class TaskFailed(Message, frozen=True, tag=True):
 
 FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds | Recalled
 FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Recall | Task | Peer | Grant | Seeding | TaskFailed
-
-_NO_MESSAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_encoder = msgspec.msgpack.Encoder()
-_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
-_from_supernode: msgspec.msgpack.Decoder[FromSupernode] = msgspec.msgpack.Decoder(FromSupernode)
-
-
-def frame(message: Message) -> bytes:
-    """Raises WireError for a message that is too long to be sent."""
-    body = _encoder.encode(message)
-    if len(body) > FRAME_BYTES_MAX:
-        raise WireError(f"{type(message).__name__} of {len(body)} bytes does not fit a frame of {FRAME_BYTES_MAX}")
-    return LENGTH.pack(len(body)) + body
-
-
-def agent_message(body: bytes) -> FromAgent:
-    """What an agent sent. Raises WireError."""
-    try:
-        return _from_agent.decode(body)
-    except _NO_MESSAGE as error:
-        raise _no_message(error) from None
-
-
-def supernode_message(body: bytes) -> FromSupernode:
-    """What a supernode sent. Raises WireError."""
-    try:
-        return _from_supernode.decode(body)
-    except _NO_MESSAGE as error:
-        raise _no_message(error) from None
-
-
-def _no_message(error: Exception) -> WireError:
-    return WireError(f"not a message of version {VERSION}: {ascii(str(error)[:REASON_CHARACTERS_MAX])[1:-1]}")
-
-
-class Frames:
-    """Bytes in, bodies of frames out. Between two calls it holds at most one frame, which is not whole yet."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """The bodies that `data` completes. Raises WireError as soon as a length is over the limit."""
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-        whole = buffer or data
-        start, end = 0, len(whole)
-        try:
-            while end - start >= LENGTH.size:
-                (length,) = LENGTH.unpack_from(whole, start)
-                if length > FRAME_BYTES_MAX:
-                    raise WireError(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")
-                after = start + LENGTH.size + length
-                if after > end:
-                    break
-                body = bytes(whole[start + LENGTH.size : after])
-                start = after
-                yield body
-        finally:
-            if whole is buffer:
-                del buffer[:start]
-            else:
-                buffer += whole[start:]

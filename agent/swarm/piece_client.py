@@ -14,11 +14,11 @@ from agent.http.body import buffer
 from agent.http.client import Limits, StalledError, TransferError
 from agent.http.pool import ConnectionPool, Place
 from agent.http.ratelimit import Pace, ReadInto, slowed
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.swarm.swarm_key import SwarmKey, SwarmKeyError
 from agent.swarm.tickets import issue
+from agent.values.address import Address
 from agent.values.errors import SourceError
 from agent.values.pieces import DIGEST_BYTES
 

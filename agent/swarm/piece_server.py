@@ -32,15 +32,15 @@ COMING_SECONDS_MAX = 2.0
 
 _TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
 
-SwarmKey = Callable[[], bytes | None]
+ReadKey = Callable[[], bytes | None]
 """The key that tickets are signed with; None when none is configured. Raises when one is configured and cannot be read."""
 
 
 class PieceServer:
-    def __init__(self, store: Store, swarm_key: SwarmKey, upload: Pace | None = None) -> None:
+    def __init__(self, store: Store, read_key: ReadKey, upload: Pace | None = None) -> None:
         self._store = store
         self._upload = upload
-        self._swarm_key = swarm_key
+        self._read_key = read_key
 
     def handle(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -76,7 +76,7 @@ class PieceServer:
         metrics.UPLOADED_BYTES.inc(end - start)
 
     def _check_ticket(self, digest: str, authorization: str) -> None:
-        key = self._swarm_key()
+        key = self._read_key()
         scheme, _, ticket = authorization.partition(" ")
         if key is not None and not (scheme == "Ticket" and tickets.valid(key, digest, ticket, time.time())):
             raise RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob")

@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from agent.settings import Address
 from agent.swarm import messages
-from agent.swarm.channel import Channel, ChannelError, knows_nothing, raw_digest
+from agent.swarm.channel import Channel, ChannelError, knows_nothing
+from agent.values.address import Address
+from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 
@@ -21,11 +22,10 @@ log = logging.getLogger(__name__)
 
 RESOLVE_SECONDS_MAX = 13.0
 """The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin.client). The agent's own try
-follows,
-and the runtime has its answer within 25 s."""
+follows, and the runtime has its answer within 25 s."""
 
 
-class Swarm:
+class Supernodes:
     """The swarm as this node sees it. A key is a digest or an image's name."""
 
     def __init__(

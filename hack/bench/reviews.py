@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from agent.settings import Address
+from agent.values.address import Address
 
 NAMESPACE, PULL_SECRET = "shop", "registry"
 REGISTRIES = ("quay.io", "ghcr.io", "docker.io", "registry.example.com")

@@ -24,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from agent.settings import address
+from agent.config import address
 from agent.values.reference import to_local
 from hack.bench.reviews import NAMESPACE, PULL_SECRET, REGISTRIES, Target, as_fast_as_it_goes, at_a_rate, pod
 from hack.lab import Process, wait_until

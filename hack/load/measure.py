@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.settings import Address
-from agent.swarm.channel import raw_digest
+from agent.values.address import Address
+from agent.values.digest import raw_digest
 from agent.values.pieces import Layout
 from hack.lab.darner import python_path
 from hack.lab.process import Process

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import cast
 
-from agent.swarm import messages
+from agent.swarm import frames, messages
 from supernode import metrics
 from supernode.tracker.session import Link
 from supernode.tracker.tracker import Tracker
@@ -53,7 +53,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
-        self._frames = messages.Frames()
+        self._frames = frames.Frames()
         self._link: Link | None = None
         self._bytes = 0
         """Received before Hello was whole."""
@@ -75,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         try:
             self._receive(self._channels.received[:count])
-        except messages.WireError as error:
+        except frames.WireError as error:
             self._refuse(str(error))
         except Exception:
             log.exception("a message of %s failed inside", self._name)
@@ -98,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
     def _receive(self, data: memoryview) -> None:
         tracker, link = self._channels.tracker, self._link
         for body in self._frames.feed(data):
-            message = messages.agent_message(body)
+            message = frames.agent_message(body)
             if link:
                 tracker.receive(link, message)
             else:
@@ -111,11 +111,11 @@ class Connection(asyncio.BufferedProtocol):
     def _join(self, hello: messages.FromAgent) -> Link:
         """Raises WireError for one that is refused."""
         if not isinstance(hello, messages.Hello):
-            raise messages.WireError("the first message has to be Hello")
+            raise frames.WireError("the first message has to be Hello")
         if hello.version != messages.VERSION:
-            raise messages.WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
+            raise frames.WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
         if len(self._channels.tracker.links) >= CONNECTIONS_MAX:
-            raise messages.WireError(f"{CONNECTIONS_MAX} agents are connected already")
+            raise frames.WireError(f"{CONNECTIONS_MAX} agents are connected already")
         self._end_greeting()
         return self._channels.tracker.join_agent(hello, self._transport)
 
@@ -124,7 +124,7 @@ class Connection(asyncio.BufferedProtocol):
         self._bytes += count
         channels.greeting_bytes += count
         if channels.greeting_bytes > GREETING_BYTES_MAX:
-            raise messages.WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
+            raise frames.WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
 
     def _end_greeting(self) -> None:
         self._timer.cancel()
@@ -138,5 +138,5 @@ class Connection(asyncio.BufferedProtocol):
         self._end_greeting()
         if self._link:
             self._link.flush()
-        self._transport.write(messages.frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
+        self._transport.write(frames.frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
         self._transport.close()

@@ -10,8 +10,8 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from agent.settings import Address
-from agent.swarm import messages
+from agent.swarm import frames, messages
+from agent.values.address import Address
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ class Link:
     unsent: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.introduction = messages.frame(messages.Peer(self.number, self.where.host, self.where.port))
+        self.introduction = frames.frame(messages.Peer(self.number, self.where.host, self.where.port))
 
     def send(self, *said: messages.Message) -> None:
-        self._put(*map(messages.frame, said))
+        self._put(*map(frames.frame, said))
 
     def introduce(self, peer: Link) -> None:
         """Tell this agent where a peer is, unless that was done lately."""

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from agent.registry.manifests import Manifests
-from agent.settings import Address
 from agent.storage.blob import Blob
-from agent.swarm import messages
+from agent.swarm import frames, messages
 from agent.values import pieces
+from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError
 from supernode import metrics
 from supernode.scheduler import machine
@@ -166,7 +166,7 @@ class Tracker:
             case messages.Heartbeat():
                 link.send(messages.Heartbeat())
             case messages.Hello():
-                raise messages.WireError("Hello is said once")
+                raise frames.WireError("Hello is said once")
 
     def _reported(self, link: Link, report: messages.Report) -> None:
         task, in_flight = self.tasks.get(report.task), link.in_flight.get(report.task)

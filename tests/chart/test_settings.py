@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from agent.config import load, variable
 from agent.origin.proxies import Proxies, Proxy
-from agent.settings import Address, AgentSettings, load, variable
+from agent.settings import AgentSettings
+from agent.values.address import Address
 from hack.chart.helm import ROOT, Environment, Object, environment, pod_template
 from supernode.settings import SupernodeSettings
 from webhook.settings import ObjectName, WebhookSettings, load_webhook_settings

@@ -13,12 +13,12 @@ import pytest
 from agent.http.bucket import BURST_SECONDS
 from agent.http.ratelimit import QUANTUM_SECONDS, Pace
 from agent.origin.client import Origin as Client
-from agent.settings import Address
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.address import Address
 from agent.values.pieces import Layout
 from hack.origin import Origin
 from tests.endpoint import LAYER, REPOSITORY, Endpoint, push

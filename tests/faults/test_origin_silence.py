@@ -15,8 +15,8 @@ from agent.download import planner
 from agent.http import pool
 from agent.origin import client
 from agent.origin.destinations import LOOKUP_SECONDS_MAX
-from agent.settings import Address
 from agent.swarm import supernodes
+from agent.values.address import Address
 from agent.values.errors import OriginError
 from hack.origin import Fault
 from tests.swarm import PIECE, Lab, noise

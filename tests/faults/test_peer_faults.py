@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.http.request import Exchange
-from agent.settings import Address
 from agent.swarm import messages, piece_client
+from agent.values.address import Address
 from tests.swarm import PIECE, SECONDS, Lab, Node, RawAgent, free_address, noise, piece_listener, wait_until
 
 BODY = noise(16 * PIECE + 99)

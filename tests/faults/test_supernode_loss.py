@@ -13,8 +13,8 @@ import pytest
 
 from agent.download import planner
 from agent.http.request import Exchange
-from agent.settings import Address
-from agent.swarm import messages
+from agent.swarm import frames, messages
+from agent.values.address import Address
 from agent.values.errors import OriginError
 from hack.origin import Fault
 from supernode import metrics
@@ -191,7 +191,7 @@ def says(
                 replies = [messages.Welcome(messages.VERSION, "raw", 30.0, "127.0.0.1", 1)]
             if isinstance(message, messages.Open):
                 replies = [reply for answer in answers for reply in answer(message)]
-            sock.sendall(b"".join(map(messages.frame, replies)))
+            sock.sendall(b"".join(map(frames.frame, replies)))
 
     return converse
 

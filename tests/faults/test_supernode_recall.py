@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.swarm import messages
-from agent.swarm.channel import raw_digest
 from agent.values.credential import Credential
+from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 from hack.origin import Fault, Image

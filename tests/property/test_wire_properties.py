@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.swarm import messages
-from agent.swarm.messages import Frames, FromAgent, FromSupernode, WireError, agent_message, frame, supernode_message
+from agent.swarm.frames import Frames, WireError, agent_message, frame, supernode_message
+from agent.swarm.messages import FromAgent, FromSupernode
 from agent.values.pieces import PIECES_MAX
 
 counts = st.integers(0, 1 << 40) | st.integers(0, 300)
@@ -107,4 +108,4 @@ def test_whatever_is_fed_no_more_is_kept_than_one_frame(parts: list[bytes]) -> N
     except WireError:
         return
     assert len(frames._buffer) == sum(map(len, parts)) - given_out
-    assert len(frames._buffer) < 4 + messages.FRAME_BYTES_MAX
+    assert len(frames._buffer) < 4 + frames.FRAME_BYTES_MAX

@@ -12,7 +12,7 @@ import pytest
 
 from agent import admin
 from agent.admin import CONNECTIONS_PER_ADDRESS_MAX, ControlServer, application
-from agent.settings import Address
+from agent.values.address import Address
 from tests.endpoint import threads_and_descriptors, wait_until
 
 

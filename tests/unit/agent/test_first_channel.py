@@ -8,15 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.settings import Address
-from agent.swarm.supernodes import Swarm, messages
+from agent.swarm import frames, messages
+from agent.swarm.supernodes import Supernodes
+from agent.values.address import Address
 
 HELLO = messages.Hello(messages.VERSION, "node-1", "", "127.0.0.1", 65002, 0, [])
 
 
 @contextmanager
-def started(*supernodes: Address) -> Iterator[Swarm]:
-    swarm = Swarm(supernodes, lambda: HELLO, lambda _: None)
+def started(*supernodes: Address) -> Iterator[Supernodes]:
+    swarm = Supernodes(supernodes, lambda: HELLO, lambda _: None)
     swarm.start()
     try:
         yield swarm
@@ -24,7 +25,7 @@ def started(*supernodes: Address) -> Iterator[Swarm]:
         swarm.stop()
 
 
-def waited_seconds(swarm: Swarm, seconds: float) -> float:
+def waited_seconds(swarm: Supernodes, seconds: float) -> float:
     began = time.monotonic()
     swarm.wait_for_one(seconds)
     return time.monotonic() - began
@@ -36,7 +37,7 @@ def test_an_agent_without_supernodes_waits_for_none() -> None:
 
 
 def test_a_supernode_that_answers_ends_the_wait() -> None:
-    welcome = messages.frame(messages.Welcome(messages.VERSION, "supernode", 30.0, "127.0.0.1", 65002))
+    welcome = frames.frame(messages.Welcome(messages.VERSION, "supernode", 30.0, "127.0.0.1", 65002))
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:

@@ -19,7 +19,7 @@ import errno, os, resource, signal, sys, threading, time
 from dataclasses import dataclass
 from agent.values.errors import UsageError
 from agent.process import run
-from agent.settings import setting, text
+from agent.config import setting, text
 
 @dataclass(frozen=True)
 class Settings:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.settings import (
-    Address,
-    AgentSettings,
+from agent.config import (
     address,
     between,
     duration,
@@ -27,6 +25,8 @@ from agent.settings import (
     variable,
     whole,
 )
+from agent.settings import AgentSettings
+from agent.values.address import Address
 from agent.values.errors import UsageError
 from supernode.settings import SupernodeSettings
 from webhook.settings import WebhookSettings

@@ -13,12 +13,12 @@ import pytest
 from agent.http.request import Exchange
 from agent.http.server import Listener
 from agent.origin.client import Origin as OriginClient
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError, StoreError
 from agent.values.pieces import Layout
 from hack.origin import Access, Fault, Image, Origin

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.settings import flag
+from agent.config import flag
 from agent.values.errors import UsageError
 from agent.values.reference import Reference
 from webhook.admission.policy import pattern

@@ -18,7 +18,7 @@ import pytest
 from agent.http import request as exchange_module
 from agent.http.request import HEAD_BYTES_MAX, ClientGone, Exchange
 from agent.http.server import Listener, bind
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import RequestError, StoreError, UsageError
 
 LOOPBACK = Address("127.0.0.1", 0)

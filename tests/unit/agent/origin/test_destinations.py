@@ -10,7 +10,7 @@ import pytest
 
 from agent.origin import destinations
 from agent.origin.destinations import DestinationError, Destinations, refusal, server_of
-from agent.settings import Address
+from agent.values.address import Address
 from tests.origins import look_up
 
 FAR = "93.184.216.34"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.origin.proxies import Proxies, Proxy
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.errors import UsageError
 
 HTTPS, HTTP = Address("proxy.test", 3128), Address("10.0.0.1", 80)

@@ -15,7 +15,7 @@ import pytest
 from agent.http.client import Limits, TransferError
 from agent.http.pool import ConnectionPool, Place
 from agent.origin.client import Origin as Client
-from agent.settings import Address
+from agent.values.address import Address
 from agent.values.credential import Credential
 from agent.values.errors import OriginError, UsageError
 from hack.origin import Access, Fault, Image, Origin

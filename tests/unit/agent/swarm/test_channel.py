@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from agent.settings import Address
 from agent.swarm import channel as module
-from agent.swarm.channel import Channel, ChannelError, raw_digest
-from agent.swarm.supernodes import Swarm, messages
+from agent.swarm import frames, messages
+from agent.swarm.channel import Channel, ChannelError
+from agent.swarm.supernodes import Supernodes
 from agent.values import pieces
+from agent.values.address import Address
+from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 from tests.swarm import SECONDS, RawSupernode, free_address, nothing_left_running, wait_until
@@ -54,7 +56,7 @@ class Conversation:
                 self.say(self._welcome)
 
     def say(self, *said: messages.Message) -> None:
-        self.sockets[-1].sendall(b"".join(map(messages.frame, said)))
+        self.sockets[-1].sendall(b"".join(map(frames.frame, said)))
 
     def hear(self, kind: type[messages.Message]) -> messages.Message:
         while not isinstance(message := self.heard.get(timeout=SECONDS), kind):
@@ -177,12 +179,12 @@ def test_a_refusal_is_logged_with_its_reason_and_tried_again_later(caplog: pytes
         b"\x00\x00\x00\x01\xc1",
         b"\xff\xff\xff\xff",
         b"\x00\x00\x00\x00",
-        messages.frame(HELLO),
-        messages.frame(messages.Heartbeat()),
-        messages.frame(messages.Seeding(1)),
-        messages.frame(WELCOME) * 2,
-        messages.frame(messages.Welcome(messages.VERSION, "supernode", -1.0, "10.0.0.2", 65002)),
-        messages.frame(messages.Welcome(messages.VERSION, "supernode", float("nan"), "10.0.0.2", 65002)),
+        frames.frame(HELLO),
+        frames.frame(messages.Heartbeat()),
+        frames.frame(messages.Seeding(1)),
+        frames.frame(WELCOME) * 2,
+        frames.frame(messages.Welcome(messages.VERSION, "supernode", -1.0, "10.0.0.2", 65002)),
+        frames.frame(messages.Welcome(messages.VERSION, "supernode", float("nan"), "10.0.0.2", 65002)),
     ],
     ids=[
         *("http", "no msgpack", "too long", "empty", "an agent's message", "a heartbeat first", "a task first", "welcome twice"),
@@ -337,11 +339,11 @@ def test_a_swarm_that_fails_is_heard_of_once_before_it_was_joined_and_after() ->
 # Several supernodes.
 
 
-def swarm_of(*addresses: Address) -> Swarm:
-    return Swarm(addresses, lambda: HELLO, lambda _: None)
+def swarm_of(*addresses: Address) -> Supernodes:
+    return Supernodes(addresses, lambda: HELLO, lambda _: None)
 
 
-def up(swarm: Swarm, *connected: int) -> None:
+def up(swarm: Supernodes, *connected: int) -> None:
     for number, channel in enumerate(swarm.channels):
         channel._sock = socket.socket() if number in connected else None
 
@@ -377,7 +379,7 @@ def test_without_a_supernode_nobody_can_say_what_a_name_means() -> None:
 
 
 @contextlib.contextmanager
-def connected(*talks: Conversation) -> Iterator[Swarm]:
+def connected(*talks: Conversation) -> Iterator[Supernodes]:
     with contextlib.ExitStack() as stack:
         swarm = swarm_of(*(stack.enter_context(RawSupernode(talk)).where for talk in talks))
         swarm.start()

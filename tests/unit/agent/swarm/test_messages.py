@@ -6,11 +6,10 @@ import msgspec
 import pytest
 
 from agent.swarm import messages
+from agent.swarm.frames import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
 from agent.swarm.messages import (
-    FRAME_BYTES_MAX,
     HOLDINGS_MAX,
     Done,
-    Frames,
     Grant,
     Granted,
     Heartbeat,
@@ -21,10 +20,6 @@ from agent.swarm.messages import (
     Resolved,
     Task,
     Welcome,
-    WireError,
-    agent_message,
-    frame,
-    supernode_message,
 )
 from agent.values.pieces import BLOB_BYTES_MAX, PIECES_MAX
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from agent.http.request import Exchange
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
@@ -21,6 +20,7 @@ from agent.swarm import piece_client as module
 from agent.swarm.piece_client import PieceFetcher, chunks, fill
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.address import Address
 from agent.values.errors import RequestError, SourceError
 from agent.values.pieces import Layout
 from tests.swarm import PIECE, SECONDS, noise, nothing_left_running, piece_listener, wait_until

@@ -14,13 +14,13 @@ import pytest
 
 from agent import metrics
 from agent.http.server import Listener
-from agent.settings import Address
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.swarm_key import SwarmKey
+from agent.values.address import Address
 from agent.values.errors import OriginError, SourceError
 from agent.values.pieces import Layout
 from tests.endpoint import wait_until

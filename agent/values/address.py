@@ -1,0 +1,15 @@
+"""Where a socket is: the address that settings, messages and connections name. Nothing here resolves a name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Address(NamedTuple):
+    """Where a socket listens or connects to: a host name or an IP address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
