@@ -1,0 +1,117 @@
+"""Which files of the agent one cold GET of a blob passes through: `python -m hack.way`.
+
+An agent, a supernode and an origin run on this machine, each in a process of its own. From the request to its last byte, every call of a
+function in the agent's process is noted with the file that it is in; heartbeats and housekeeping that fall into that moment are too.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from hack.origin import Image, Origin
+
+TREE = Path(__file__).resolve().parents[1]
+REPOSITORY = "team/app"
+LAYER_BYTES = 3 << 20
+READY_SECONDS_MAX = 60.0
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["agent"]:
+        traced_agent(sys.argv[2:])
+    with tempfile.TemporaryDirectory() as directory, Origin() as origin:
+        image = Image.of([os.urandom(LAYER_BYTES)])
+        origin.push(REPOSITORY, "1", image)
+        files = files_of_a_cold_get(Path(directory), origin.address, image)
+    print("\n".join(files))
+    print(f"{len(files)} files")
+
+
+def files_of_a_cold_get(directory: Path, registry: str, image: Image) -> list[str]:
+    pieces, channel, state, upload, endpoint, health = (f"127.0.0.1:{port}" for port in free_ports(6))
+    common = ["--insecure-registries", registry]
+    supernode = ["-m", "supernode", "--node-name", "supernode", "--store", str(directory / "supernode"), "--piece-listen", pieces]
+    supernode += ["--piece-address", pieces, "--http-listen", state, "--channel-listen", channel, *common]
+    agent = ["-m", "hack.way", "agent", "--node-name", "node", "--store", str(directory / "agent"), "--piece-listen", upload]
+    agent += ["--piece-address", upload, "--http-listen", health, "--registry-listen", endpoint, "--supernodes", channel, *common]
+    prefix = f"/v2/{registry.replace(':', '_')}/{REPOSITORY}"
+    with started(supernode), started(agent) as process:
+        get(endpoint, f"{prefix}/manifests/1")
+        assert process.stdout is not None
+        process.send_signal(signal.SIGUSR1)
+        process.stdout.readline()  # two signals that come too near to each other are one
+        get(endpoint, f"{prefix}/blobs/{image.layers[0]}")
+        process.send_signal(signal.SIGUSR1)
+        return process.stdout.readline().split()
+
+
+def get(where: str, path: str) -> bytes:
+    connection = http.client.HTTPConnection(where, timeout=READY_SECONDS_MAX)
+    connection.request("GET", path)
+    with connection.getresponse() as answer:
+        body = answer.read()
+    if answer.status != 200:
+        raise SystemExit(f"{path}: {answer.status} {body[:200]!r}")
+    return body
+
+
+@contextmanager
+def started(argv: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that has printed the line which says that it is ready."""
+    process = subprocess.Popen([sys.executable, *argv], cwd=TREE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise SystemExit(f"{' '.join(argv)} did not start")
+        yield process
+    finally:
+        process.terminate()
+        process.wait(READY_SECONDS_MAX)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def traced_agent(argv: list[str]) -> None:
+    """The agent, with each call noted between the first SIGUSR1 and the second, which prints the files."""
+    from agent.__main__ import main as agent
+
+    seen: set[str] = set()
+    noting = threading.Event()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and noting.is_set():
+            seen.add(frame.f_code.co_filename)
+
+    def toggle(*_: object) -> None:
+        if noting.is_set():
+            noting.clear()
+            ours = sorted(name.removeprefix(f"{TREE}/") for name in seen if name.startswith(f"{TREE}/agent/"))
+            print(*ours, flush=True)
+        else:
+            noting.set()
+            print("noting", flush=True)
+
+    signal.signal(signal.SIGUSR1, toggle)
+    threading.setprofile(note)
+    sys.exit(agent(argv))
+
+
+if __name__ == "__main__":
+    main()
