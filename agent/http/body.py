@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+
+from agent.http.ratelimit import ReadInto
 
 BUFFER_BYTES = 256 << 10
 """A piece of the shortest kind in one go, and little enough to stay in a core's own cache while it is hashed and written."""
@@ -16,3 +19,11 @@ def buffer() -> memoryview:
         _buffers.view = memoryview(bytearray(BUFFER_BYTES))
     view: memoryview = _buffers.view
     return view
+
+
+def chunks(read_into: ReadInto, bytes_max: int) -> Iterator[memoryview]:
+    """What `read_into` gives, in this thread's one buffer: each chunk is gone when the next is taken."""
+    view = buffer()
+    while bytes_max > 0 and (count := read_into(view[: min(bytes_max, len(view))])):
+        bytes_max -= count
+        yield view[:count]

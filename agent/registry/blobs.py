@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from agent import metrics
 from agent.download.download import Reader
 from agent.download.manager import Downloads
+from agent.http.body import chunks
 from agent.http.request import ClientGone, Exchange, Request
 from agent.origin.client import Origin
 from agent.registry.client_wait import LOOK_SECONDS, Patience
 from agent.registry.target import BlobResource, parse_range
 from agent.storage.blob import Blob
 from agent.storage.store import Store
-from agent.swarm.piece_client import chunks
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError, RequestError, StoreError
 

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 
-from agent.http.body import buffer
+from agent.http.body import chunks
 from agent.http.client import Limits, StalledError, TransferError
 from agent.http.pool import ConnectionPool, Place
 from agent.http.ratelimit import Pace, ReadInto, slowed
@@ -82,8 +82,8 @@ class PieceFetcher:
             stall=PIECE_STALL_SECONDS_MAX,
             body=PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN,
         )
-        target = f"/pieces/{blob.digest}/{piece}" + "?digest" * coming
-        told = bytearray(DIGEST_BYTES * coming)
+        target = f"/pieces/{blob.digest}/{piece}{'?digest' if coming else ''}"
+        told = bytearray(DIGEST_BYTES if coming else 0)
         connection, answer = self._pool.ask(Place((where,)), "GET", target, headers, limits)
         try:
             if answer.status != 200:
@@ -97,37 +97,28 @@ class PieceFetcher:
             self._pool.give_back(connection)
 
 
-def fill(blob: Blob, piece: int, read_into: ReadInto, came: Callable[[int], object] = abs) -> bytes:
-    """Write what `read_into` gives into the place of a piece, up to its end, and return its SHA-256. Raises what `pour` does."""
+def fill(blob: Blob, piece: int, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:
+    """Write what `read_into` gives into the place of a piece, and return its SHA-256. Raises what `pour` raises.
+
+    `came` is told after each chunk up to which byte of the blob the piece has come.
+    """
     hasher = hashlib.sha256()
-    pour(blob, piece, read_into, hasher.update, came)
+    for chunk, position in pour(blob, piece, read_into):
+        hasher.update(chunk)
+        if came:
+            came(position)
     return hasher.digest()
 
 
-def pour(
-    blob: Blob,
-    piece: int,
-    read_into: ReadInto,
-    show: Callable[[memoryview], object] = len,
-    came: Callable[[int], object] = abs,
-) -> None:
-    """Write what `read_into` gives into the place of a piece, up to its end: `show` sees it before, `came` is told up to where.
+def pour(blob: Blob, piece: int, read_into: ReadInto) -> Iterator[tuple[memoryview, int]]:
+    """Write what `read_into` gives into the place of a piece, up to its end: each chunk that was written, and the byte behind it.
 
     Raises whatever `read_into` raises, OSError when the disk fails, and SourceError when the bytes end too early.
     """
     position, end = blob.layout.span(piece)
     for chunk in chunks(read_into, end - position):
-        show(chunk)
         blob.write(position, chunk)
         position += len(chunk)
-        came(position)
+        yield chunk, position
     if position < end:
         raise SourceError(messages.UNREACHABLE, f"piece {piece} ended {end - position} bytes early")
-
-
-def chunks(read_into: ReadInto, bytes_max: int) -> Iterator[memoryview]:
-    """What `read_into` gives, in this thread's one buffer: each chunk is gone when the next is taken."""
-    view = buffer()
-    while bytes_max > 0 and (count := read_into(view[: min(bytes_max, len(view))])):
-        bytes_max -= count
-        yield view[:count]

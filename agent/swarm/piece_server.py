@@ -59,7 +59,7 @@ class PieceServer:
 
     def _send(self, exchange: Exchange, blob: Blob, number: int, with_digest: bool) -> None:
         start, end = blob.layout.span(number)
-        sent, length = start, end - start + DIGEST_BYTES * with_digest
+        sent, length = start, end - start + (DIGEST_BYTES if with_digest else 0)
         for here in _shareable(blob, number):
             if here < end and not with_digest:
                 continue  # whoever knows the digest is to get a checked piece, or none

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.http.body import chunks
 from agent.http.request import Exchange
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm import piece_client as module
-from agent.swarm.piece_client import PieceFetcher, chunks, fill
+from agent.swarm.piece_client import PieceFetcher, fill
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.swarm_key import SwarmKey
 from agent.values.address import Address
