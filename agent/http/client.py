@@ -7,6 +7,7 @@ way. Connections are made and kept by `agent.http.pool`; which server may be ask
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import time
@@ -16,8 +17,7 @@ from typing import NamedTuple
 
 import h11
 
-from agent.http.plain import END, read_answer, request_head
-from agent.http.request import HEAD_BYTES_MAX, joined
+from agent.http.heads import HEAD_BYTES_MAX, joined, request_head, stays_open
 from agent.http.sockopt import receive_at_least, wait_to_receive, wait_to_send
 from agent.values.address import Address
 from agent.values.errors import DarnerError
@@ -30,6 +30,11 @@ WAKE_BYTES = 16 << 10
 smallest receive window, which must not fill up meanwhile."""
 LOOK_SECONDS = 0.5
 """How long a thread waits before it looks at its deadline, so how late it may be."""
+
+_QUESTIONS = {method: h11.Request(method=method, target="/", headers=[("Host", "any")]) for method in ("GET", "HEAD", "CONNECT")}
+"""What h11 is told was asked: to read an answer it has to know the method, and nothing else. Made once, for h11 takes 30
+microseconds to make one (docs/decisions/0012)."""
+_END_OF_QUESTION = h11.EndOfMessage()
 
 
 class TransferError(DarnerError):
@@ -68,22 +73,51 @@ class Answer:
     """Bytes of the body; None when the server did not tell. The answer to a HEAD has a length, and no body."""
 
 
+def connect(
+    where: Address,
+    server_name: str,
+    tls: ssl.SSLContext | None,
+    seconds: float,
+    window_bytes: int = 0,
+    tunnel: Tunnel | None = None,
+) -> Connection:
+    """A connection to a server, through the proxy at `where` if a tunnel is wanted. Raises TransferError."""
+    until = time.monotonic() + seconds
+    with contextlib.ExitStack() as undo:
+        try:
+            sock = socket.create_connection(where, timeout=seconds)
+            undo.callback(sock.close)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if window_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+            sock.setblocking(True)
+            wait_to_send(sock, seconds)
+            if tunnel:
+                Connection(sock, where).pass_through(tunnel, until)
+            if tls:
+                sock.settimeout(max(0.1, until - time.monotonic()))
+                sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
+        except TimeoutError:
+            raise StalledError(f"{where} did not accept a connection within {seconds:.0f} s") from None
+        except ssl.SSLCertVerificationError as error:
+            raise TransferError(f"the certificate of {where} is not accepted: {error.verify_message}") from None
+        except (OSError, ValueError) as error:
+            raise TransferError(f"{where} cannot be connected to: {error}") from None
+        undo.pop_all()
+    return Connection(sock, where, server_name, tunnel)
+
+
 class Connection:
     """One connection, one request at a time. Raises TransferError."""
 
-    def __init__(
-        self,
-        where: Address,
-        server_name: str,
-        tls: ssl.SSLContext | None,
-        seconds: float,
-        window_bytes: int = 0,
-        tunnel: Tunnel | None = None,
-    ) -> None:
+    def __init__(self, sock: socket.socket, where: Address, server_name: str = "", tunnel: Tunnel | None = None) -> None:
+        """On a socket that is connected, and waits no longer than it may when it sends."""
         self.where = where
         self.server_name = server_name
         self.tunnel = tunnel
         self.idle_since = 0.0
+        self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._protocol = h11.Connection(h11.CLIENT)
         self._head_until = self._body_until = 0.0
         self._stall_seconds = 0.0
@@ -91,103 +125,45 @@ class Connection:
         """Bytes of the body that were not read yet; None when nobody knows."""
         self._buffered = memoryview(b"")
         self._kept_alive = True
-        self._is_plain = False
-        """Whether the answer is one that `agent.http.plain` reads; h11 reads the others."""
-        self._is_tls = False
         self._waits_seconds = 0.0
         """What the socket was last told of how long it may wait; 0 when it was not."""
         self._wakes_bytes = 1
         """What it was last told of how much is worth waking for."""
-        until = time.monotonic() + seconds
-        try:
-            sock = socket.create_connection(where, timeout=seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if window_bytes:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
-            sock.setblocking(True)
-            wait_to_send(sock, seconds)
-            self._sock = sock
-            if tunnel:
-                self._open(tunnel, until)
-            if tls:
-                sock.settimeout(max(0.1, until - time.monotonic()))
-                self._sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
-                self._is_tls, self._waits_seconds = True, 0.0
-        except TimeoutError:
-            raise StalledError(f"{where} did not accept a connection within {seconds:.0f} s") from None
-        except ssl.SSLCertVerificationError as error:
-            raise TransferError(f"the certificate of {where} is not accepted: {error.verify_message}") from None
-        except (OSError, ValueError) as error:
-            raise TransferError(f"{where} cannot be connected to: {error}") from None
 
-    def _open(self, tunnel: Tunnel, until: float) -> None:
-        """The proxy's yes. What goes over this connection afterwards is between us and the server."""
+    def pass_through(self, tunnel: Tunnel, until: float) -> None:
+        """Get the proxy's yes. What goes over the socket afterwards is between us and the server."""
         self._head_until = until
-        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-        headers = {"Host": str(tunnel.server), **({"Proxy-Authorization": tunnel.authorization} if tunnel.authorization else {})}
-        request = h11.Request(method="CONNECT", target=str(tunnel.server), headers=list(headers.items()))
+        authorization = {"Proxy-Authorization": tunnel.authorization} if tunnel.authorization else {}
         refused = f"the proxy {self.where} gives no way to {tunnel.server}"
-        try:
-            self._sock.sendall((self._protocol.send(request) or b"") + (self._protocol.send(h11.EndOfMessage()) or b""))
-            while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
-                continue
-            status = event.status_code if isinstance(event, h11.Response) else 0
-            if status // 100 != 2:
-                raise TransferError(f"{refused}: it answers {status}")
-            if self._protocol.trailing_data[0]:
-                raise TransferError(f"{refused}: it speaks in the server's place")
-        except BaseException:
-            self._sock.close()
-            raise
+        self._send_head("CONNECT", str(tunnel.server), {"Host": str(tunnel.server), **authorization})
+        answer = self._receive_head("CONNECT")
+        if answer.status // 100 != 2:
+            raise TransferError(f"{refused}: it answers {answer.status}")
+        if self._buffered:
+            raise TransferError(f"{refused}: it speaks in the server's place")
 
     def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
         self._head_until = time.monotonic() + limits.head
-        lines = {"Accept-Encoding": "identity", **headers}
+        self._send_head(method, target, {"Accept-Encoding": "identity", **headers})
+        answer = self._receive_head(method)
+        self._stall_seconds = limits.stall
+        self._body_until = time.monotonic() + limits.body
+        return answer
+
+    def _send_head(self, method: str, target: str, headers: dict[str, str]) -> None:
         try:
             self._wait_at_most(LOOK_SECONDS)
-            self._sock.sendall(request_head(method, target, lines))
+            self._sock.sendall(request_head(method, target, headers))
         except (TimeoutError, BlockingIOError):
             raise StalledError(f"{self.where} does not take a request") from None
         except (OSError, ValueError) as error:
             raise TransferError(f"{self.where} cannot be asked: {error}") from None
-        seen = self._head()
-        plain = read_answer(seen)
-        self._is_plain = plain is not None
-        self._stall_seconds = limits.stall
-        self._body_until = time.monotonic() + limits.body
-        if plain is None:
-            return self._unusual(method, target, lines, seen)
-        self._left = 0 if method == "HEAD" else plain.length
-        self._buffered = memoryview(plain.rest)
-        self._kept_alive = True
-        return Answer(plain.status, plain.headers, plain.length)
 
-    def _head(self) -> bytes:
-        """All of an answer's head, if that is what it is, and the beginning of what follows."""
-        seen = b""
-        try:
-            while END not in seen and len(seen) < HEAD_BYTES_MAX:
-                more = bytearray(HEAD_RECEIVE_BYTES)
-                count = self._receive(memoryview(more), self._head_until)
-                seen += more[:count]
-                if not count or not b"HTTP/1.1 ".startswith(seen[:9]):
-                    break
-        except TimeoutError:
-            raise StalledError(f"{self.where} did not answer in time") from None
-        except OSError as error:
-            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
-        return seen
-
-    def _unusual(self, method: str, target: str, headers: dict[str, str], seen: bytes) -> Answer:
-        """What h11 makes of an answer of which `seen` came already."""
+    def _receive_head(self, method: str) -> Answer:
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-        try:
-            self._protocol.send(h11.Request(method=method, target=target, headers=list(headers.items())))
-            self._protocol.send(h11.EndOfMessage())
-            self._protocol.receive_data(seen)
-        except (ValueError, h11.ProtocolError) as error:
-            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        self._protocol.send(_QUESTIONS[method])
+        self._protocol.send(_END_OF_QUESTION)
         while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
             continue
         if not isinstance(event, h11.Response):
@@ -197,7 +173,7 @@ class Connection:
         length = int(found["content-length"]) if "content-length" in found and "transfer-encoding" not in found else None
         self._left = 0 if method == "HEAD" else length
         self._buffered = memoryview(self._protocol.trailing_data[0])
-        self._kept_alive = event.http_version == b"1.1" and "close" not in found.get("connection", "").lower()
+        self._kept_alive = stays_open(event.http_version, found)
         return Answer(event.status_code, found, length)
 
     def read_into(self, buffer: memoryview) -> int:
@@ -229,8 +205,6 @@ class Connection:
 
     def read_all(self, bytes_max: int) -> bytes:
         """A small body, however it is framed."""
-        if self._is_plain:
-            return self._read_plain(bytes_max)
         body = bytearray()
         while isinstance(event := self._next_event(RECEIVE_BYTES), h11.Data):
             body += event.data
@@ -238,15 +212,6 @@ class Connection:
                 raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
         self._left, self._buffered = 0, memoryview(self._protocol.trailing_data[0])
         self._kept_alive = self._protocol.their_state is h11.DONE
-        return bytes(body)
-
-    def _read_plain(self, bytes_max: int) -> bytes:
-        """A small body whose length is known."""
-        if (self._left or 0) > bytes_max:
-            raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
-        body = memoryview(bytearray(self._left or 0))
-        self._stall_seconds, self._body_until = inf, self._head_until
-        self.read_into(body)
         return bytes(body)
 
     @property

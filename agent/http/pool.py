@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from typing import NamedTuple
 
-from agent.http.client import Answer, Connection, Limits, StalledError, TransferError, Tunnel
+from agent.http.client import Answer, Connection, Limits, StalledError, TransferError, Tunnel, connect
 from agent.values.address import Address
 
 CONNECT_SECONDS_MAX = 5.0
@@ -109,7 +109,7 @@ class ConnectionPool:
                 break
             try:
                 tls = self._tls if place.server_name else None
-                connection = Connection(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
+                connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
             except TransferError as failed:
                 error = failed
                 continue

@@ -1,8 +1,8 @@
 """One HTTP/1.1 request on a blocking socket, and the answer to it, whose body may be sent by `sendfile`.
 
-`agent.http.plain` or h11 reads what is asked, and `agent.http.framing` writes what is answered; this module owns deadlines and
-limits of heads, and how a client is turned away or cut off. It knows nothing of registries, and nothing of other connections than
-the one that it is given (`agent.http.server`).
+h11 reads what is asked. This module owns the deadlines of requests, keeps an answer within the length that its head announces,
+and turns clients away or cuts them off. It never reads what clients send in a body, and knows nothing of registries, nor of other
+connections than the one that it is given (`agent.http.server`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import h11
 
-from agent.http.framing import Framing, H11Framing, PlainFraming
-from agent.http.plain import read_request as read_plain
+from agent.http.heads import HEAD_BYTES_MAX, answer_head, joined, stays_open
 from agent.http.sockopt import wait_to_receive, wait_to_send
 from agent.values.errors import DarnerError, RequestError, StoreError, oci_body
 
-HEAD_BYTES_MAX = 16 << 10
 HEAD_SECONDS_MAX = 5.0
 """From the first byte of a request, or from the connection, to the end of its head."""
 SEND_STALL_SECONDS_MAX = 60.0
@@ -52,8 +49,8 @@ class Request:
     target: str
     headers: dict[str, str]
     """Names in lower case; repeated ones joined by a comma (RFC 9110 section 5.3)."""
-    is_plain: bool = False
-    """Whether h11 has not seen it, because `agent.http.plain` could read it: then h11 does not see the answer either."""
+    keeps_connection: bool = True
+    """Whether another request may follow on the connection: the client wants it, and sends no body, which nothing here reads."""
 
     def __str__(self) -> str:
         """For the log: nothing that it could break, and not too much of it."""
@@ -63,14 +60,17 @@ class Request:
 class Exchange:
     """One request and the answer to it. Raises ClientGone from every method that writes."""
 
-    def __init__(self, sock: socket.socket, protocol: h11.Connection, request: Request) -> None:
+    def __init__(self, sock: socket.socket, request: Request) -> None:
         self.request = request
         self.began = time.monotonic()
         self.answered = False
+        self.reusable = False
+        """Whether another request may follow on the same connection: this one was answered to its end."""
         self.body_sent = 0
         """Bytes of the body that the socket took."""
+        self._body_bytes = 0
+        """Of the whole body, as the head announces it."""
         self._sock = sock
-        self._framing: Framing = PlainFraming() if request.is_plain else H11Framing(protocol)
         self._unsent_head = b""
         """It goes with the first bytes of the body, in one packet."""
 
@@ -90,7 +90,8 @@ class Exchange:
 
     def _head(self, status: int, headers: dict[str, str]) -> bytes:
         self.answered = True
-        return self._framing.head(status, headers)
+        self._body_bytes = 0 if self.request.method == "HEAD" else int(headers["Content-Length"])
+        return answer_head(status, headers if self.request.keeps_connection else {**headers, "Connection": "close"})
 
     def send_file(self, fd: int, offset: int, end: int) -> None:
         """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""
@@ -115,13 +116,11 @@ class Exchange:
             self._count(len(data))
 
     def finish(self) -> None:
+        """That was all of the answer. Raises ValueError when it is shorter than it announced."""
         self._send_head()
-        self._framing.end()
-
-    @property
-    def reusable(self) -> bool:
-        """Whether another request may follow on the same connection."""
-        return self._framing.reusable
+        if self.body_sent < self._body_bytes:
+            raise ValueError("an answer is shorter than it announced")
+        self.reusable = self.request.keeps_connection
 
     def client_left(self) -> bool:
         """Whether the client closed its side. Looks without waiting and takes nothing from the stream."""
@@ -135,7 +134,6 @@ class Exchange:
     def abort(self) -> None:
         """End the connection so that the client cannot take what it got for the whole: by a reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._framing.fail()
         self._send_head()
 
     def _send_head(self, flags: int = 0) -> None:
@@ -150,64 +148,61 @@ class Exchange:
                 raise ClientGone from error
 
     def _count(self, length: int) -> None:
-        self._framing.count(length)
         self.body_sent += length
+        if self.body_sent > self._body_bytes:
+            raise ValueError("an answer is longer than it announced")
 
 
-def greet(sock: socket.socket) -> h11.Connection:
-    """The protocol's state on a new connection, which will wait for its client no longer than it may."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    wait_to_send(sock, SEND_STALL_SECONDS_MAX)
-    return h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+class Requests:
+    """The requests of one client, one after the other."""
 
+    def __init__(self, sock: socket.socket) -> None:
+        """On a new connection, which from now on waits for its client no longer than it may."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wait_to_send(sock, SEND_STALL_SECONDS_MAX)
+        self._sock = sock
+        self._rest = b""
+        """What came behind the last request."""
 
-def read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: float) -> Request | None:
-    """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1."""
-    if protocol.our_state is h11.DONE:
-        protocol.start_next_cycle()
-    try:
-        return _read_request(sock, protocol, wait_seconds)
-    except h11.RemoteProtocolError:
-        raise NOT_HTTP from None
-
-
-def _read_request(sock: socket.socket, protocol: h11.Connection, wait_seconds: float) -> Request | None:
-    seen, _ = protocol.trailing_data
-    deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
-    while (event := protocol.next_event()) is h11.NEED_DATA:
-        wait_to_receive(sock, max(0.001, deadline - time.monotonic()))
+    def next(self, wait_seconds: float) -> Request | None:
+        """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1."""
+        protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         try:
-            data = sock.recv(HEAD_BYTES_MAX)
-        except BlockingIOError:
-            if seen:
-                raise NOT_HTTP from None
+            head = self._receive_head(protocol, wait_seconds)
+        except h11.RemoteProtocolError:
+            raise NOT_HTTP from None
+        if head is None:
             return None
-        if not data:
-            return None
-        if not seen:
-            if plain := read_plain(data):
-                return Request("GET", plain.target, plain.headers, is_plain=True)
-            deadline = time.monotonic() + HEAD_SECONDS_MAX
-        # What is plainly something else is answered now: h11 would wait for the rest of a head that never comes.
-        seen += data
-        if not (_REQUEST_LINE if b"\n" in seen else _REQUEST_START).match(seen):
-            raise NOT_HTTP
-        protocol.receive_data(data)
-    if not isinstance(event, h11.Request):
-        return None
-    headers = joined(event.headers)
-    if "content-length" not in headers and "transfer-encoding" not in headers:
-        protocol.next_event()  # the end of a message without a body
-    return Request(event.method.decode("ascii"), event.target.decode("latin-1"), headers)
+        self._rest = protocol.trailing_data[0]
+        headers = joined(head.headers)
+        has_body = "content-length" in headers or "transfer-encoding" in headers
+        keeps_connection = stays_open(head.http_version, headers) and not has_body
+        return Request(head.method.decode("ascii"), head.target.decode("latin-1"), headers, keeps_connection)
 
-
-def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by lower-case name, repeated ones joined by a comma."""
-    result: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("ascii").lower(), raw_value.decode("latin-1")
-        result[name] = f"{result[name]}, {value}" if name in result else value
-    return result
+    def _receive_head(self, protocol: h11.Connection, wait_seconds: float) -> h11.Request | None:
+        """What h11 makes of all that comes up to the end of a head. Raises what `next` raises, and h11's RemoteProtocolError."""
+        seen = self._rest
+        deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
+        if seen:  # to h11, no bytes are the end of the connection
+            protocol.receive_data(seen)
+        while (event := protocol.next_event()) is h11.NEED_DATA:
+            wait_to_receive(self._sock, max(0.001, deadline - time.monotonic()))
+            try:
+                data = self._sock.recv(HEAD_BYTES_MAX)
+            except BlockingIOError:
+                if seen:
+                    raise NOT_HTTP from None
+                return None
+            if not data:
+                return None
+            if not seen:
+                deadline = time.monotonic() + HEAD_SECONDS_MAX
+            # What is plainly something else is answered now: h11 would wait for the rest of a head that never comes.
+            seen += data
+            if not (_REQUEST_LINE if b"\n" in seen else _REQUEST_START).match(seen):
+                raise NOT_HTTP
+            protocol.receive_data(data)
+        return event if isinstance(event, h11.Request) else None
 
 
 def refuse(sock: socket.socket, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from agent.http.request import HEAD_SECONDS_MAX, ClientGone, Exchange, greet, part, read_request, refuse
+from agent.http.request import HEAD_SECONDS_MAX, ClientGone, Exchange, Requests, part, refuse
 from agent.http.sockopt import do_not_pace
 from agent.values.address import Address
 from agent.values.errors import DarnerError, RequestError, UsageError
@@ -127,18 +127,18 @@ class Listener:
         sock.close()
 
     def _converse(self, sock: socket.socket) -> None:
-        protocol = greet(sock)
+        requests = Requests(sock)
         wait_seconds = HEAD_SECONDS_MAX
         while not self._stopping:
             try:
-                request = read_request(sock, protocol, wait_seconds)
+                request = requests.next(wait_seconds)
             except RequestError as error:
                 refuse(sock, error)
                 return
             if request is None:
                 return
             self._open[sock] = True
-            exchange = Exchange(sock, protocol, request)
+            exchange = Exchange(sock, request)
             if not self._answer(exchange):
                 return
             if not exchange.reusable:

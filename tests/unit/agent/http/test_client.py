@@ -87,8 +87,9 @@ def test_a_length_beside_chunks_counts_for_nothing() -> None:
         assert connection.read_all(100) == b"hello world"
 
 
-def test_a_small_body_over_its_limit_is_refused() -> None:
-    with Scripted(CHUNKED) as server, asked(server) as (connection, _), pytest.raises(TransferError, match="more than 10 bytes"):
+@pytest.mark.parametrize("answer", [http(200, b"hello world"), CHUNKED, NO_LENGTH], ids=["length", "chunks", "end"])
+def test_a_small_body_over_its_limit_is_refused(answer: bytes) -> None:
+    with Scripted(answer) as server, asked(server) as (connection, _), pytest.raises(TransferError, match="more than 10 bytes"):
         connection.read_all(10)
 
 

@@ -1,0 +1,76 @@
+"""Heads as they are written are read by h11 to mean what was meant, or are not written."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agent.http.heads import answer_head, joined, request_head
+
+TICKET = {"Host": "10.0.0.7:65002", "Accept-Encoding": "identity", "Authorization": "Ticket 1.ab"}
+
+names = st.sampled_from(["Range", "range", "X-Any", "X Y", "", "X:", "X\r\n", "É"])
+values = st.sampled_from(["x", "5", "", " ", "a b", "a\tb", "\xe9", "a\x00b", " x ", "a\r\nX: y", "a\nb", "a\rb", "\x7f", "€"])
+fields = st.dictionaries(names, values, max_size=4)
+targets = st.sampled_from(["/", "/a?b", "*", "docker.io:443", "/a b", "/\x7f", "/é", "/a\r\nX: y", ""])
+
+
+def meant(headers: dict[str, str]) -> dict[str, str]:
+    """What a reader makes of the fields: names in any case, values without the white space around them, a name's lines joined."""
+    return joined((name.encode(), value.strip(" \t").encode("latin-1")) for name, value in headers.items())
+
+
+@given(st.sampled_from(["GET", "HEAD"]), targets, fields)
+@example("GET", "/pieces/sha256:ab/7", TICKET)
+def test_a_request_is_read_as_it_was_meant_or_not_written(method: str, target: str, headers: dict[str, str]) -> None:
+    headers = {"Host": "x", **headers}
+    try:
+        head = request_head(method, target, headers)
+    except ValueError:
+        return
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(head)
+    event = server.next_event()
+    assert isinstance(event, h11.Request)
+    assert (event.method.decode(), event.target.decode(), joined(event.headers)) == (method, target, meant(headers))
+    assert isinstance(server.next_event(), h11.EndOfMessage)
+    assert server.trailing_data == (b"", False)
+
+
+@given(st.integers(200, 599), fields)
+@example(200, {"Content-Type": "application/octet-stream", "Docker-Content-Digest": "sha256:ab"})
+def test_an_answer_is_read_as_it_was_meant_or_not_written(status: int, headers: dict[str, str]) -> None:
+    headers = {"Content-Length": "5", **headers}
+    try:
+        head = answer_head(status, headers)
+    except ValueError:
+        return
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(head + b"hello")
+    event = client.next_event()
+    assert isinstance(event, h11.Response)
+    assert (event.status_code, joined(event.headers)) == (status, meant(headers))
+    assert client.trailing_data == (b"hello", False)
+
+
+def test_what_nodes_ask_and_answer_each_other_is_written() -> None:
+    assert request_head("GET", "/pieces/sha256:ab/7", TICKET) == (
+        b"GET /pieces/sha256:ab/7 HTTP/1.1\r\nHost: 10.0.0.7:65002\r\nAccept-Encoding: identity\r\n"
+        b"Authorization: Ticket 1.ab\r\n\r\n"
+    )
+    assert answer_head(200, {"Content-Length": "5"}) == b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize("bad", ["a\r\nX: y", "a\nb", "a\x00", "€"])
+def test_nothing_is_written_that_would_be_read_as_something_else(bad: str) -> None:
+    for write in (lambda: answer_head(200, {"X": bad}), lambda: request_head("GET", "/", {"X": bad})):
+        with pytest.raises(ValueError, match="no field"):
+            write()
+    with pytest.raises(ValueError, match="no field"):
+        answer_head(200, {f"X{bad}": "y"})
+    with pytest.raises(ValueError, match="no target"):
+        request_head("GET", f"/{bad}", {})
