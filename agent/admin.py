@@ -1,15 +1,22 @@
-"""The control surface of a process: health and metrics, over Starlette. No blob byte passes here.
+"""Health and metrics of a process, and the one home of ASGI: each listener that uvicorn serves is a `Surface` with limits.
 
-The supernode adds its API to these routes; the port, the thread and the orderly end are the same for both. FastAPI is the
-supernode's affair: it takes 17 MiB, which an agent would pay for three routes on every node.
+An agent and a supernode serve one of them in a thread of its own (`ControlServer`), the webhook serves two in its event loop. The
+supernode adds its API to the health routes, and the webhook's admission is an application of its own. FastAPI is their affair: it
+takes 17 MiB, which an agent would pay for three routes on every node. No blob byte passes here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import ssl
 import threading
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, cast
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -22,14 +29,45 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from agent.http.server import bind
 from agent.values.address import Address
 
-STOP_SECONDS_MAX = 5
-HEAD_SECONDS_MAX = 5.0
-CONNECTION_SECONDS_MAX = 60.0
-CONNECTIONS_PER_ADDRESS_MAX = 64
-"""So that nobody in the cluster keeps the kubelet's probes out, or takes the descriptors that pulls need."""
+log = logging.getLogger(__name__)
 
-NotReady = Callable[[], str]
-"""Why the process cannot do its work now, in words; the empty string when it can."""
+BACKLOG_MAX = 128
+"""Connections that wait to be accepted; so many are tried at a time, and without a free descriptor each try is an error."""
+COMPLAINT_SECONDS = 10.0
+"""Between two lines that say so."""
+STOP_SECONDS_MAX = 1
+"""For the thread to end, beyond what the requests under way get."""
+
+
+@dataclass(frozen=True)
+class SurfaceLimits:
+    """Of one listener."""
+
+    connections_max: int
+    connections_per_address_max: int
+    head_seconds_max: float
+    """For the first byte of a connection to the last one of a request's head."""
+    idle_seconds_max: int
+    """Between two requests."""
+    connection_seconds_max: float | None
+    """For all of a connection, so that a slow reader does not keep it. None where clients keep theirs for hours."""
+    drain_seconds_max: int
+    """For requests under way when the process ends."""
+
+
+HEALTH_LIMITS = SurfaceLimits(
+    connections_max=512,
+    # A kubelet and a Prometheus have one each. Nobody in the cluster keeps them out, or takes the descriptors that pulls need.
+    connections_per_address_max=64,
+    head_seconds_max=5.0,
+    idle_seconds_max=5,
+    connection_seconds_max=60.0,
+    drain_seconds_max=5,
+)
+
+
+NotReady = Callable[[], str | None]
+"""Why the process cannot do its work now, in words; nothing when it can."""
 
 
 def health_routes(not_ready: NotReady) -> list[BaseRoute]:
@@ -51,49 +89,129 @@ def application(not_ready: NotReady) -> Starlette:
 
 
 class _Connection(H11Protocol):
-    """uvicorn's, with limits that it has not: on the connections of one address, on silence, and on a connection's life."""
+    """uvicorn's, with limits that it has not: on connections, in all and of one address, on a head's time, and on a connection's.
+
+    Its own timer runs between two requests only: a silent connection, or half a head, would be held for ever.
+    """
+
+    _head_end: float | None = None
+    _life: asyncio.TimerHandle | None = None
+
+    @property
+    def _limits(self) -> SurfaceLimits:
+        return cast("_Config", self.config).limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._timers = (
-            self.loop.call_later(HEAD_SECONDS_MAX, self._end_silence),
-            self.loop.call_later(CONNECTION_SECONDS_MAX, transport.abort),
-        )
-        hosts = [other.client[0] for other in cast("set[H11Protocol]", self.connections) if other.client]
-        if self.client and hosts.count(self.client[0]) > CONNECTIONS_PER_ADDRESS_MAX:
+        if self._is_one_too_many():
             transport.abort()
+            return
+        if self._limits.connection_seconds_max is not None:
+            self._life = self.loop.call_later(self._limits.connection_seconds_max, transport.abort)
+        self._expect_head()
 
-    def _end_silence(self) -> None:
-        if self.cycle is None:
-            self.transport.abort()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._head_end = None
+        else:
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in self._timers:
-            timer.cancel()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if self._life:
+            self._life.cancel()
+
+    def _is_one_too_many(self) -> bool:
+        if len(self.connections) > self._limits.connections_max:
+            return True
+        host = self.client and self.client[0]
+        others = cast("set[H11Protocol]", self.connections)
+        from_here = sum(1 for other in others if other.client and other.client[0] == host)
+        return from_here > self._limits.connections_per_address_max
+
+    def _expect_head(self) -> None:
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self._head_end = self._head_end or self.loop.time() + self._limits.head_seconds_max
+            self.timeout_keep_alive_task = self.loop.call_at(self._head_end, self.timeout_keep_alive_handler)
+
+
+class _Config(uvicorn.Config):
+    def __init__(self, app: Callable[..., Any], limits: SurfaceLimits, context: ssl.SSLContext | None) -> None:
+        super().__init__(
+            app,
+            http=_Connection,
+            ssl_context_factory=(lambda _config, _default: context) if context else None,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            backlog=BACKLOG_MAX,
+            timeout_keep_alive=limits.idle_seconds_max,
+            timeout_graceful_shutdown=limits.drain_seconds_max,
+        )
+        self.limits = limits
+
+
+class Surface(uvicorn.Server):
+    """An application on a socket that is bound already; over TLS with a context, whose certificate may be swapped at any time.
+
+    `serve` runs until `should_exit` is set, and closes the socket.
+    """
+
+    def __init__(
+        self, app: Callable[..., Any], sock: socket, limits: SurfaceLimits = HEALTH_LIMITS, context: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(_Config(app, limits, context))
+        self.limits = limits
+        self.sock = sock
+
+    @property
+    def address(self) -> Address:
+        host, port = self.sock.getsockname()[:2]
+        return Address(host, port)
+
+    async def serve(self, sockets: list[socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(AcceptComplaints())
+        await super().serve(sockets or [self.sock])
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's, which may have several surfaces and more to end than these."""
+        yield
+
+
+class AcceptComplaints:
+    """What an event loop has to say: that it cannot accept connections is one line and not thousands of tracebacks a second."""
+
+    def __init__(self) -> None:
+        self._said = -COMPLAINT_SECONDS
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said >= COMPLAINT_SECONDS:
+            self._said = loop.time()
+            log.error("no more connections are accepted for the moment: %s", error.strerror)
 
 
 class ControlServer:
-    """Serves an application in a thread of its own."""
+    """A surface in a thread of its own, for a process whose work is not in an event loop."""
 
-    def __init__(self, app: Starlette, where: Address) -> None:
-        self._sock = bind(where, "control surface")
-        config = uvicorn.Config(
-            app,
-            http=_Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=STOP_SECONDS_MAX,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._sock],), name="control", daemon=True)
+    def __init__(self, app: Starlette, where: Address, limits: SurfaceLimits = HEALTH_LIMITS) -> None:
+        self.surface = Surface(app, bind(where, "control surface"), limits)
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(STOP_SECONDS_MAX + 1)
-        self._sock.close()
+        self.surface.should_exit = True
+        self._thread.join(self.surface.limits.drain_seconds_max + STOP_SECONDS_MAX)
+        self.surface.sock.close()
+
+    def _run(self) -> None:
+        asyncio.run(self.surface.serve())

@@ -18,6 +18,7 @@ import pytest
 
 from hack.origin import Origin
 from tests.endpoint import DIGEST, LAYER, push
+from tests.swarm import free_address
 
 TREE = Path(__file__).resolve().parent.parent.parent
 DESCRIPTORS = 64
@@ -27,7 +28,9 @@ LOG_LINES_MAX = 20
 class Agent:
     def __init__(self, store: Path, origin: Origin, descriptors: int) -> None:
         self.prefix = f"/v2/{origin.address.replace(':', '_')}/team/app"
-        listen = [part for flag in ("registry", "piece", "http") for part in (f"--{flag}-listen", "127.0.0.1:0")]
+        self.control = free_address()
+        listen = [part for flag in ("registry", "piece") for part in (f"--{flag}-listen", "127.0.0.1:0")]
+        listen += ["--http-listen", str(self.control)]
         place = ["--node-name", "n", "--store", str(store), "--piece-address", "127.0.0.1:1"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agent", *place, *listen, "--insecure-registries", origin.address],
@@ -43,8 +46,8 @@ class Agent:
         assert found, line
         self.address = ("127.0.0.1", int(found[1]))
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, 10)
+    def connect(self, address: tuple[str, int] | None = None) -> socket.socket:
+        return socket.create_connection(address or self.address, 10)
 
     def ask(self, path: str) -> tuple[int, bytes]:
         with contextlib.closing(http.client.HTTPConnection(*self.address, timeout=10)) as connection:
@@ -90,6 +93,22 @@ def test_with_64_descriptors_an_agent_pulls_and_outlives_more_connections_than_i
     assert time.monotonic() - began < 3
     status, err = agent.end()
     assert status == 0
+    assert len(err.splitlines()) < LOG_LINES_MAX
+
+
+def test_more_connections_to_health_and_metrics_than_it_has_descriptors_do_not_flood_its_log(
+    origin: Origin, tmp_path: Path
+) -> None:
+    agent = Agent(tmp_path / "store", origin, DESCRIPTORS)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * DESCRIPTORS):
+            stack.enter_context(agent.connect(agent.control))
+        time.sleep(2.5)
+        assert agent.running
+    assert agent.pull() == LAYER
+    status, err = agent.end()
+    assert status == 0
+    assert "no more connections are accepted for the moment" in err
     assert len(err.splitlines()) < LOG_LINES_MAX
 
 

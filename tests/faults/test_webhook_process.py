@@ -11,20 +11,26 @@ import ssl
 import time
 from pathlib import Path
 
+import pytest
+
 from hack.lab.process import wait_until
 from tests.webhook_lab import RunningWebhook, container, image_volume, pod, review
-from webhook.server import HEAD_SECONDS_MAX
+from webhook.server import ADMISSION_LIMITS
 
+HEAD_SECONDS_MAX = ADMISSION_LIMITS.head_seconds_max
 DESCRIPTORS = 64
 LOG_LINES_MAX = 20
 MISLEADING = "web\r\n2026-01-01 CRITICAL darner: all is lost\x1b[31m\x00\u202e"
 
 
-def test_with_64_descriptors_it_outlives_more_connections_than_it_can_hold_and_answers_afterwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listener", ["address", "http_address"])
+def test_with_64_descriptors_it_outlives_more_connections_than_it_can_hold_and_answers_afterwards(
+    tmp_path: Path, listener: str
+) -> None:
     question = review(pod(container("a", "nginx")))
     with RunningWebhook(tmp_path) as webhook:
         resource.prlimit(webhook.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-        host, port = webhook.address.rsplit(":", 1)
+        host, port = getattr(webhook, listener).rsplit(":", 1)
         descriptors = Path(f"/proc/{webhook.process.pid}/fd")
         with contextlib.ExitStack() as held:
             for _ in range(2 * DESCRIPTORS):
@@ -52,6 +58,34 @@ def test_a_connection_that_is_silent_or_sends_a_head_bit_by_bit_is_closed_in_tim
             assert ended(connection)
         assert webhook.ask(review(pod(container("a", "nginx"))))["patch"]
         assert "Traceback" not in webhook.process.err.read_text()
+
+
+def test_an_api_server_has_hundreds_of_connections_and_one_address_does_not_keep_the_others_out(tmp_path: Path) -> None:
+    question = json.dumps(review(pod(container("a", "nginx")))).encode()
+    with RunningWebhook(tmp_path) as webhook, contextlib.ExitStack() as held:
+        connections = []
+        for _ in range(ADMISSION_LIMITS.connections_per_address_max):
+            connections.append(http.client.HTTPSConnection(webhook.address, timeout=20, context=webhook.context()))
+            held.enter_context(contextlib.closing(connections[-1]))
+            asked(connections[-1], question)
+        with connected(webhook) as one_too_many:
+            assert ended(one_too_many)
+        other = http.client.HTTPSConnection(
+            webhook.address, timeout=20, context=webhook.context(), source_address=("127.0.0.2", 0)
+        )
+        with contextlib.closing(other):
+            asked(other, question)
+        for connection in connections:
+            used = connection.sock
+            asked(connection, question)
+            assert connection.sock is used
+        memory = Path(f"/proc/{webhook.process.pid}/status").read_text()
+        assert int(memory.split("VmRSS:")[1].split()[0]) < 256 << 10, "KiB, the limit in the chart"
+
+
+def asked(connection: http.client.HTTPSConnection, question: bytes) -> None:
+    connection.request("POST", "/mutate", question)
+    assert json.loads(connection.getresponse().read())["response"]["patch"]
 
 
 def test_a_connection_that_is_kept_is_not_closed_between_two_questions(tmp_path: Path) -> None:

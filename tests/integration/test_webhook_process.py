@@ -46,7 +46,7 @@ def test_a_client_that_does_not_know_the_authority_is_not_served(tmp_path: Path)
 def test_health_readiness_and_metrics_are_on_the_other_listener(tmp_path: Path) -> None:
     with RunningWebhook(tmp_path) as webhook:
         assert webhook.get("/healthz") == (200, "ok\n")
-        assert webhook.get("/readyz") == (200, "ready\n")
+        assert webhook.get("/readyz") == (200, "ok\n")
         webhook.ask(review(shop()))
         webhook.ask(review(pod(container("a", "nginx", imagePullPolicy="Never"))))
         webhook.post(b"")
@@ -151,14 +151,14 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
 
 
-@pytest.mark.parametrize("flag", ["--listen", "--http-listen"])
-def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, flag: str) -> None:
+@pytest.mark.parametrize(("flag", "port"), [("--listen", "admission port"), ("--http-listen", "health port")])
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, flag: str, port: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         flags = {"--listen": "127.0.0.1:0", "--http-listen": "127.0.0.1:0", flag: address}
         ended = run("--certificate-dir", str(tmp_path), *(word for pair in flags.items() for word in pair))
     assert ended.returncode == 1
-    assert ended.stderr == f"darner webhook: cannot listen on {address}: Address already in use\n"
+    assert ended.stderr == f"darner webhook: the {port} cannot listen on {address}: Address already in use\n"
     assert ended.stdout == ""
 
 

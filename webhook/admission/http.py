@@ -1,4 +1,4 @@
-"""The webhook's HTTP: POST /mutate for API servers, and /healthz, /readyz and /metrics on a listener of their own.
+"""The webhook's HTTP: POST /mutate for API servers. Health and metrics have a listener of their own (`agent.admin`).
 
 It bounds what it reads, counts, and turns whatever goes wrong inside into a pod that is admitted as it is: an error of ours
 must never stand between a pod and the cluster. It decides nothing; `webhook.admission.handler` does.
@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
 from webhook.admission.handler import Judge
@@ -41,26 +39,6 @@ def admission_app(judge: Judge) -> FastAPI:
             except BadReview as refused:
                 ADMISSIONS.labels("bad-request").inc()
                 return _json(refused.status, {"error": str(refused)})
-
-    return app
-
-
-def health_app(unready: Callable[[], str | None]) -> FastAPI:
-    """`unready` says in words why the process cannot do its work now, None if it can."""
-    app = FastAPI(title="darner webhook health", openapi_url=None)
-
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        return Response("ok\n", media_type="text/plain")
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        why = unready()
-        return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return app
 

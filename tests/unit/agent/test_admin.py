@@ -1,29 +1,36 @@
-"""The control surface: health, readiness and metrics, and limits on whoever asks for them."""
+"""The ASGI surfaces: health, readiness and metrics, and limits on whoever asks for them."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import http.client
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from socket import create_connection
 
 import pytest
 
-from agent import admin
-from agent.admin import CONNECTIONS_PER_ADDRESS_MAX, ControlServer, application
+from agent.admin import HEALTH_LIMITS, AcceptComplaints, ControlServer, SurfaceLimits, application
 from agent.values.address import Address
 from tests.endpoint import threads_and_descriptors, wait_until
 
 
-class Surface:
-    reason = ""
+class Served:
+    reason: str | None = ""
 
-    def __init__(self) -> None:
-        self.server = ControlServer(application(lambda: self.reason), Address("127.0.0.1", 0))
-        self.address: tuple[str, int] = self.server._sock.getsockname()
+    def __init__(self, limits: SurfaceLimits = HEALTH_LIMITS) -> None:
+        self.server = ControlServer(application(lambda: self.reason), Address("127.0.0.1", 0), limits)
+        self.address = self.server.surface.address
         self.server.start()
-        wait_until(lambda: self.server._server.started)
+        wait_until(lambda: self.server.surface.started)
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.surface.server_state.connections)
 
     def ask(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(*self.address, timeout=5)
@@ -33,61 +40,125 @@ class Surface:
             return answer.status, answer.read().decode()
 
 
+@contextlib.contextmanager
+def served(**limits: object) -> Iterator[Served]:
+    served = Served(replace(HEALTH_LIMITS, **limits))  # type: ignore[arg-type]
+    yield served
+    served.server.stop()
+
+
 @pytest.fixture
-def surface() -> Iterator[Surface]:
-    surface = Surface()
-    yield surface
-    surface.server.stop()
+def surface() -> Iterator[Served]:
+    with served() as surface:
+        yield surface
 
 
-def test_it_is_alive_whether_it_is_ready_or_not(surface: Surface) -> None:
+def test_it_is_alive_whether_it_is_ready_or_not(surface: Served) -> None:
     assert surface.ask("/readyz") == (200, "ok\n")
     surface.reason = "the tracker does not run"
     assert surface.ask("/readyz") == (503, "the tracker does not run\n")
     assert surface.ask("/healthz") == (200, "ok\n")
 
 
-def test_metrics_name_every_source_before_anything_was_received(surface: Surface) -> None:
+def test_metrics_name_every_source_before_anything_was_received(surface: Served) -> None:
     status, text = surface.ask("/metrics")
     assert status == 200
     for source in ("store", "peer", "supernode", "origin"):
         assert f'darner_received_bytes_total{{source="{source}"}}' in text
 
 
-def test_there_is_no_page_that_describes_it_to_strangers(surface: Surface) -> None:
+def test_there_is_no_page_that_describes_it_to_strangers(surface: Served) -> None:
     assert {surface.ask(path)[0] for path in ("/", "/docs", "/redoc", "/openapi.json")} == {404}
 
 
-def test_silence_is_ended_and_a_connection_does_not_live_for_ever(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "HEAD_SECONDS_MAX", 0.2)
-    monkeypatch.setattr(admin, "CONNECTION_SECONDS_MAX", 0.5)
-    for words in (b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"):
+@pytest.mark.parametrize("words", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"])
+def test_silence_is_ended_and_a_connection_does_not_live_for_ever(words: bytes) -> None:
+    with served(head_seconds_max=0.2, connection_seconds_max=0.5) as surface:
         began = time.monotonic()
-        with create_connection(surface.address, 5) as sock, contextlib.suppress(ConnectionResetError):
+        with create_connection(surface.address, 5) as sock:
             sock.sendall(words)
-            while sock.recv(1000):
-                continue
+            until_closed(sock.recv)
         assert time.monotonic() - began < 2
 
 
-def test_one_address_does_not_keep_the_kubelet_out(surface: Surface) -> None:
+def test_a_head_that_comes_bit_by_bit_is_ended_in_its_time_although_something_was_asked_before() -> None:
+    with served(head_seconds_max=0.5, connection_seconds_max=None, idle_seconds_max=30) as surface:
+        with create_connection(surface.address, 5) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answered = b""
+            while not answered.endswith(b"ok\n"):
+                answered += sock.recv(1000)
+            time.sleep(0.7)  # a connection that waits between two requests is not silent
+            began = time.monotonic()
+            sock.settimeout(0.05)
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() < began + 5:
+                    sock.sendall(b"G")
+                    with contextlib.suppress(TimeoutError):
+                        assert sock.recv(1000) == b""
+                        break
+        assert 0.3 < time.monotonic() - began < 3
+
+
+def until_closed(recv: Callable[[int], bytes]) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while recv(1000):
+            continue
+
+
+def test_one_address_does_not_keep_the_kubelet_out(surface: Served) -> None:
+    most = HEALTH_LIMITS.connections_per_address_max
     with contextlib.ExitStack() as stack:
-        for _ in range(CONNECTIONS_PER_ADDRESS_MAX):
+        for _ in range(most):
             stack.enter_context(create_connection(surface.address, 5))
-        wait_until(lambda: len(surface.server._server.server_state.connections) == CONNECTIONS_PER_ADDRESS_MAX)
-        with create_connection(surface.address, 5) as refused, contextlib.suppress(ConnectionResetError):
-            assert refused.recv(1) == b""
-        kubelet = http.client.HTTPConnection(*surface.address, timeout=5, source_address=("127.0.0.2", 0))
-        with contextlib.closing(kubelet):
-            kubelet.request("GET", "/healthz")
-            assert kubelet.getresponse().status == 200
-    wait_until(lambda: not surface.server._server.server_state.connections)
+        wait_until(lambda: surface.connections == most)
+        with create_connection(surface.address, 5) as refused:
+            until_closed(refused.recv)
+        assert asked_from("127.0.0.2", surface) == 200
+    wait_until(lambda: not surface.connections)
     assert surface.ask("/healthz") == (200, "ok\n")
+
+
+def test_beyond_the_limit_on_all_connections_the_new_ones_are_turned_away_and_the_others_are_served() -> None:
+    with served(connections_max=3, connections_per_address_max=2) as surface:
+        first = http.client.HTTPConnection(*surface.address, timeout=5)
+        with contextlib.closing(first), contextlib.ExitStack() as stack:
+            first.connect()
+            for host in ("127.0.0.2", "127.0.0.3"):
+                stack.enter_context(create_connection(surface.address, 5, (host, 0)))
+            wait_until(lambda: surface.connections == 3)
+            with create_connection(surface.address, 5, ("127.0.0.4", 0)) as refused:
+                until_closed(refused.recv)
+            first.request("GET", "/healthz")
+            assert first.getresponse().status == 200
+
+
+def asked_from(host: str, surface: Served) -> int:
+    connection = http.client.HTTPConnection(*surface.address, timeout=5, source_address=(host, 0))
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status
+
+
+def test_a_loop_without_descriptors_says_so_once_and_says_everything_else_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    async def said() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(AcceptComplaints())
+        for number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM) * 100:
+            loop.call_exception_handler({"message": "accept", "exception": OSError(number, "no room")})
+        loop.call_exception_handler({"message": "a task failed", "exception": OSError(errno.EIO, "broken")})
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(said())
+    assert [record.getMessage() for record in caplog.records] == [
+        "no more connections are accepted for the moment: no room",
+        "a task failed",
+    ]
 
 
 def test_a_stop_ends_its_thread_and_frees_its_port() -> None:
     before = threads_and_descriptors()
-    surface = Surface()
+    surface = Served()
     assert surface.ask("/healthz")[0] == 200
     surface.server.stop()
     with pytest.raises(ConnectionRefusedError):
