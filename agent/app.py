@@ -111,7 +111,7 @@ class Agent:
 
     def _hello(self) -> messages.Hello:
         holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self._store.offered().items()]
-        where = self._settings.piece_address
+        where = self._settings.piece_address or self._pieces.address
         name, zone, slots = self._settings.node_name, self._settings.zone, upload_slots(self._upload)
         return messages.Hello(messages.VERSION, name, zone, where.host, where.port, slots, holdings[-messages.HOLDINGS_MAX :])
 

@@ -65,9 +65,19 @@ def address(value: str) -> Address:
 def reachable(value: str) -> Address:
     """An address that others connect to: `0.0.0.0`, `[::]` and port 0 mean something to whoever listens, and to nobody else."""
     parsed = address(value)
-    if parsed.port == 0 or parsed.host in ("0.0.0.0", "::"):
+    if parsed.port == 0 or is_wildcard(parsed):
         raise ValueError(f"{value!r} is no address to connect to; write HOST:PORT, such as 10.0.0.7:65002")
     return parsed
+
+
+def is_wildcard(where: Address) -> bool:
+    """Whether the host stands for every address of this machine: `0.0.0.0`, `::` and the other ways to write them."""
+    return re.fullmatch(r"(?:::ffff:)?[0.:]+", where.host, re.IGNORECASE) is not None
+
+
+def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """What `parse` reads, or None when nothing is written."""
+    return lambda value: parse(value) if value else None
 
 
 def whole(value: str) -> int:
@@ -135,7 +145,10 @@ def load(cls: type[Settings], program: str, argv: Sequence[str], environment: Ma
             except ValueError as error:
                 name = f"{flag(item.name)} ({variable(item.name)})" if from_environment else flag(item.name)
                 raise UsageError(f"{program}: {name}: {error}") from None
-    return cls(**values)
+    try:
+        return cls(**values)
+    except UsageError as error:  # settings that do not fit together
+        raise UsageError(f"{program}: {error}") from None
 
 
 def _given(cls: type[Settings], program: str, argv: Sequence[str]) -> dict[str, str | None]:
@@ -147,6 +160,15 @@ def _given(cls: type[Settings], program: str, argv: Sequence[str]) -> dict[str, 
         help_text = f"{item.metadata['help']} ({variable(item.name)}; {shown})".replace("%", "%%")
         parser.add_argument(flag(item.name), metavar="VALUE", help=help_text)
     return vars(parser.parse_args(list(argv)))
+
+
+def check_piece_address(piece_address: Address | None, piece_listen: Address) -> None:
+    """Raises UsageError when nobody could know where this node's pieces are."""
+    if piece_address is None and is_wildcard(piece_listen):
+        raise UsageError(
+            f"--piece-address (or DARNER_PIECE_ADDRESS) is missing: --piece-listen is {piece_listen}, which is every address "
+            "of this node; write the one that others connect to, such as 10.0.0.7:65002"
+        )
 
 
 def flag(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.config import address, duration, listed, one_of, rate, reachable, setting, size, text
+from agent.config import address, check_piece_address, duration, listed, one_of, or_none, rate, reachable, setting, size, text
 from agent.values.address import Address
 
 
@@ -14,10 +14,12 @@ class AgentSettings:
 
     node_name: str = setting(text, "name of this node, unique in the cluster")
     store: str = setting(text, "directory of this node's blobs; made if missing")
-    piece_address: Address = setting(reachable, "the address at which other nodes reach --piece-listen")
     zone: str = setting(text, "zone of this node; sources in the same zone are preferred", "")
     registry_listen: Address = setting(address, "where the container runtime pulls from; loopback only", "127.0.0.1:65001")
     piece_listen: Address = setting(address, "where other nodes fetch pieces", "0.0.0.0:65002")
+    piece_address: Address | None = setting(
+        or_none(reachable), "the address at which other nodes reach --piece-listen, if that does not name it", ""
+    )
     http_listen: Address = setting(address, "health and metrics", "0.0.0.0:65003")
     supernodes: tuple[Address, ...] = setting(listed(reachable), "channels of the supernodes; without any, work alone", "")
     insecure_registries: tuple[str, ...] = setting(
@@ -35,3 +37,6 @@ class AgentSettings:
     download_rate: int = setting(rate("4Mi"), "bytes a second of blobs that this node may take from nodes and registries", "0")
     origin_rate: int = setting(rate("1Mi"), "bytes a second of blobs that this node may take from registries", "0")
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
+
+    def __post_init__(self) -> None:
+        check_piece_address(self.piece_address, self.piece_listen)

@@ -107,9 +107,8 @@ class Supernode:
             lease_seconds=settings.peer_lease,
         )
         limits = Limits(upload_slots_max=settings.upload_slots).for_seed(upload_slots(self._upload))
-        self._tracker = Tracker(
-            settings.node_name, settings.piece_address, self._seeder, self._manifests, health, limits, random.Random()
-        )
+        where = settings.piece_address or self._pieces.address
+        self._tracker = Tracker(settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random())
         channels = Channels(self._tracker)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.config import address, between, duration, listed, one_of, rate, reachable, setting, size, text, whole
+from agent.config import (
+    address,
+    between,
+    check_piece_address,
+    duration,
+    listed,
+    one_of,
+    or_none,
+    rate,
+    reachable,
+    setting,
+    size,
+    text,
+    whole,
+)
 from agent.values.address import Address
 
 
@@ -14,8 +28,10 @@ class SupernodeSettings:
 
     node_name: str = setting(text, "name of this supernode, unique in the cluster")
     store: str = setting(text, "directory of the cache; made if missing")
-    piece_address: Address = setting(reachable, "the address at which agents reach --piece-listen")
     piece_listen: Address = setting(address, "where agents fetch pieces", "0.0.0.0:65002")
+    piece_address: Address | None = setting(
+        or_none(reachable), "the address at which agents reach --piece-listen, if that does not name it", ""
+    )
     http_listen: Address = setting(address, "health, metrics and the API", "0.0.0.0:65003")
     channel_listen: Address = setting(address, "where agents open their channels", "0.0.0.0:65004")
     insecure_registries: tuple[str, ...] = setting(
@@ -39,3 +55,6 @@ class SupernodeSettings:
     upload_rate: int = setting(rate("1Mi"), "bytes a second that agents may take from this supernode; 0 for no limit", "0")
     origin_rate: int = setting(rate("1Mi"), "bytes a second of blobs that this supernode may take from registries", "0")
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
+
+    def __post_init__(self) -> None:
+        check_piece_address(self.piece_address, self.piece_listen)

@@ -225,7 +225,6 @@ class Lab:
         settings = SupernodeSettings(
             node_name=f"supernode-{number}",
             store=str(self.root / f"supernode-{number}-{self._stores}"),
-            piece_address=self._pieces[number],
             piece_listen=self._pieces[number],
             channel_listen=self.channels[number],
             http_listen=self._http[number],

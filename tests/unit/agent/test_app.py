@@ -158,3 +158,20 @@ def test_it_tells_supernodes_of_its_limit_and_of_what_containerd_holds_also_over
         assert isinstance(hello, messages.Hello)
         second.end()
         assert hello.holdings == [holding]
+
+
+@pytest.mark.parametrize("given", ["", "10.0.0.7:65002"])
+def test_it_tells_supernodes_the_address_that_its_piece_server_listens_at_unless_another_is_given(
+    tmp_path: Path, given: str
+) -> None:
+    heard: SimpleQueue[messages.FromAgent] = SimpleQueue()
+
+    def converse(sock: socket.socket, incoming: Iterator[messages.FromAgent]) -> None:
+        heard.put(next(incoming))
+
+    with RawSupernode(converse) as supernode:
+        agent = Running(tmp_path / "store", "--supernodes", str(supernode.where), "--piece-address", given)
+        hello = heard.get(timeout=SECONDS)
+        agent.end()
+    assert isinstance(hello, messages.Hello)
+    assert f"{hello.host}:{hello.port}" == (given or re.findall(r"pieces on ([^,]+)", agent.line)[0])

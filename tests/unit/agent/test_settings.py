@@ -68,8 +68,12 @@ def said(process: str, argv: list[str], environment: dict[str, str] | None = Non
 
 @pytest.mark.parametrize(("process", "item"), EVERY_SETTING, ids=lambda value: getattr(value, "name", value))
 def test_every_setting_is_a_flag_and_an_environment_variable_and_the_flag_wins(process: str, item: Field[Any]) -> None:
+    required = REQUIRED[process]
+    if item.name == "piece_address":
+        required = [*required[:4], "--piece-listen", "10.0.0.8:65002"]
+
     def loaded(argv: list[str], environment: dict[str, str]) -> Any:
-        return getattr(load(PROCESSES[process], "p", [*REQUIRED[process], *argv], environment), item.name)
+        return getattr(load(PROCESSES[process], "p", [*required, *argv], environment), item.name)
 
     value = a_value_of(item)
     parsed = item.metadata["parse"](value)
@@ -89,12 +93,32 @@ def test_a_process_can_be_started_by_its_environment_alone(process: str) -> None
 
 
 @pytest.mark.parametrize("process", ["agent", "supernode"])
-@pytest.mark.parametrize("name", ["node_name", "store", "piece_address"])
+@pytest.mark.parametrize("name", ["node_name", "store"])
 def test_a_required_setting_that_is_missing_or_empty_is_named_in_one_line(process: str, name: str) -> None:
     place = REQUIRED[process].index(flag(name))
     others = REQUIRED[process][:place] + REQUIRED[process][place + 2 :]
     for line in (said(process, others), said(process, [*others, flag(name), ""]), said(process, others, {variable(name): ""})):
         assert line.startswith(f"darner {process}: {flag(name)} (or {variable(name)}) is missing: ")
+
+
+@pytest.mark.parametrize("process", ["agent", "supernode"])
+@pytest.mark.parametrize(
+    "listen", [[], *(["--piece-listen", f"{host}:0"] for host in ("0.0.0.0", "0", "[::]", "[0:0::0]", "[::ffff:0.0.0.0]"))]
+)
+@pytest.mark.parametrize("given", [[], ["--piece-address", ""]])
+def test_the_address_for_pieces_is_asked_for_where_all_of_the_nodes_addresses_are_listened_to(
+    process: str, listen: list[str], given: list[str]
+) -> None:
+    line = said(process, ["--node-name", "n", "--store", "/s", *listen, *given])
+    assert line.startswith(f"darner {process}: --piece-address (or DARNER_PIECE_ADDRESS) is missing: --piece-listen is ")
+    assert "10.0.0.7:65002" in line
+
+
+@pytest.mark.parametrize("process", ["agent", "supernode"])
+@pytest.mark.parametrize("listen", ["10.0.0.7:65002", "[fd00::7]:65002", "127.0.0.1:0", "node-7:1"])
+def test_the_address_for_pieces_may_be_left_out_where_one_is_listened_to(process: str, listen: str) -> None:
+    settings = load(PROCESSES[process], "p", ["--node-name", "n", "--store", "/s", "--piece-listen", listen], {})
+    assert (getattr(settings, "piece_listen"), getattr(settings, "piece_address")) == (address(listen), None)  # noqa: B009
 
 
 @pytest.mark.parametrize("value", ["\x00\n\x1b[31m", "", "-1", "9" * 100])
@@ -250,7 +274,7 @@ def test_a_list_is_separated_by_commas_and_empty_items_are_dropped() -> None:
             ],
         ),
         (address, ["host:٣", "host:1\n", "http://host:1", "[]:1", "host:123456"]),
-        (reachable, ["host:0", "0.0.0.0:65002", "[::]:65002", "host"]),
+        (reachable, ["host:0", "0.0.0.0:65002", "[::]:65002", "[0::0]:65002", "0:65002", "host"]),
         (whole, ["", "-1", "1.0", "x", "1\n", "9" * 10, "٣"]),
         (one_of("a", "b"), ["", "A", "c", "a "]),
         (between(duration, "1s", "5m"), ["0s", "999ms", "301s", "1h", "x"]),
