@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from agent.config import load
 from agent.values.errors import UsageError
@@ -45,7 +45,7 @@ def run(cls: type[Settings], program: str, build: Callable[[Settings], Service],
         signal.signal(number, lambda received, _: signals.put(received))
     try:
         settings = load(cls, program, argv, os.environ)
-        _log_to_stderr(getattr(settings, "log_level", "info"))
+        log_to_stderr(getattr(settings, "log_level", "info"))
         _take_all_descriptors()
         service = build(settings)
         ready = service.start()
@@ -64,8 +64,37 @@ def _refuse(words: str) -> int:
     return USAGE_STATUS
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+class LogFormatter(logging.Formatter):
+    """One line for each record, whatever strangers' text is in it: what would begin a line or steer a terminal is escaped.
+
+    The lines of a traceback follow indented, so that none of them looks like a record.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return _indented(super().formatStack(stack_info))
+
+
+def escaped(text: str) -> str:
+    """The text with `\\n`, `\\x1b`, `\\u2028` and the like in place of what is not printable."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _indented(lines: str) -> str:
+    return "\n".join(f"    {escaped(line)}" for line in lines.split("\n"))
+
+
+def log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of its start is said in the one line
 
 

@@ -24,6 +24,8 @@ GREETINGS_MAX = 20_000
 GREETING_BYTES_MAX = 1 << 30
 """Of unfinished Hellos in all, each of which may fill a frame."""
 RECEIVE_BYTES = 256 << 10
+NAME_CHARACTERS_MAX = 253
+"""Of a node, a zone or a host: as many as a DNS name has, which the names of Kubernetes' nodes are."""
 
 
 class Channels:
@@ -116,6 +118,10 @@ class Connection(asyncio.BufferedProtocol):
             raise frames.WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
         if len(self._channels.tracker.links) >= CONNECTIONS_MAX:
             raise frames.WireError(f"{CONNECTIONS_MAX} agents are connected already")
+        _check_name("node name", hello.node)
+        if hello.zone:
+            _check_name("zone", hello.zone)
+        _check_name("host", hello.host)
         self._end_greeting()
         return self._channels.tracker.join_agent(hello, self._transport)
 
@@ -140,3 +146,11 @@ class Connection(asyncio.BufferedProtocol):
             self._link.flush()
         self._transport.write(frames.frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
         self._transport.close()
+
+
+def _check_name(what: str, name: str) -> None:
+    """Names go into the log, the API and to other agents. Raises WireError, without the name, for one that no node has."""
+    if not (0 < len(name) <= NAME_CHARACTERS_MAX and name.isascii() and name.isprintable() and " " not in name):
+        raise frames.WireError(
+            f"the {what} in Hello has to be 1 to {NAME_CHARACTERS_MAX} printable ASCII characters without spaces"
+        )

@@ -91,6 +91,38 @@ def test_what_is_no_hello_is_refused_in_words_and_closed(lab: Lab, said: bytes, 
 
 
 @pytest.mark.parametrize(
+    ("node", "zone", "host", "what"),
+    [
+        ("raw\n2026-01-01 00:00:00,000 WARNING supernode: forged", "", "127.0.0.1", "node name"),
+        ("raw\x1b[2J", "", "127.0.0.1", "node name"),
+        ("n" * 254, "", "127.0.0.1", "node name"),
+        ("", "", "127.0.0.1", "node name"),
+        ("node 1", "", "127.0.0.1", "node name"),
+        ("n\u00f6de", "", "127.0.0.1", "node name"),
+        ("raw", "zone\r\na", "127.0.0.1", "zone"),
+        ("raw", "z" * 254, "127.0.0.1", "zone"),
+        ("raw", "", "\x1b]0;host\x07", "host"),
+        ("raw", "", "", "host"),
+    ],
+)
+def test_a_name_that_no_node_has_is_refused_in_words_and_forges_no_line_of_the_log(
+    lab: Lab, caplog: pytest.LogCaptureFixture, node: str, zone: str, host: str, what: str
+) -> None:
+    with RawAgent(where(lab)) as agent:
+        agent.say(messages.Hello(messages.VERSION, node, zone, host, 1, 0, []))
+        why = agent.hear(messages.Refused).reason
+        assert why == f"the {what} in Hello has to be 1 to 253 printable ASCII characters without spaces"
+        agent.until_closed()
+    assert lab.state()["nodesTotal"] == 0
+    assert [record for record in caplog.records if not record.getMessage().isprintable()] == []
+
+
+def test_the_longest_name_of_a_node_is_welcome(lab: Lab) -> None:
+    with RawAgent.joined(where(lab), ".".join(["n" * 63] * 3 + ["n" * 61])):
+        assert lab.state()["nodesTotal"] == 1
+
+
+@pytest.mark.parametrize(
     "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03\xc1\xc1\xc1", frames.frame(HELLO)], ids=["long", "garbage", "hello"]
 )
 def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> None:

@@ -15,7 +15,7 @@ import pytest
 TREE = Path(__file__).resolve().parents[3]
 
 SERVICE = """
-import errno, os, resource, signal, sys, threading, time
+import errno, logging, os, resource, signal, sys, threading, time
 from dataclasses import dataclass
 from agent.values.errors import UsageError
 from agent.process import run
@@ -41,6 +41,13 @@ class Service:
             threading.Thread(target=self.die, name="housekeeping").start()
         if self.how == "files":
             print(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
+        if self.how == "log":
+            log = logging.getLogger("agent")
+            log.warning("%s left", "a\\n2026 WARNING forged\\r\\x1b[2J\\x9b1m\\u2028\\u202e\\u00e9\\udcff")
+            try:
+                raise ValueError("no\\n2026 WARNING forged\\x1b[2J")
+            except ValueError:
+                log.exception("it failed")
         if self.how == "start":
             raise UsageError("it cannot begin")
         return "ready to serve"
@@ -104,6 +111,21 @@ def test_help_is_no_error() -> None:
     status, out, err = end(start("--help"))
     assert (status, err) == (0, "")
     assert "--how" in out
+
+
+def test_whatever_is_logged_begins_no_line_of_its_own_and_steers_no_terminal() -> None:
+    process = start("--how", "log")
+    assert process.stdout
+    assert process.stdout.readline() == "ready to serve\n"
+    process.send_signal(signal.SIGTERM)
+    status, _, err = end(process)
+    assert status == 0
+    first, second, *traceback = err.splitlines()
+    assert first.endswith("WARNING agent: a\\n2026 WARNING forged\\r\\x1b[2J\\x9b1m\\u2028\\u202e\u00e9\\udcff left")
+    assert second.endswith("ERROR agent: it failed")
+    assert traceback[0] == "    Traceback (most recent call last):"
+    assert traceback[-2:] == ["    ValueError: no", "    2026 WARNING forged\\x1b[2J"]
+    assert all(line.startswith("    ") for line in traceback)
 
 
 def test_a_thread_that_dies_ends_the_process_with_its_reason() -> None:
