@@ -57,7 +57,7 @@ class Supernode:
             idle_seconds=IDLE_SECONDS,
         )
         self._channel = bind(settings.channel_listen, "channel")
-        app = application(lambda: "" if self._tracking.is_alive() else "the tracker does not run", self._ask)
+        app = application(self._not_ready, self._ask)
         self._control = ControlServer(app, settings.http_listen)
         self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None
@@ -91,6 +91,11 @@ class Supernode:
         self._pieces.stop()
         self._control.stop()
         self._store.close()
+
+    def _not_ready(self) -> str:
+        if self._tracker is None or not self._tracking.is_alive():
+            return "the tracker does not run"
+        return self._tracker.not_ready()
 
     def _track(self) -> None:
         """The tracker's thread: its loop owns all that is scheduled."""

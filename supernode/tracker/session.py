@@ -89,8 +89,14 @@ class Link:
         writer = self.writer
         if writer.is_closing():
             return
-        writer.write(data)
-        if writer.get_write_buffer_size() > UNSENT_BYTES_MAX:
+        try:
+            writer.write(data)
+            unsent = writer.get_write_buffer_size()
+        except Exception:  # of this agent's connection alone: what others are to be told must not be lost with it
+            log.exception("%s cannot be sent what it is told and is cut off", self.name)
+            writer.abort()
+            return
+        if unsent > UNSENT_BYTES_MAX:
             log.warning("%s does not read what it is sent and is cut off", self.name)
             writer.abort()
 

@@ -39,6 +39,8 @@ TASKS_PER_LINK_MAX = 256
 HOLDERS_ASKED_MAX = 64
 """Of the nodes that hold a blob, as many are named to its seeding."""
 TICK_SECONDS = 1.0
+TICK_SILENCE_SECONDS_MAX = 30.0
+"""After so long without a tick the supernode is not ready: its loop stands still, or has more to do than it can."""
 IDLE_SECONDS = 60.0
 """How long a task that nobody takes part in is remembered; opening it again later costs hashing its blob once more."""
 ABANDON_SECONDS = 30.0
@@ -86,7 +88,10 @@ class Tracker:
         self.outbox = Outbox(self._loop)
         self._names = Names(manifests, self._loop, self.links.values)
         self._seeding = ThreadPoolExecutor(SEEDS_MAX, thread_name_prefix="seed")
-        self._ticking = self._loop.create_task(self._tick())
+        self._ticked_at = time.monotonic()
+        self._tick_failure = ""
+        """What the last tick failed with, in words."""
+        self._ticking = self._loop.create_task(self._keep_ticking())
 
     def stop(self) -> None:
         self._ticking.cancel()
@@ -101,6 +106,13 @@ class Tracker:
         """Wait for the threads, which end when the clients that they use are closed. Called from another thread, after `stop`."""
         self._names.join()
         self._seeding.shutdown()
+
+    def not_ready(self) -> str:
+        """Why leases, rescues and quarantines may not be kept, in words; "" when they are. Called from any thread."""
+        if self._tick_failure:
+            return f"the tracker's last tick failed: {self._tick_failure}"
+        silence = time.monotonic() - self._ticked_at
+        return "" if silence < TICK_SILENCE_SECONDS_MAX else f"the tracker has not ticked for {silence:.0f} s"
 
     # Agents.
 
@@ -388,29 +400,39 @@ class Tracker:
 
     # Time.
 
-    async def _tick(self) -> None:
+    async def _keep_ticking(self) -> None:
+        """A tick that fails is told to the log and to `not_ready`, and the next one comes all the same."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = time.monotonic()
-            metrics.GRANTED_PIECES.inc(self._granted)
-            self._granted = 0
-            for link in self.links.values():
-                self.health.heard(link.name, link.heard_at)
-            for decision in self.health.tick(now):
-                found = self._by_name.get(decision.name)
-                match decision:
-                    case Expired() if found:
-                        log.info("%s was not heard for %.0f s and counts as gone", found.name, self._lease_seconds)
-                        found.close()
-                        self.leave(found)
-                    case Quarantine() if found:
-                        self._schedule(machine.Quarantined(found.number))
-                    case Release() if found:
-                        log.info("%s may be a source again", found.name)
-                        self._schedule(machine.Released(found.number))
-            self._schedule(machine.Tick())
-            for task in list(self.tasks.values()):
-                self._look_at(task, now)
+            try:
+                self._tick(time.monotonic())
+            except Exception as error:
+                log.exception("a tick of the tracker failed inside")
+                self._tick_failure = type(error).__name__
+            else:
+                self._ticked_at = time.monotonic()
+                self._tick_failure = ""
+
+    def _tick(self, now: float) -> None:
+        metrics.GRANTED_PIECES.inc(self._granted)
+        self._granted = 0
+        for link in self.links.values():
+            self.health.heard(link.name, link.heard_at)
+        for decision in self.health.tick(now):
+            found = self._by_name.get(decision.name)
+            match decision:
+                case Expired() if found:
+                    log.info("%s was not heard for %.0f s and counts as gone", found.name, self._lease_seconds)
+                    found.close()
+                    self.leave(found)
+                case Quarantine() if found:
+                    self._schedule(machine.Quarantined(found.number))
+                case Release() if found:
+                    log.info("%s may be a source again", found.name)
+                    self._schedule(machine.Released(found.number))
+        self._schedule(machine.Tick())
+        for task in list(self.tasks.values()):
+            self._look_at(task, now)
 
     def _look_at(self, task: Task, now: float) -> None:
         if task.takers or any(self.knows(link) for link, _ in task.waiting):

@@ -197,7 +197,7 @@ async def test_too_many_names_at_once_are_refused_at_once(lab: Lab) -> None:
 async def test_a_node_that_is_not_heard_for_its_lease_counts_as_gone(lab: Lab) -> None:
     lab.patch.setattr(module, "TICK_SECONDS", 0.02)
     lab.tracker._ticking.cancel()
-    lab.tracker._ticking = asyncio.get_running_loop().create_task(lab.tracker._tick())
+    lab.tracker._ticking = asyncio.get_running_loop().create_task(lab.tracker._keep_ticking())
     silent = Agent(lab, "silent")
     silent.open()
     await lab.sized()
@@ -208,11 +208,39 @@ async def test_a_node_that_is_not_heard_for_its_lease_counts_as_gone(lab: Lab) -
 
 
 @in_loop
+async def test_a_tick_that_fails_is_logged_and_said_by_readiness_until_the_next_one_succeeds(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.patch.setattr(module, "TICK_SECONDS", 0.02)
+    lab.tracker._ticking.cancel()
+    lab.tracker._ticking = asyncio.get_running_loop().create_task(lab.tracker._keep_ticking())
+    silent = Agent(lab, "silent")
+    lab.tracker.health._settings = HealthSettings(lease_seconds=0.1)
+    assert lab.tracker.not_ready() == ""
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(lab.tracker.health, "tick", lambda now: 1 / 0)
+        await lab.until(lambda: lab.tracker.not_ready() == "the tracker's last tick failed: ZeroDivisionError")
+        await asyncio.sleep(0.1)
+        assert not silent.writer.closed
+    await lab.until(lambda: silent.writer.closed)
+    await lab.until(lambda: lab.tracker.not_ready() == "")
+    assert "a tick of the tracker failed inside" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+@in_loop
+async def test_a_tracker_that_does_not_tick_at_all_is_not_ready(lab: Lab) -> None:
+    lab.tracker._ticking.cancel()
+    lab.patch.setattr(module, "TICK_SILENCE_SECONDS_MAX", 0.05)
+    await lab.until(lambda: lab.tracker.not_ready() == "the tracker has not ticked for 0 s")
+
+
+@in_loop
 async def test_a_blob_that_nobody_waits_for_stops_arriving_and_a_whole_one_is_remembered_a_while(lab: Lab) -> None:
     lab.patch.setattr(module, "TICK_SECONDS", 0.02)
     lab.patch.setattr(module, "ABANDON_SECONDS", 0.1)
     lab.tracker._ticking.cancel()
-    lab.tracker._ticking = asyncio.get_running_loop().create_task(lab.tracker._tick())
+    lab.tracker._ticking = asyncio.get_running_loop().create_task(lab.tracker._keep_ticking())
     whole, half = Agent(lab, "whole"), Agent(lab, "half")
     whole.open()
     await lab.distributed()
@@ -252,6 +280,19 @@ async def test_an_agent_that_does_not_read_is_cut_off(lab: Lab) -> None:
     sent = len(agent.writer.sent)
     agent.say(messages.Heartbeat())
     assert len(agent.writer.sent) == sent
+
+
+@in_loop
+async def test_an_agent_that_cannot_be_written_to_is_cut_off_alone_and_the_others_hear_what_they_are_told(lab: Lab) -> None:
+    broken, others = Agent(lab, "broken"), [Agent(lab, "before"), Agent(lab, "after")]
+    await asyncio.sleep(0)  # Welcome
+    lab.patch.setattr(broken.writer, "write", lambda data: 1 / 0)
+    for agent in (others[0], broken, others[1]):
+        agent.link.send(messages.Seeding(7))
+    await asyncio.sleep(0)
+    assert broken.writer.aborted
+    assert not any(agent.writer.is_closing() for agent in others)
+    assert [agent.heard(messages.Seeding) for agent in others] == [[messages.Seeding(7)]] * 2
 
 
 @in_loop
