@@ -20,7 +20,7 @@ from hack.simulate.shadow import Shadow
 from supernode.scheduler.machine import (
     Closed,
     Event,
-    Grant,
+    GrantPieces,
     Joined,
     Left,
     Limits,
@@ -284,7 +284,7 @@ class Rollout:
         for command in self.scheduler.handle(event, now):
             self._messages += 1
             node = self._nodes[command.node]
-            if isinstance(command, Grant):
+            if isinstance(command, GrantPieces):
                 self._grants += len(command.pieces)
                 self._in_flight[node.number].update(piece for piece, _, _ in command.pieces)
                 self.after(self.latency_seconds, node.granted, command.pieces)

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from supernode.scheduler import machine
-from supernode.scheduler.machine import Event, Grant, Limits, Scheduler
+from supernode.scheduler.machine import Event, GrantPieces, Limits, Scheduler
 
 TREE = Path(__file__).resolve().parent.parent.parent
 EVENTS_AT_ONCE = 100_000
@@ -76,7 +76,7 @@ def main() -> None:
         grants, began = 0, time.process_time()
         for event, now in events:
             for command in handle(event, now):
-                if type(command) is Grant:
+                if type(command) is GrantPieces:
                     grants += len(command.pieces)
         pickle.dump((time.process_time() - began, grants), sys.stdout.buffer)
         sys.stdout.buffer.flush()

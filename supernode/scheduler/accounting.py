@@ -12,7 +12,7 @@ from typing import Final
 from agent.swarm.messages import CORRUPT, MISSING, SEED, STALLED, UNREACHABLE
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.state import Member, Node, Swarm
-from supernode.scheduler.uplink import Spare
+from supernode.scheduler.uplink import Uplink
 
 PIECE_SECONDS_MIN: Final = 1e-4
 """A report that claims less is taken for this."""
@@ -28,11 +28,11 @@ Freed = list[Node]
 """Sources with a free slot, in the order in which they got it, and some of them more than once."""
 
 
-class Books:
+class Accounting:
     def __init__(self, limits: Limits, seed: Node) -> None:
         self._limits = limits
         self._seed = seed
-        self._spare = Spare(limits.spare_max)
+        self._uplink = Uplink(limits.spare_max)
 
     def arrived(self, member: Member, piece: int, source: int, seconds: float, now: float, freed: Freed) -> bool:
         """A node has a piece. False when that is not new."""
@@ -182,11 +182,11 @@ class Books:
         source.window = min(limits.in_flight_max, max(limits.window_min, 2 * slots - 1))
         pace = seconds / taker.node.taking
         if source is not self._seed:
-            self._spare.node_delivered(swarm, pace)
+            self._uplink.node_delivered(swarm, pace)
         else:
             if not swarm.is_spread:  # else there is nothing more that it must send
-                self._spare.seed_delivered(swarm, pace, now - since_grant, now)
-            source.spare = self._spare.links
+                self._uplink.seed_delivered(swarm, pace, now - since_grant, now)
+            source.spare = self._uplink.links
             source.full += source.spare
             slots = max(slots, source.slots_min + int(limits.slots_per_spare * source.spare))
         source.slots = min(source.slots_max, max(source.slots_min, slots))

@@ -107,7 +107,7 @@ class Tick(msgspec.Struct, frozen=True):
 Event = Joined | Left | Made | Seeded | Ended | Opened | Reported | Closed | HoldsAll | HoldsNone | Quarantined | Released | Tick
 
 
-class Grant(msgspec.Struct, frozen=True):
+class GrantPieces(msgspec.Struct, frozen=True):
     """`pieces` are (piece, source, alternative); the alternative is the source itself where there is nobody else."""
 
     node: int
@@ -122,7 +122,7 @@ class KeepWaiting(msgspec.Struct, frozen=True):
     task: int
 
 
-Command = Grant | KeepWaiting
+Command = GrantPieces | KeepWaiting
 
 
 class TaskView(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 `handle(event, now) -> commands` is the whole of it. Nodes and swarms (tasks) are numbers that the tracker gives; number 0 is the
 supernode itself, a source like the others. Nothing here reads a clock, a socket or a file: time is an argument, chance is passed
 in, and the same seed and events give the same commands. Events that make no sense (late, replayed, about somebody unknown)
-change nothing. Reports are understood in `booking`, choices made in `matching`. The ideas are in docs/scheduling.md:
+change nothing. Reports are understood in `accounting`, choices made in `matching`. The ideas are in docs/scheduling.md:
 super-seeding and rarest first are BitTorrent's (BEP 16; Cohen 2003), the best of a few random sources is Mitzenmacher's.
 """
 
@@ -14,13 +14,14 @@ from random import Random
 from typing import Any
 
 from agent.swarm.messages import DELIVERED, SEED
-from supernode.scheduler.accounting import Books, Freed
+from supernode.scheduler.accounting import Accounting, Freed
+from supernode.scheduler.bag import Bag
 from supernode.scheduler.events import (
     Closed,
     Command,
     Ended,
     Event,
-    Grant,
+    GrantPieces,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -38,7 +39,7 @@ from supernode.scheduler.events import (
 )
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.matching import Match, Matcher
-from supernode.scheduler.state import Bag, Flight, Member, Node, Swarm
+from supernode.scheduler.state import Flight, Member, Node, Swarm
 
 
 class Scheduler:
@@ -56,7 +57,7 @@ class Scheduler:
         self._swarms: dict[int, Swarm] = {}
         self._hungry: Bag[Swarm] = Bag()
         """Swarms in which somebody is parked, and perhaps some in which nobody is any more."""
-        self._books = Books(limits, self._seed)
+        self._accounting = Accounting(limits, self._seed)
         self._matcher = Matcher(rng, limits, self._seed)
         self._given: list[Member] = []
         """To whom pieces were granted in the event that is being handled."""
@@ -85,7 +86,7 @@ class Scheduler:
         if self._given:
             for member in self._given:
                 if member.granted:
-                    commands.append(Grant(member.node.number, member.swarm.number, tuple(member.granted)))
+                    commands.append(GrantPieces(member.node.number, member.swarm.number, tuple(member.granted)))
                     member.granted = None
             self._given.clear()
         return commands
@@ -151,21 +152,21 @@ class Scheduler:
             del self._nodes[event.node]
             freed: Freed = []
             for member in list(node.members.values()):
-                freed += self._books.forget(member)
+                freed += self._accounting.forget(member)
             self._refill_all(freed)
 
     def _quarantined(self, event: Quarantined) -> None:
         node = self._peer(event.node)
         if node is not None:
             node.quarantined = True
-            self._books.bar(node)
+            self._accounting.bar(node)
             self._refill(self._seed)
 
     def _released(self, event: Released) -> None:
         node = self._peer(event.node)
         if node is not None:
             node.quarantined = False
-            self._books.admit(node, self._now)
+            self._accounting.admit(node, self._now)
             self._refill(node)
 
     # Swarms.
@@ -190,7 +191,7 @@ class Scheduler:
             self._hungry.discard(swarm)
             freed: Freed = []
             for member in list(swarm.members.values()):
-                freed += self._books.forget(member)
+                freed += self._accounting.forget(member)
             self._refill_all(freed)
 
     def _opened(self, event: Opened) -> None:
@@ -212,12 +213,12 @@ class Scheduler:
         member = self._member(event.node, event.task)
         if member is not None and member.open:
             whole = member.have == member.swarm.everything
-            self._refill_all(self._books.close(member) if whole else self._books.forget(member))
+            self._refill_all(self._accounting.close(member) if whole else self._accounting.forget(member))
 
     def _holds_all(self, event: HoldsAll) -> None:
         member = self._member(event.node, event.task, make=True)
         if member is not None:
-            freed = self._books.close(member)
+            freed = self._accounting.close(member)
             member.swarm.hold_all(member)
             self._refill_all(freed)
             self._offer(member.node, member.swarm)
@@ -225,7 +226,7 @@ class Scheduler:
     def _holds_none(self, event: HoldsNone) -> None:
         member = self._member(event.node, event.task)
         if member is not None and not member.open:
-            self._refill_all(self._books.forget(member))
+            self._refill_all(self._accounting.forget(member))
 
     # Reports.
 
@@ -240,9 +241,9 @@ class Scheduler:
             if not 0 <= piece < swarm.count:
                 continue
             if verdict == DELIVERED:
-                news |= self._books.arrived(member, piece, source, seconds, self._now, freed)
+                news |= self._accounting.arrived(member, piece, source, seconds, self._now, freed)
             else:
-                news |= self._books.failed(member, piece, source, verdict, self._now, freed)
+                news |= self._accounting.failed(member, piece, source, verdict, self._now, freed)
         if not news and (member.flights or member.want):
             return  # a replay: its want is as old as the rest of it
         self._wants(member, event.want, event.readers)
@@ -256,7 +257,7 @@ class Scheduler:
     def _tick(self, _: Tick) -> None:
         for node in self._nodes.values():
             if node.barred:
-                self._books.admit(node, self._now)
+                self._accounting.admit(node, self._now)
         for swarm in list(self._swarms.values()):
             if swarm.takers:
                 self._tick_swarm(swarm)
@@ -266,7 +267,7 @@ class Scheduler:
         freed: Freed = [self._seed]
         for member in swarm.takers.values():
             if member.flights:
-                self._books.look_at_flights(member, now, freed)
+                self._accounting.look_at_flights(member, now, freed)
             self._park(member)
         self._refill_all(freed)
         patience = min(max(limits.patience_seconds, limits.patience_pieces * swarm.piece_seconds), limits.patience_seconds_max)
@@ -314,9 +315,9 @@ class Scheduler:
         if not (member.want and member.lacking):
             swarm.parked.discard(member)
         elif member.rank >= 0:
-            swarm.parked.follow(member)
+            swarm.parked.follow(member, member.node.taking)
         else:
-            swarm.parked.add(member)
+            swarm.parked.add(member, member.node.taking)
             member.since = self._now
             self._hungry.add(swarm)
 
@@ -366,7 +367,7 @@ class Scheduler:
         member.want -= 1
         member.since = now
         if member.want and member.lacking:
-            member.swarm.parked.follow(member)
+            member.swarm.parked.follow(member, member.node.taking)
         else:
             member.swarm.parked.discard(member)
         granted = (piece, source.number, alternative)
@@ -382,7 +383,7 @@ __all__ = [
     "Command",
     "Ended",
     "Event",
-    "Grant",
+    "GrantPieces",
     "HoldsAll",
     "HoldsNone",
     "Joined",

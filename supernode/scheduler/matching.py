@@ -13,8 +13,9 @@ from typing import Final
 
 from agent.swarm.messages import SEED
 from agent.values.pieces import lowest
+from supernode.scheduler.bag import Bag
 from supernode.scheduler.limits import Limits
-from supernode.scheduler.state import Bag, Member, Node, Swarm
+from supernode.scheduler.state import Member, Node, Swarm
 
 LAST: Final = 1 << 20
 """More than pieces can be on their way to a node: whoever ranks so comes after everybody who does not."""

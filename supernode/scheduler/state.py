@@ -9,148 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Generic, TypeVar
 
 from agent.values.pieces import members
-
-T = TypeVar("T")
-
-RANKS: Final = 16
-"""Takers to whom more pieces are on their way than this are not told apart."""
-
-
-class Bag(Generic[T]):
-    """A set from which a few neighbours of a random place are taken in constant time."""
-
-    __slots__ = ("_items", "_places")
-
-    def __init__(self) -> None:
-        self._items: list[T] = []
-        self._places: dict[T, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __contains__(self, item: T) -> bool:
-        return item in self._places
-
-    def add(self, item: T) -> None:
-        if item not in self._places:
-            self._places[item] = len(self._items)
-            self._items.append(item)
-
-    def discard(self, item: T) -> None:
-        place = self._places.pop(item, None)
-        if place is None:
-            return
-        last = self._items.pop()
-        if place < len(self._items):
-            self._items[place] = last
-            self._places[last] = place
-
-    def some(self, where: float, most: int) -> list[T]:
-        """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
-        return neighbours(self._items, where, most)
-
-
-def neighbours(items: list[T], where: float, most: int) -> list[T]:
-    """At most `most` of them, from the place `where` (0 to 1) onward and around the end."""
-    count = len(items)
-    start = int(where * count)
-    taken = items[start : start + most]
-    if start and start + most > count:
-        taken += items[: min(start, start + most - count)]
-    return taken
-
-
-class Copies:
-    """How many nodes have each piece or are getting it. Those that hold the whole blob from earlier are one number."""
-
-    __slots__ = ("_everything", "_some", "_wholes", "counts", "present")
-
-    def __init__(self, pieces: int) -> None:
-        self.counts = [0] * pieces
-        self.present = 0
-        """The pieces of which there is at least one copy, or one on its way."""
-        self._some = 0
-        self._wholes = 0
-        self._everything = (1 << pieces) - 1
-
-    def add(self, piece: int) -> None:
-        counts = self.counts
-        counts[piece] += 1
-        if counts[piece] == 1:
-            bit = 1 << piece
-            self._some |= bit
-            self.present |= bit
-
-    def remove(self, piece: int) -> None:
-        counts = self.counts
-        counts[piece] -= 1
-        if not counts[piece]:
-            self._some &= ~(1 << piece)
-            self.present = self._everything if self._wholes else self._some
-
-    def add_wholes(self, wholes: int) -> None:
-        self._wholes += wholes
-        self.present = self._everything if self._wholes else self._some
-
-
-class Parked:
-    """Takers that would take more at once, by how many pieces are on their way to their node: the fewest first."""
-
-    __slots__ = ("_ranks", "count")
-
-    def __init__(self) -> None:
-        self._ranks: list[list[Member]] = [[] for _ in range(RANKS)]
-        self.count = 0
-
-    def __contains__(self, member: Member) -> bool:
-        return member.rank >= 0
-
-    def add(self, member: Member) -> None:
-        """One that is not there yet."""
-        self.count += 1
-        self._enter(member)
-
-    def discard(self, member: Member) -> None:
-        if member.rank >= 0:
-            self.count -= 1
-            self._leave(member)
-            member.rank = -1
-
-    def follow(self, member: Member) -> None:
-        """More, or fewer, pieces are on their way to its node now. In its other swarms it stays where it is for a while."""
-        if member.rank != member.node.taking:
-            self._leave(member)
-            self._enter(member)
-
-    def first(self, where: float, most: int) -> list[Member]:
-        """At most `most` of them, those with the fewest pieces on their way first, chance deciding between equals."""
-        found: list[Member] = []
-        left = most
-        for waiting in self._ranks:
-            if waiting:
-                some = neighbours(waiting, where, left)
-                found = found + some if found else some
-                left -= len(waiting)
-                if left <= 0:
-                    break
-        return found
-
-    def _enter(self, member: Member) -> None:
-        taking = member.node.taking
-        member.rank = rank = taking if taking < RANKS else RANKS - 1
-        members = self._ranks[rank]
-        member.place = len(members)
-        members.append(member)
-
-    def _leave(self, member: Member) -> None:
-        members = self._ranks[member.rank]
-        last = members.pop()
-        if last is not member:
-            members[member.place] = last
-            last.place = member.place
+from supernode.scheduler.bag import Bag
+from supernode.scheduler.copies import Copies
+from supernode.scheduler.parked import Parkable, Parked
 
 
 @dataclass(slots=True, eq=False)
@@ -227,7 +90,7 @@ class Flight:
 
 
 @dataclass(slots=True, eq=False)
-class Member:
+class Member(Parkable):
     """A node in one swarm: what it has, and what it still wants while it is open."""
 
     node: Node
@@ -257,10 +120,6 @@ class Member:
     """Sources that failed it, and until when they are not given to it again; None as long as there was none."""
     granted: list[tuple[int, int, int]] | None = None
     """Of the event that is being handled: (piece, source, alternative)."""
-    rank: int = -1
-    """Among which of those that are parked it is; -1 when it is not."""
-    place: int = 0
-    """And where among those."""
     since: float = 0.0
     """When its want was parked, or it last got something."""
     told: float = 0.0
@@ -289,7 +148,7 @@ class Swarm:
         self.members: dict[int, Member] = {}
         self.takers: dict[int, Member] = {}
         """Members that are open."""
-        self.parked = Parked()
+        self.parked: Parked[Member] = Parked()
         """Takers that would take more at once."""
         self.holders: Bag[Member] = Bag()
         """Members that offer something."""

@@ -31,7 +31,7 @@ PAUSE_SECONDS_MAX: Final = 86400.0
 """After the first failure, and after many: a link's rate changes with its machine, not by the hour."""
 
 
-class Spare:
+class Uplink:
     """`links` is how many nodes' links the supernode's has beyond one, 0 to `links_max`. Paces are in seconds."""
 
     def __init__(self, links_max: float) -> None:

@@ -380,12 +380,12 @@ class Tracker:
             link, task = self.links.get(command.node), self.tasks.get(command.task)
             if link is None or task is None:
                 continue
-            if isinstance(command, machine.Grant):
+            if isinstance(command, machine.GrantPieces):
                 self._grant(link, task, command)
             else:
                 link.send(messages.Seeding(task.number))
 
-    def _grant(self, link: Link, task: Task, grant: machine.Grant) -> None:
+    def _grant(self, link: Link, task: Task, grant: machine.GrantPieces) -> None:
         links, digests, in_flight = self.links, task.digests, link.in_flight.setdefault(task.number, {})
         granted = []
         for piece, source, alternative in grant.pieces:

@@ -21,10 +21,10 @@ SCRIPT = TREE / "hack" / "compiled.sh"
 COMPILED: list[str] = tomllib.loads((TREE / "pyproject.toml").read_text())["tool"]["darner"]["compiled"]
 SOURCES = {name: str(TREE / f"{name.replace('.', '/')}.py") for name in COMPILED}
 TESTS = (
-    "tests/unit/test_scheduler.py",
-    "tests/unit/test_pieces.py",
-    "tests/unit/test_tracker_tasks.py",
-    "tests/unit/test_tracker_nodes.py",
+    "tests/unit/supernode/scheduler/test_machine.py",
+    "tests/unit/agent/values/test_pieces.py",
+    "tests/unit/supernode/tracker/test_tasks.py",
+    "tests/unit/supernode/tracker/test_nodes.py",
     "tests/property/test_scheduler_properties.py",
     "tests/property/test_pieces_properties.py",
 )

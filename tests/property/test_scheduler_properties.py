@@ -21,7 +21,7 @@ from supernode.scheduler.machine import (
     Command,
     Ended,
     Event,
-    Grant,
+    GrantPieces,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -37,7 +37,7 @@ from supernode.scheduler.machine import (
     Seeded,
     Tick,
 )
-from supernode.scheduler.state import RANKS
+from supernode.scheduler.parked import RANKS
 
 LIMITS = Limits(
     upload_slots_min=2, upload_slots_max=3, seed_slots_min=2, seed_slots_max=3, zones_max=3, in_flight_max=8, want_max=6
@@ -86,7 +86,7 @@ class Model(RuleBasedStateMachine):
     def tell(self, event: Event) -> list[Command]:
         commands = self.scheduler.handle(event, self.now)
         for command in commands:
-            if isinstance(command, Grant):
+            if isinstance(command, GrantPieces):
                 for piece, source, alternative in command.pieces:
                     self.granted(command.node, command.task, piece, source, alternative)
             else:

@@ -12,7 +12,7 @@ from supernode.scheduler.machine import (
     Command,
     Ended,
     Event,
-    Grant,
+    GrantPieces,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -75,7 +75,7 @@ class Swarm:
 
 def granted(commands: list[Command]) -> list[Granted]:
     """Every granted piece as (node, piece, source, alternative)."""
-    return [(command.node, *piece) for command in commands if isinstance(command, Grant) for piece in command.pieces]
+    return [(command.node, *piece) for command in commands if isinstance(command, GrantPieces) for piece in command.pieces]
 
 
 def pieces_of(commands: list[Command], node: int) -> list[int]:
@@ -547,7 +547,7 @@ def test_a_free_slot_serves_every_swarm_that_waits() -> None:
     for _ in range(30):
         _, piece, _, _ = flying.pop(0)
         for command in swarm.report(A, (piece, SEED, DELIVERED), want=12):
-            assert isinstance(command, Grant)
+            assert isinstance(command, GrantPieces)
             served.add(command.task)
             flying += granted([command]) if command.task == TASK else []
         if not flying:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supernode.scheduler.state import Swarm
-from supernode.scheduler.uplink import AS_FAST, PAUSE_SECONDS, PROVEN, SLOWER, STEP, TRIED, Spare
+from supernode.scheduler.uplink import AS_FAST, PAUSE_SECONDS, PROVEN, SLOWER, STEP, TRIED, Uplink
 
 NODES_PACE = 0.1
 MOST = 14.0
@@ -14,70 +14,70 @@ MOST = 14.0
 @pytest.fixture
 def swarm() -> Swarm:
     swarm = Swarm(1, 64, seeded=0, now=0.0)
-    Spare(MOST).node_delivered(swarm, NODES_PACE)
+    Uplink(MOST).node_delivered(swarm, NODES_PACE)
     return swarm
 
 
-def deliver(spare: Spare, swarm: Swarm, pace: float, now: float, times: int = 1) -> None:
+def deliver(uplink: Uplink, swarm: Swarm, pace: float, now: float, times: int = 1) -> None:
     """So many pieces that were granted just now, each in a pace that counts in those of nodes."""
     for _ in range(times):
-        spare.seed_delivered(swarm, pace * NODES_PACE, granted_at=now, now=now)
+        uplink.seed_delivered(swarm, pace * NODES_PACE, granted_at=now, now=now)
 
 
 def test_it_sends_more_as_long_as_its_pieces_come_as_fast_as_those_of_nodes(swarm: Swarm) -> None:
-    spare = Spare(MOST)
-    deliver(spare, swarm, AS_FAST, now=1.0, times=10)
-    assert spare.links == pytest.approx(10 * STEP)
+    uplink = Uplink(MOST)
+    deliver(uplink, swarm, AS_FAST, now=1.0, times=10)
+    assert uplink.links == pytest.approx(10 * STEP)
 
 
 def test_and_no_more_than_its_limit(swarm: Swarm) -> None:
-    spare = Spare(MOST)
-    deliver(spare, swarm, AS_FAST, now=1.0, times=1000)
-    assert spare.links == MOST
+    uplink = Uplink(MOST)
+    deliver(uplink, swarm, AS_FAST, now=1.0, times=1000)
+    assert uplink.links == MOST
 
 
 def test_it_stays_as_it_is_while_nobody_can_tell(swarm: Swarm) -> None:
-    spare = Spare(MOST)
-    deliver(spare, swarm, (AS_FAST + SLOWER) / 2, now=1.0, times=10)
-    assert spare.links == 0.0
+    uplink = Uplink(MOST)
+    deliver(uplink, swarm, (AS_FAST + SLOWER) / 2, now=1.0, times=10)
+    assert uplink.links == 0.0
 
 
 def test_nothing_is_judged_before_a_node_has_delivered() -> None:
-    spare, swarm = Spare(MOST), Swarm(1, 64, seeded=0, now=0.0)
-    deliver(spare, swarm, 10.0, now=1.0, times=10)
-    assert spare.links == 0.0
+    uplink, swarm = Uplink(MOST), Swarm(1, 64, seeded=0, now=0.0)
+    deliver(uplink, swarm, 10.0, now=1.0, times=10)
+    assert uplink.links == 0.0
 
 
 def test_it_sends_much_less_when_its_pieces_come_slower_and_once_for_all_that_were_on_their_way(swarm: Swarm) -> None:
-    spare = Spare(MOST)
-    deliver(spare, swarm, AS_FAST, now=1.0, times=80)
-    deliver(spare, swarm, 2 * SLOWER, now=2.0, times=80)
-    before = spare.links
+    uplink = Uplink(MOST)
+    deliver(uplink, swarm, AS_FAST, now=1.0, times=80)
+    deliver(uplink, swarm, 2 * SLOWER, now=2.0, times=80)
+    before = uplink.links
     for _ in range(80):
-        spare.seed_delivered(swarm, 9 * NODES_PACE, granted_at=1.9, now=2.1)
-    assert spare.links == before < 80 * STEP
+        uplink.seed_delivered(swarm, 9 * NODES_PACE, granted_at=1.9, now=2.1)
+    assert uplink.links == before < 80 * STEP
 
 
 def test_what_has_failed_is_not_tried_again_for_a_time_which_doubles(swarm: Swarm) -> None:
-    spare, now = Spare(MOST), 0.0
+    uplink, now = Uplink(MOST), 0.0
     for pause_seconds in (PAUSE_SECONDS, 2 * PAUSE_SECONDS):
-        deliver(spare, swarm, AS_FAST / 2, now=now, times=20)
-        assert TRIED < spare.links < PROVEN
-        while spare.links > TRIED:
-            deliver(spare, swarm, 2 * SLOWER, now=now)
+        deliver(uplink, swarm, AS_FAST / 2, now=now, times=20)
+        assert TRIED < uplink.links < PROVEN
+        while uplink.links > TRIED:
+            deliver(uplink, swarm, 2 * SLOWER, now=now)
         failed_at = now
-        deliver(spare, swarm, AS_FAST / 2, now=failed_at + pause_seconds - 1, times=40)
-        assert spare.links < TRIED
+        deliver(uplink, swarm, AS_FAST / 2, now=failed_at + pause_seconds - 1, times=40)
+        assert uplink.links < TRIED
         now = failed_at + pause_seconds
-    deliver(spare, swarm, AS_FAST / 2, now=now, times=40)
-    assert spare.links > TRIED
+    deliver(uplink, swarm, AS_FAST / 2, now=now, times=40)
+    assert uplink.links > TRIED
 
 
 def test_whoever_was_clearly_faster_is_tried_again_soon(swarm: Swarm) -> None:
-    spare, now = Spare(MOST), 0.0
+    uplink, now = Uplink(MOST), 0.0
     for _ in range(3):
-        deliver(spare, swarm, AS_FAST / 2, now=now, times=100)
-        assert spare.links > PROVEN
-        while spare.links > TRIED:
-            deliver(spare, swarm, 2 * SLOWER, now=now)
+        deliver(uplink, swarm, AS_FAST / 2, now=now, times=100)
+        assert uplink.links > PROVEN
+        while uplink.links > TRIED:
+            deliver(uplink, swarm, 2 * SLOWER, now=now)
         now += PAUSE_SECONDS
