@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from agent.admin import NotReady, health_routes
 from agent.values.errors import DarnerError
-from supernode.tracker.task import Task
+from supernode.tracker.seeds import BlobTask
 from supernode.tracker.tracker import Tracker
 
 SHOWN_MAX = 1000
@@ -38,21 +38,21 @@ def describe(tracker: Tracker) -> dict[str, Any]:
     return {
         "nodes": [
             {
-                "name": link.name,
-                "zone": link.zone,
-                "address": str(link.where),
-                "blobs": len(link.holdings),
+                "name": session.name,
+                "zone": session.zone,
+                "address": str(session.where),
+                "blobs": len(session.holdings),
             }
-            for link in list(tracker.links.values())[:SHOWN_MAX]
+            for session in list(tracker.sessions.values())[:SHOWN_MAX]
         ],
-        "nodesTotal": len(tracker.links),
-        "swarms": [_describe_swarm(tracker, task) for task in list(tracker.tasks.values())[:SHOWN_MAX]],
-        "swarmsTotal": len(tracker.tasks),
+        "nodesTotal": len(tracker.sessions),
+        "swarms": [_describe_swarm(tracker, task) for task in list(tracker.seeds.tasks.values())[:SHOWN_MAX]],
+        "swarmsTotal": len(tracker.seeds.tasks),
         "quarantines": [{"name": item.name, "reason": item.reason} for item in tracker.health.quarantines[:SHOWN_MAX]],
     }
 
 
-def _describe_swarm(tracker: Tracker, task: Task) -> dict[str, Any]:
+def _describe_swarm(tracker: Tracker, task: BlobTask) -> dict[str, Any]:
     view = tracker.scheduler.task(task.number)
     return {
         "digest": task.name,

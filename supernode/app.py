@@ -27,8 +27,9 @@ from supernode.api import application
 from supernode.scheduler.machine import Limits
 from supernode.seeder import Seeder
 from supernode.settings import SupernodeSettings
+from supernode.tags.resolver import TagResolver
 from supernode.tracker.health import HealthSettings
-from supernode.tracker.server import Channels
+from supernode.tracker.server import ChannelServer
 from supernode.tracker.tracker import Tracker
 
 ASK_SECONDS_MAX = 5.0
@@ -61,6 +62,7 @@ class Supernode:
         self._control = ControlServer(app, settings.http_listen)
         self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None
+        self._tags: TagResolver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tracking = threading.Thread(target=self._track, name="tracker", daemon=True)
         self._begun = threading.Event()
@@ -86,8 +88,9 @@ class Supernode:
             self._tracking.join(STOP_SECONDS_MAX)
         self._origin.close()
         self._fetcher.close()
-        if self._tracker:
+        if self._tracker and self._tags:
             self._tracker.join()
+            self._tags.join()
         self._pieces.stop()
         self._control.stop()
         self._store.close()
@@ -113,16 +116,20 @@ class Supernode:
         )
         limits = Limits(upload_slots_max=settings.upload_slots).for_seed(upload_slots(self._upload))
         where = settings.piece_address or self._pieces.address
-        self._tracker = Tracker(settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random())
-        channels = Channels(self._tracker)
         loop = asyncio.get_running_loop()
+        self._tags = TagResolver(self._manifests, loop, lambda: tracker.sessions.values())
+        tracker = self._tracker = Tracker(
+            settings.node_name, where, self._seeder, self._tags, health, limits, random.Random()
+        )
+        channels = ChannelServer(tracker)
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)
         self._loop, self._ending = loop, asyncio.Event()
         self._begun.set()
         await self._ending.wait()
         server.close()
         channels.stop()
-        self._tracker.stop()
+        tracker.stop()
+        self._tags.stop()
         await asyncio.sleep(0)  # connections end in the loop
 
     def _ask(self, question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from agent.values.manifest import Manifest
 from agent.values.pieces import Layout, to_bytes
 from supernode.scheduler.machine import Limits
 from supernode.seeder import Seeder, Wanted
+from supernode.tags.resolver import TagResolver
 from supernode.tracker.health import HealthSettings
-from supernode.tracker.session import Link
+from supernode.tracker.session import AgentSession
 from supernode.tracker.tracker import Tracker
 from tests.swarm import PIECE, SECONDS, nothing_left_running
 
@@ -72,11 +73,11 @@ class Agent:
         self.writer = FakeWriter(lab.tracker.outbox.flush)
         held = [messages.Holding(digest, LAYOUT.size) for digest in holdings]
         hello = messages.Hello(messages.VERSION, name, "", "10.0.0.1", port, 0, held)
-        self.link: Link = lab.tracker.join_agent(hello, cast(asyncio.WriteTransport, self.writer))
+        self.session: AgentSession = lab.tracker.join_agent(hello, cast(asyncio.WriteTransport, self.writer))
 
     def say(self, *said: messages.FromAgent) -> None:
         for message in said:
-            self.lab.tracker.receive(self.link, message)
+            self.lab.tracker.receive(self.session, message)
         self.lab.tracker.outbox.flush()
 
     def open(self, request: int = 1, digest: bytes = RAW, have: int = 0) -> None:
@@ -111,7 +112,7 @@ class Agent:
         return [piece for grant in self.heard(messages.Grant) for piece in grant.pieces]
 
     def leave(self) -> None:
-        self.lab.tracker.leave(self.link)
+        self.lab.tracker.leave(self.session)
 
 
 class Lab:
@@ -122,18 +123,27 @@ class Lab:
         self.wanted: list[Wanted] = []
         self.names: list[tuple[str, str, str]] = []
         self.answer: Manifest | Exception = MANIFEST
+        self.tags = TagResolver(cast(Manifests, self), asyncio.get_running_loop(), lambda: self.tracker.sessions.values())
         self.tracker = Tracker(
             "supernode",
             Address("10.0.0.9", 65002),
             cast(Seeder, self),
-            cast(Manifests, self),
+            self.tags,
             HealthSettings(),
             Limits(),
             random.Random(1),
         )
 
         # Seeds begin in the order in which blobs are opened, so that the same chances give the same test.
-        patch.setattr(self.tracker._seeding, "submit", lambda begin, wanted: begin(wanted))
+        patch.setattr(self.tracker.seeds._threads, "submit", lambda begin, wanted: begin(wanted))
+
+    def stop(self) -> None:
+        self.tracker.stop()
+        self.tags.stop()
+
+    def join(self) -> None:
+        self.tracker.join()
+        self.tags.join()
 
     def seed(self, wanted: Wanted) -> None:
         """The seeder's part: the test does the rest."""
@@ -195,8 +205,8 @@ def in_loop(test: Callable[[Lab], Coroutine[Any, Any, None]]) -> Callable[[pytes
             try:
                 await test(lab)
             finally:
-                lab.tracker.stop()
-            await asyncio.get_running_loop().run_in_executor(None, lab.tracker.join)
+                lab.stop()
+            await asyncio.get_running_loop().run_in_executor(None, lab.join)
 
         with nothing_left_running():
             asyncio.run(with_lab())

@@ -1,8 +1,8 @@
 """What a name means, for agents that ask: one question to the origin for all who ask the same at the same time.
 
-Which manifest that is, and how long it is believed, is `agent.registry.manifests`'s affair; it is asked in threads, of which a
-question takes one, however many agents wait for it. What neither the origin nor this supernode can say, the agents may
-(`recall`). All but those threads runs in the tracker's event loop.
+`agent.registry.manifests` knows which manifest that is, and how long its knowledge is believed; it is asked in threads, of which
+a question takes one, however many agents wait for it. The agents may know what neither the origin nor this supernode can say
+(`supernode.tags.recovery`). All but those threads runs in the tracker's event loop.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from agent.registry.manifests import Manifests
 from agent.swarm import messages
 from agent.values.errors import DarnerError, OriginError
-from agent.values.reference import InvalidReference, Reference
-from supernode.tags.recovery import Name, Recalls
-from supernode.tracker.session import Link
+from agent.values.reference import InvalidReference
+from supernode.names import check_name
+from supernode.tags.recovery import ConnectedAgent, Name, TagRecovery
 
 log = logging.getLogger(__name__)
 
@@ -25,27 +25,21 @@ RESOLVERS_MAX = 64
 """A registry that does not answer keeps one for as long as the origin client waits."""
 QUESTIONS_MAX = 4096
 
-Answer = messages.Resolved | messages.Unresolved
+Resolution = messages.Resolved | messages.Unresolved
 
 
-def check(registry: str, repository: str, reference: str | None = None) -> None:
-    """Raises InvalidReference unless this is an image's name in its full form, perhaps with a tag or a digest."""
-    suffix = "" if reference is None else f"@{reference}" if ":" in reference else f":{reference}"
-    found = Reference.parse(f"{registry}/{repository}{suffix}")
-    if (found.registry, found.repository) != (registry, repository):
-        raise InvalidReference(f"{found.registry}/{found.repository} was meant, and has to be said")
-
-
-class Names:
-    def __init__(self, manifests: Manifests, loop: asyncio.AbstractEventLoop, links: Callable[[], Iterable[Link]]) -> None:
-        """`links` are the agents that are connected now."""
+class TagResolver:
+    def __init__(
+        self, manifests: Manifests, loop: asyncio.AbstractEventLoop, agents: Callable[[], Iterable[ConnectedAgent]]
+    ) -> None:
+        """`agents` gives those that are connected now."""
         self._manifests = manifests
         self._loop = loop
-        self._recalls = Recalls(links)
+        self._recovery = TagRecovery(agents)
         self._recalling: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="resolve")
-        self._asked: dict[Name, list[tuple[Link, int]]] = {}
-        """Who waits for the answer, and the number of its request."""
+        self._asked: dict[Name, list[tuple[ConnectedAgent, int]]] = {}
+        """The agents that wait for the answer, and the numbers of their requests."""
 
     def stop(self) -> None:
         for task in self._recalling:
@@ -56,31 +50,31 @@ class Names:
         """Wait for the threads, whose questions end when the origin client is closed. Called from another thread."""
         self._threads.shutdown()
 
-    def ask(self, link: Link, message: messages.Resolve) -> None:
+    def ask(self, agent: ConnectedAgent, message: messages.Resolve) -> None:
         name = (message.registry, message.repository, message.reference)
         try:
-            check(*name)
+            check_name(*name)
         except InvalidReference as error:
-            link.send(messages.Unresolved(message.request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX]))
+            agent.send(messages.Unresolved(message.request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX]))
             return
         waiting = self._asked.get(name)
         if waiting is not None:
-            waiting.append((link, message.request))
+            waiting.append((agent, message.request))
         elif len(self._asked) >= QUESTIONS_MAX:
-            link.send(
+            agent.send(
                 messages.Unresolved(message.request, 503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} names are asked for already")
             )
         else:
-            self._asked[name] = [(link, message.request)]
+            self._asked[name] = [(agent, message.request)]
             self._threads.submit(self._resolve, name)
 
-    def recalled(self, link: Link, answer: messages.Recalled) -> None:
+    def recalled(self, agent: ConnectedAgent, answer: messages.Recalled) -> None:
         """An agent says what it knows of a name."""
-        self._recalls.heard(link, answer)
+        self._recovery.heard(agent, answer)
 
     def _resolve(self, name: Name) -> None:
         """In a thread."""
-        answer: Answer
+        answer: Resolution
         then = self._answered
         try:
             manifest = self._manifests.resolve(*name)
@@ -97,14 +91,14 @@ class Names:
         except RuntimeError:
             return  # the loop has ended: the process is stopping
 
-    def _begin_recall(self, name: Name, answer: Answer) -> None:
+    def _begin_recall(self, name: Name, answer: Resolution) -> None:
         task = self._loop.create_task(self._recall(name, answer))
         self._recalling.add(task)
         task.add_done_callback(self._recalling.discard)
 
-    async def _recall(self, name: Name, answer: Answer) -> None:
+    async def _recall(self, name: Name, answer: Resolution) -> None:
         try:
-            known = await self._recalls.recall(name)
+            known = await self._recovery.recall(name)
             if known:
                 manifest, age = known
                 self._threads.submit(self._manifests.remember, *name, None, manifest, age)
@@ -112,9 +106,9 @@ class Names:
         finally:
             self._answered(name, answer)
 
-    def _answered(self, name: Name, answer: Answer) -> None:
-        for link, request in self._asked.pop(name):
+    def _answered(self, name: Name, answer: Resolution) -> None:
+        for agent, request in self._asked.pop(name):
             if isinstance(answer, messages.Resolved):
-                link.send(messages.Resolved(request, answer.media_type, answer.body, answer.stale))
+                agent.send(messages.Resolved(request, answer.media_type, answer.body, answer.stale))
             else:
-                link.send(messages.Unresolved(request, answer.status, answer.code, answer.reason))
+                agent.send(messages.Unresolved(request, answer.status, answer.code, answer.reason))

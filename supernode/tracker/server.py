@@ -12,7 +12,7 @@ from typing import cast
 
 from agent.swarm import frames, messages
 from supernode import metrics
-from supernode.tracker.session import Link
+from supernode.tracker.session import AgentSession
 from supernode.tracker.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ NAME_CHARACTERS_MAX = 253
 """Of a node, a zone or a host: as many as a DNS name has, which the names of Kubernetes' nodes are."""
 
 
-class Channels:
+class ChannelServer:
     """Makes the protocol of each connection."""
 
     def __init__(self, tracker: Tracker) -> None:
@@ -36,11 +36,11 @@ class Channels:
         self.loop = asyncio.get_running_loop()
         self.received = memoryview(bytearray(RECEIVE_BYTES))
         """One for all connections: what is in it has been understood, or copied, before another one is read."""
-        self.greeting: set[Connection] = set()
+        self.greeting: set[AgentConnection] = set()
         self.greeting_bytes = 0
 
     def connected(self) -> asyncio.BufferedProtocol:
-        return Connection(self)
+        return AgentConnection(self)
 
     def stop(self) -> None:
         """End the connections of which the tracker does not know."""
@@ -48,35 +48,35 @@ class Channels:
             connection.abort()
 
 
-class Connection(asyncio.BufferedProtocol):
+class AgentConnection(asyncio.BufferedProtocol):
     """One agent. Its end, whatever it is, is nobody else's."""
 
-    __slots__ = ("_bytes", "_channels", "_frames", "_link", "_timer", "_transport")
+    __slots__ = ("_bytes", "_frames", "_server", "_session", "_timer", "_transport")
 
-    def __init__(self, channels: Channels) -> None:
-        self._channels = channels
+    def __init__(self, server: ChannelServer) -> None:
+        self._server = server
         self._frames = frames.Frames()
-        self._link: Link | None = None
+        self._session: AgentSession | None = None
         self._bytes = 0
         """Received before Hello was whole."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        channels = self._channels
-        self._timer = channels.loop.call_later(HELLO_SECONDS_MAX, self.abort)
-        if len(channels.greeting) >= GREETINGS_MAX:
+        server = self._server
+        self._timer = server.loop.call_later(HELLO_SECONDS_MAX, self.abort)
+        if len(server.greeting) >= GREETINGS_MAX:
             self._refuse(f"{GREETINGS_MAX} agents are saying Hello already")
         else:
-            channels.greeting.add(self)
+            server.greeting.add(self)
 
     def get_buffer(self, _: int) -> memoryview:
-        return self._channels.received
+        return self._server.received
 
     def buffer_updated(self, count: int) -> None:
         if self._transport.is_closing():
             return
         try:
-            self._receive(self._channels.received[:count])
+            self._receive(self._server.received[:count])
         except frames.WireError as error:
             self._refuse(str(error))
         except Exception:
@@ -87,63 +87,63 @@ class Connection(asyncio.BufferedProtocol):
         if error:
             log.debug("the channel of %s broke off: %s", self._name, error)
         self._end_greeting()
-        if self._link:
-            self._channels.tracker.leave(self._link)
+        if self._session:
+            self._server.tracker.leave(self._session)
 
     def abort(self) -> None:
         self._transport.abort()
 
     @property
     def _name(self) -> str:
-        return self._link.name if self._link else str(self._transport.get_extra_info("peername"))
+        return self._session.name if self._session else str(self._transport.get_extra_info("peername"))
 
     def _receive(self, data: memoryview) -> None:
-        tracker, link = self._channels.tracker, self._link
+        tracker, session = self._server.tracker, self._session
         for body in self._frames.feed(data):
             message = frames.agent_message(body)
-            if link:
-                tracker.receive(link, message)
+            if session:
+                tracker.receive(session, message)
             else:
-                link = self._link = self._join(message)
-        if link:
-            tracker.heard(link)
+                session = self._session = self._join(message)
+        if session:
+            tracker.heard(session)
         else:
             self._count_greeting(len(data))
 
-    def _join(self, hello: messages.FromAgent) -> Link:
+    def _join(self, hello: messages.FromAgent) -> AgentSession:
         """Raises WireError for one that is refused."""
         if not isinstance(hello, messages.Hello):
             raise frames.WireError("the first message has to be Hello")
         if hello.version != messages.VERSION:
             raise frames.WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
-        if len(self._channels.tracker.links) >= CONNECTIONS_MAX:
+        if len(self._server.tracker.sessions) >= CONNECTIONS_MAX:
             raise frames.WireError(f"{CONNECTIONS_MAX} agents are connected already")
         _check_name("node name", hello.node)
         if hello.zone:
             _check_name("zone", hello.zone)
         _check_name("host", hello.host)
         self._end_greeting()
-        return self._channels.tracker.join_agent(hello, self._transport)
+        return self._server.tracker.join_agent(hello, self._transport)
 
     def _count_greeting(self, count: int) -> None:
-        channels = self._channels
+        server = self._server
         self._bytes += count
-        channels.greeting_bytes += count
-        if channels.greeting_bytes > GREETING_BYTES_MAX:
+        server.greeting_bytes += count
+        if server.greeting_bytes > GREETING_BYTES_MAX:
             raise frames.WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
 
     def _end_greeting(self) -> None:
         self._timer.cancel()
-        self._channels.greeting.discard(self)
-        self._channels.greeting_bytes -= self._bytes
+        self._server.greeting.discard(self)
+        self._server.greeting_bytes -= self._bytes
         self._bytes = 0
 
     def _refuse(self, why: str) -> None:
         metrics.REFUSED_CHANNELS.inc()
         log.warning("the channel of %s is refused: %s", self._name, why)
         self._end_greeting()
-        if self._link:
-            self._link.flush()
+        if self._session:
+            self._session.flush()
         self._transport.write(frames.frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
         self._transport.close()
 

@@ -22,25 +22,25 @@ INTRODUCED_MAX = 128
 
 
 class Outbox:
-    """The links for which there is something to be sent."""
+    """The sessions for which there is something to be sent."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._links: list[Link] = []
+        self._sessions: list[AgentSession] = []
 
-    def add(self, link: Link) -> None:
-        if not self._links:
+    def add(self, session: AgentSession) -> None:
+        if not self._sessions:
             self._loop.call_soon(self.flush)
-        self._links.append(link)
+        self._sessions.append(session)
 
     def flush(self) -> None:
-        links, self._links = self._links, []
-        for link in links:
-            link.flush()
+        sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            session.flush()
 
 
 @dataclass(eq=False, slots=True)
-class Link:
+class AgentSession:
     """A connected agent. `number` is new with every connection, `name` is the node's for good."""
 
     number: int
@@ -69,7 +69,7 @@ class Link:
     def send(self, *said: messages.Message) -> None:
         self._put(*map(frames.frame, said))
 
-    def introduce(self, peer: Link) -> None:
+    def introduce(self, peer: AgentSession) -> None:
         """Tell this agent where a peer is, unless that was done lately."""
         if peer.number not in self.introduced:
             if len(self.introduced) >= INTRODUCED_MAX:

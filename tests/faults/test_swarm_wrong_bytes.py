@@ -38,7 +38,7 @@ def test_a_flipped_byte_at_the_origin_reaches_no_node_as_a_whole_blob(lab: Lab, 
 
 
 def test_when_the_origin_is_right_again_so_is_the_next_pull_everywhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supernode.tracker.tracker.FAILURE_SECONDS", 0.0)
+    monkeypatch.setattr("supernode.tracker.seeds.FAILURE_SECONDS", 0.0)
     digest = lab.push(BODY).layers[0]
     lab.origin.fail(Fault(path="/blobs/", flip_byte=PIECE), times=1)
     nodes = [lab.node() for _ in range(3)]

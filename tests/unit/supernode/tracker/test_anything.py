@@ -47,8 +47,8 @@ class Chaos:
         self.rng.choice(self.agents).leave()
 
     def _pass_time(self) -> None:
-        for task in list(self.lab.tracker.tasks.values()):
-            self.lab.tracker._look_at(task, time.monotonic() + self.rng.choice([0, 0, 100]))
+        for task in list(self.lab.tracker.seeds.tasks.values()):
+            self.lab.tracker.seeds._look_at(task, time.monotonic() + self.rng.choice([0, 0, 100]))
 
     def _number(self, *likely: int) -> int:
         """Of a task, a node or a request: one of the likely ones, or one that is not."""
@@ -115,12 +115,12 @@ def test_nothing_that_anybody_says_breaks_it_and_no_piece_is_granted_that_could_
         assert granted, "or the test shows nothing"
         assert all(piece.digest == digest_of(piece.piece) for piece in granted)
         assert {piece.piece for piece in granted} <= set().union(*chaos.seeded.values())
-        assert set(tracker._by_digest.values()) <= set(tracker.tasks.values())
-        assert {link.name: link for link in tracker.links.values()} == tracker._by_name
-        for task in tracker.tasks.values():
-            assert task.takers <= set(tracker.links.values())
-            assert all(task.number in link.in_flight for link in task.takers)
-        tracker.stop()
-        await asyncio.get_running_loop().run_in_executor(None, tracker.join)
+        assert set(tracker.seeds._by_digest.values()) <= set(tracker.seeds.tasks.values())
+        assert {session.name: session for session in tracker.sessions.values()} == tracker._by_name
+        for task in tracker.seeds.tasks.values():
+            assert task.takers <= set(tracker.sessions.values())
+            assert all(task.number in session.in_flight for session in task.takers)
+        lab.stop()
+        await asyncio.get_running_loop().run_in_executor(None, lab.join)
 
     asyncio.run(run())

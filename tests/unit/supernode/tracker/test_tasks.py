@@ -8,7 +8,7 @@ from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.values.errors import DigestError, OriginError
 from supernode.api import describe
-from supernode.tracker import tracker as module
+from supernode.tracker import seeds as module
 from tests.tracker import LAYOUT, OTHER, RAW, Agent, Lab, digest_of, in_loop, open_nothing
 
 # Joining and opening.
@@ -73,7 +73,7 @@ async def test_the_same_name_on_a_second_connection_takes_the_place_of_the_first
     first.open()
     second = Agent(lab, "a")
     assert first.writer.closed
-    assert [link.number for link in lab.tracker.links.values()] == [second.link.number]
+    assert [session.number for session in lab.tracker.sessions.values()] == [second.session.number]
     second.open()
     await lab.sized()
     assert second.task
@@ -87,12 +87,12 @@ async def test_the_same_name_on_a_second_connection_takes_the_place_of_the_first
 @in_loop
 async def test_an_agent_may_be_in_so_many_swarms_and_no_more(lab: Lab) -> None:
     agent = Agent(lab, "a")
-    for number in range(module.TASKS_PER_LINK_MAX + 3):
+    for number in range(module.TASKS_PER_AGENT_MAX + 3):
         agent.open(request=number, digest=number.to_bytes(32))
     refused = agent.heard(messages.TaskFailed)
     assert [failed.request for failed in refused] == [256, 257, 258]
     assert {failed.status for failed in refused} == {429}
-    assert len(lab.tracker.tasks) == module.TASKS_PER_LINK_MAX
+    assert len(lab.tracker.seeds.tasks) == module.TASKS_PER_AGENT_MAX
     await lab.sized()
     agent.say(messages.Close(agent.task.task))
     agent.open(request=1000, digest=OTHER)
@@ -131,7 +131,7 @@ async def test_a_piece_is_granted_while_it_comes_and_its_digest_named_when_it_is
     late.open()
     assert late.task.known == {2: digest_of(2)}
     late.report(window=4)
-    assert late.granted == [messages.Granted(2, digest_of(2), agent.link.number, messages.SEED)]
+    assert late.granted == [messages.Granted(2, digest_of(2), agent.session.number, messages.SEED)]
 
 
 @in_loop
@@ -171,8 +171,8 @@ async def test_a_peer_is_introduced_once_before_the_first_grant_that_names_it(la
     taker.take()
     assert {grant.piece for grant in taker.granted} == set(range(LAYOUT.count))
     named = {source for grant in taker.granted for source in (grant.source, grant.alternative)}
-    assert named == {messages.SEED, holder.link.number}
-    assert taker.heard(messages.Peer) == [messages.Peer(holder.link.number, "10.0.0.1", 7001)]
+    assert named == {messages.SEED, holder.session.number}
+    assert taker.heard(messages.Peer) == [messages.Peer(holder.session.number, "10.0.0.1", 7001)]
     first = next(number for number, said in enumerate(taker.writer.sent) if isinstance(said, messages.Peer))
     before = [said for said in taker.writer.sent[:first] if isinstance(said, messages.Grant)]
     assert all(piece.source == piece.alternative == messages.SEED for grant in before for piece in grant.pieces)
@@ -244,7 +244,7 @@ async def test_a_failure_is_forgotten_soon_and_the_next_one_tries_again(lab: Lab
     agent.open(request=2)
     await lab.sized(1)
     assert agent.task.request == 2
-    assert len(lab.tracker.tasks) == 1
+    assert len(lab.tracker.seeds.tasks) == 1
 
 
 @in_loop
