@@ -5,6 +5,8 @@ Values only. `supernode.scheduler.machine` passes all of them on, so that its us
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 
@@ -57,9 +59,10 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """`done` are (piece, source, seconds, verdict); `want` is how many grants the node takes beyond those not reported yet.
+    """Granted pieces have arrived at a node, or did not, and the node may take more.
 
-    A node whose source failed turns to the alternative by itself: the piece is on its way until that was reported too.
+    `done` are (piece, source, seconds, verdict); `want` is how many grants the node takes beyond those not reported yet. A node
+    whose source failed turns to the alternative by itself: the piece is on its way until that was reported too.
     """
 
     node: int
@@ -97,6 +100,8 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 
 class Released(msgspec.Struct, frozen=True):
+    """A quarantined node may be a source again."""
+
     node: int
 
 
@@ -123,6 +128,23 @@ class KeepWaiting(msgspec.Struct, frozen=True):
 
 
 Command = GrantPieces | KeepWaiting
+
+COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
+    Joined: (),
+    Left: (GrantPieces,),
+    Made: (),
+    Seeded: (GrantPieces,),
+    Ended: (GrantPieces,),
+    Opened: (GrantPieces,),
+    Reported: (GrantPieces,),
+    Closed: (GrantPieces,),
+    HoldsAll: (GrantPieces,),
+    HoldsNone: (GrantPieces,),
+    Quarantined: (GrantPieces,),
+    Released: (GrantPieces,),
+    Tick: (GrantPieces, KeepWaiting),
+}
+"""What may follow an event: grants wherever a piece, a source or a slot has become free for somebody who waits."""
 
 
 class TaskView(msgspec.Struct, frozen=True):

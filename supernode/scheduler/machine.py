@@ -62,7 +62,7 @@ class Scheduler:
         self._given: list[Member] = []
         """To whom pieces were granted in the event that is being handled."""
         self._waiting: list[Command] = []
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Joined: self._joined,
             Left: self._left,
             Made: self._made,
@@ -92,6 +92,11 @@ class Scheduler:
         return commands
 
     # What others may see.
+
+    @property
+    def events(self) -> list[type[Event]]:
+        """What `handle` understands: docs/scheduling.md has a line for each."""
+        return list(self._handlers)
 
     @property
     def tasks(self) -> list[TaskView]:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
 from agent.values.pieces import members
+from supernode.scheduler.events import COMMANDS_AFTER
 from supernode.scheduler.machine import (
     Closed,
     Command,
@@ -86,6 +87,7 @@ class Model(RuleBasedStateMachine):
     def tell(self, event: Event) -> list[Command]:
         commands = self.scheduler.handle(event, self.now)
         for command in commands:
+            assert type(command) in COMMANDS_AFTER[type(event)]
             if isinstance(command, GrantPieces):
                 for piece, source, alternative in command.pieces:
                     self.granted(command.node, command.task, piece, source, alternative)
