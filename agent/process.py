@@ -92,6 +92,7 @@ def _indented(lines: str) -> str:
 
 
 def log_to_stderr(level: str) -> None:
+    """The log of all three processes: one line a record, on standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

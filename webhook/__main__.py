@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
+from agent.process import log_to_stderr
 from agent.values.errors import DarnerError
 from webhook.server import run
 from webhook.settings import PROGRAM, load_webhook_settings
@@ -16,9 +16,7 @@ from webhook.settings import PROGRAM, load_webhook_settings
 def main(argv: Sequence[str]) -> int:
     try:
         settings = load_webhook_settings(argv, os.environ)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        # What these say at every start and stop is said once by the ready line.
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        log_to_stderr(settings.log_level)
         asyncio.run(run(settings))
     except DarnerError as error:
         said = str(error)

@@ -1,7 +1,7 @@
-"""What becomes of granted pieces: arrivals, failures and silence, booked into the state in `supernode.scheduler.state`.
+"""Accounting of granted pieces: arrivals, failures and silence, entered into the state in `supernode.scheduler.state`.
 
-From the same reports it learns how fast a source is, and which source seems to be dead. Every function says which sources have a
-free slot after it; what to do with that is the scheduler's.
+The same reports tell how fast a source is, and which source seems to be dead. Every function says which sources have a free slot
+after the call; the scheduler decides what to do with those.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Accounting:
         if holder is not None and verdict in (STALLED, UNREACHABLE):
             self._suspect(holder.node, self.patience(swarm), now)
         freed.append(flight.source)
-        freed.append(self._seed)  # it may be the only one who has the piece now
+        freed.append(self._seed)  # the supernode may be the only one that has the piece now
         if source == flight.alternative:
             swarm.touch_down(member, piece, arrived=False)
         else:
@@ -150,7 +150,7 @@ class Accounting:
                 member.swarm.admit(member)
 
     def _suspect(self, node: Node, patience: float, now: float) -> None:
-        """It failed somebody: is it dead? Who delivers to others meanwhile is not, whatever one taker says."""
+        """A node failed a taker: is it dead? A node that delivers to others meanwhile is not, whatever one taker says."""
         if node is not self._seed and now - node.delivered_at >= patience:
             node.suspected_until = now + self._limits.retry_seconds
             self.bar(node)

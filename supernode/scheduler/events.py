@@ -1,6 +1,6 @@
-"""What the scheduler is told and what it answers, and how its state looks from outside.
+"""The events that the scheduler is told, the commands that it answers, and the views of its state from outside.
 
-Values only. `supernode.scheduler.machine` passes all of them on, so that its users need not know this module.
+All of them are values. `supernode.scheduler.machine` passes most of them on, so that its users need not know this module.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     Released: (GrantPieces,),
     Tick: (GrantPieces, KeepWaiting),
 }
-"""What may follow an event: grants wherever a piece, a source or a slot has become free for somebody who waits."""
+"""What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""
 
 
 class TaskView(msgspec.Struct, frozen=True):

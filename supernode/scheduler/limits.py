@@ -1,5 +1,4 @@
-"""The limits that the scheduler keeps to. `supernode.scheduler.machine` passes them on, so that its users need not know this
-module."""
+"""The limits that the scheduler keeps to. `supernode.scheduler.machine` passes them on: its users need not know this module."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ class Limits:
     upload_slots_max: int = 16
     """The same where pieces are fast, unless the node itself says less."""
     seed_slots_min: int = 4
-    """The supernode's own: as many as a taker's window, so that its uplink is full whoever shares the takers' links."""
+    """The supernode's own: as many as a taker's window, so that its uplink is full however the takers' links are shared."""
     seed_slots_max: int = 16
     slots_per_turnaround: float = 3.0
     """For every piece that a source could send while messages go to and fro, so many more slots."""

@@ -1,10 +1,11 @@
-"""Who takes which piece from whom: the supernode's decisions, as a machine of events and commands.
+"""The supernode's decisions, which node takes which piece from which other, as a machine of events and commands.
 
-`handle(event, now) -> commands` is the whole of it. Nodes and swarms (tasks) are numbers that the tracker gives; number 0 is the
-supernode itself, a source like the others. Nothing here reads a clock, a socket or a file: time is an argument, chance is passed
-in, and the same seed and events give the same commands. Events that make no sense (late, replayed, about somebody unknown)
-change nothing. Reports are understood in `accounting`, choices made in `matching`. The ideas are in docs/scheduling.md:
-super-seeding and rarest first are BitTorrent's (BEP 16; Cohen 2003), the best of a few random sources is Mitzenmacher's.
+`handle(event, now) -> commands` is the whole machine. Nodes and swarms (tasks) are numbers that the tracker gives; number 0 is
+the supernode itself, a source like the others. Nothing here reads a clock, a socket or a file: time is an argument, chance is
+passed in, and the same seed and events give the same commands. Events that make no sense (late, replayed, about a node or swarm
+that is unknown) change nothing. Reports are understood in `accounting`, choices made in `matching`. The ideas are in
+docs/scheduling.md: super-seeding and rarest first are BitTorrent's (BEP 16; Cohen 2003), the best of a few random sources is
+Mitzenmacher's.
 """
 
 from __future__ import annotations
@@ -279,7 +280,7 @@ class Scheduler:
         for member in swarm.parked.first(self._random(), limits.rescues_max):
             self._serve(member, starving=not member.flights and now - member.since >= patience)
         if swarm.seeded == swarm.everything and now - swarm.moved >= limits.moving_seconds:
-            return  # nothing moves: whoever knows another way should take it
+            return  # nothing moves: a node that knows another way should take it
         for member in swarm.parked.first(0.0, swarm.parked.count):
             if now - max(member.told, member.since) >= limits.waiting_seconds:
                 member.told = now
@@ -336,10 +337,10 @@ class Scheduler:
                 break
             self._grant(match)
         if member.node.barred and member.want:
-            self._offer(self._seed, member.swarm)  # which prefers those who can pass its pieces on
+            self._offer(self._seed, member.swarm)  # the supernode prefers takers that can pass its pieces on
 
     def _offer(self, source: Node, swarm: Swarm) -> None:
-        """Give the free slots of a source to those who wait in one swarm."""
+        """Give the free slots of a source to takers that wait in one swarm."""
         while source.busy < source.slots and swarm.parked.count:
             match = self._matcher.for_source(source, swarm, self._now)
             if match is None:
@@ -351,7 +352,7 @@ class Scheduler:
             self._refill(source)
 
     def _refill(self, source: Node) -> None:
-        """Give the free slots of a source to those who wait in any swarm, every swarm having the same chance."""
+        """Give the free slots of a source to takers that wait in any swarm, every swarm having the same chance."""
         hungry, most = self._hungry, self._limits.swarms_max
         while source.busy < source.slots:
             for swarm in hungry.some(self._random(), most):

@@ -1,8 +1,7 @@
-"""Who should get which piece from whom, when there is something to give: pure choices over the state in
-`supernode.scheduler.state`.
+"""Choices: which taker should get which piece from which source. They are pure, over the state in `supernode.scheduler.state`.
 
-Every choice looks at a bounded number of nodes from a random place on, so that it costs the same in a swarm of ten and of ten
-thousand. Nothing here changes the state; the scheduler does, and asks again.
+Every choice looks at a bounded number of nodes from a random place on, so that a choice costs the same in a swarm of ten and of
+ten thousand. Nothing here changes the state; the scheduler does, and asks again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from supernode.scheduler.limits import Limits
 from supernode.scheduler.state import Member, Node, Swarm
 
 LAST: Final = 1 << 20
-"""More than pieces can be on their way to a node: whoever ranks so comes after everybody who does not."""
+"""More than pieces can be on their way to a node: takers that rank so come after all that do not."""
 NOBODY: Final = 2 * LAST
 
 
@@ -45,7 +44,7 @@ class Matcher:
         """What `taker` is given next, and by whom; None when it has to wait.
 
         In this order: what the supernode alone has, if the taker can pass it on; what its own zone has; from another zone, what
-        its own neither has nor is getting; a repeat from the supernode. Whoever starves need not mind the conditions.
+        its own neither has nor is getting; a repeat from the supernode. A taker that starves need not mind the conditions.
         """
         swarm, seed = taker.swarm, self._seed
         wanted = taker.lacking & swarm.seeded
@@ -89,7 +88,7 @@ class Matcher:
                 rank += LAST
             if rank > best_rank:
                 if best_rank < LAST:
-                    break  # and so is everybody who comes now
+                    break  # and so are all takers that come now
                 continue
             useful = offered & taker.lacking
             if foreign and not fresh:

@@ -1,4 +1,4 @@
-"""By how much the supernode's link is faster than a node's. Nobody says so; it is found by trying. Pure.
+"""By how much the supernode's link is faster than a node's: nobody says so, and the supernode finds it by trying. Pure.
 
 A supernode that sends each piece once leaves most of a fast link idle while the piece is passed on from node to node. Whether it
 can send more shows in its pace, which is what a piece would have taken had its taker got nothing else meanwhile. As long as its

@@ -1,6 +1,6 @@
 """Which nodes are alive, and which of them are no source for now, and why.
 
-Kept by the node's name, so that leaving and coming back wipes nothing off the slate. A peer that sent a wrong piece is
+The slate is kept by the node's name, so that leaving and coming back wipes nothing off. A peer that sent a wrong piece is
 quarantined at once, and so is one that failed two takers often within the quarantine time; each further quarantine is twice as
 long, up to an hour. A taker may lie as well, or be broken itself: alone it brings nobody into quarantine by failures, and by
 wrong pieces only a few at a time; beyond that a second witness is needed. Pure: time is an argument.

@@ -42,7 +42,7 @@ IDLE_SECONDS = 60.0
 ABANDON_SECONDS = 30.0
 """How long a blob goes on arriving that nobody waits for any more."""
 FAILURE_SECONDS = 3.0
-"""How long the origin's failure is the answer to everybody who opens the same blob."""
+"""How long the origin's failure is the answer to every agent that opens the same blob."""
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ class BlobTask:
     blob: Blob | None = None
     """In the supernode's cache, where it is not evicted as long as it is distributed. Its size is known with it."""
     digests: dict[int, bytes] = field(default_factory=dict)
-    """Of the pieces that the supernode has: nothing is granted that the taker could not check."""
+    """Of the pieces that the supernode has, by number: nothing is granted that the taker could not check."""
     coming: set[int] = field(default_factory=set)
     """Pieces that the supernode is just getting. Their digests follow their bytes to the agents that take them from it."""
     whole: bool = False
@@ -231,7 +231,7 @@ class Seeds:
             self._answer(task, session, message, blob)
 
     def _waiting(self, task: BlobTask) -> list[tuple[AgentSession, messages.Open]]:
-        """Those who waited for the size, and are still there. Nobody waits from now on."""
+        """The Opens that waited for the size, of agents that are still there. None waits from now on."""
         waited, task.waiting = task.waiting, []
         for session, _ in waited:
             session.waiting -= 1

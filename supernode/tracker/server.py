@@ -1,6 +1,6 @@
 """The supernode's end of the channels: connections of agents, from Hello to their end.
 
-Bytes become messages here, and what is no message ends the connection; what messages mean is the tracker's affair. All of it runs
+Bytes become messages here, and bytes that are no message end the connection; the tracker knows what messages mean. All of it runs
 in the tracker's event loop, by callbacks: a task or a buffer for each of ten thousand connections would cost more than they say.
 """
 
@@ -49,7 +49,7 @@ class ChannelServer:
 
 
 class AgentConnection(asyncio.BufferedProtocol):
-    """One agent. Its end, whatever it is, is nobody else's."""
+    """One agent's connection. However it ends, no other connection ends with it."""
 
     __slots__ = ("_bytes", "_frames", "_server", "_session", "_timer", "_transport")
 

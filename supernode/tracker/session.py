@@ -1,7 +1,7 @@
-"""One agent's channel, as the supernode sees it: who is there, what it was told, and what goes out to it.
+"""One agent's session, as the supernode sees it: which node it is, what the agent was told, and what goes out to the agent.
 
-What is said to agents is gathered in an `Outbox` while messages are understood and goes out after that, so that however many
-words there are for an agent, they cost one call of the system. The busier the supernode, the more there are.
+Messages to agents are gathered in an `Outbox` while messages of agents are understood, and go out after that: however many there
+are for one agent, they cost one call of the system. The busier the supernode, the more there are.
 """
 
 from __future__ import annotations
