@@ -111,7 +111,7 @@ class ContentStore:
             for rulings in (self._right, self._wrong):
                 for digest in rulings.keys() - found.keys():
                     del rulings[digest]
-            proven = [digest for digest, identity in fresh.items() if self._proofs.holds(digest, identity)]
+            proven = {digest for digest, identity in fresh.items() if self._proofs.holds(digest, identity)}
             self._offered |= {digest: found[digest] for digest in proven}
             unknown = [
                 digest for digest, identity in fresh.items() if digest not in proven and self._wrong.get(digest) != identity

@@ -267,6 +267,30 @@ def test_another_file_under_the_same_name_is_checked_again(start: Callable[..., 
     assert node.store.blob(digest) is None
 
 
+class CountedDigest(str):
+    """A digest that counts how often it is compared with another one."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedDigest.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_a_restart_compares_each_of_many_blobs_with_a_few_and_not_with_all(
+    start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start()
+    found = {CountedDigest(digest_of(number.to_bytes(2))): Identity(number, 1, 1) for number in range(4000)}
+    for digest, identity in list(found.items())[::2]:
+        node.content._proofs.add(digest, identity)
+    monkeypatch.setattr(node.content, "_found", lambda: found)
+    CountedDigest.comparisons = 0
+    assert len(node.content.look()) == len(node.content.holdings()) == len(found) / 2
+    assert CountedDigest.comparisons < 10 * len(found)
+
+
 def test_what_the_own_store_holds_is_not_checked_and_is_told_of_once(start: Callable[..., Node], containerd: Containerd) -> None:
     node = start()
     digest = node.receive(content(1)).digest
