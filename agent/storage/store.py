@@ -79,9 +79,10 @@ class Store:
         return {digest: size for digest, size in elsewhere.items() if digest not in own} | own
 
     def _tell(self, digest: str, size: int, held: bool) -> None:
-        """The own copy came or went. What containerd holds as well is still here."""
-        if held or not (self._elsewhere and self._elsewhere.offers(digest)):
-            self.on_change(digest, size, held)
+        """The own copy came or went. A blob that containerd holds as well, or that came again meanwhile, is still here."""
+        if not held and (digest in self._sizes or (self._elsewhere and self._elsewhere.offers(digest))):
+            return
+        self.on_change(digest, size, held)
 
     def _changed_elsewhere(self, digest: str, size: int, held: bool) -> None:
         if digest not in self._sizes:
@@ -162,6 +163,7 @@ class Store:
     def receive(self, digest: str, layout: Layout) -> Blob:
         """A file for a blob that is about to arrive, with the pieces that an earlier try left. Raises StoreError."""
         path = self._partial / digest.removeprefix("sha256:")
+        evicted: list[tuple[str, int]] = []
         try:
             with self._receiving:
                 earlier = self._arriving.get(digest)
@@ -169,7 +171,7 @@ class Store:
                     earlier.fail(StoreError(f"the download of {digest} was begun anew"))
                     if earlier.whole:  # it is about to be kept: its file must not be written to again
                         return earlier
-                self._make_room(path, layout.size)
+                self._make_room(path, layout.size, evicted)
                 ledger = Ledger(path.with_suffix(".pieces"), layout)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 blob = Blob(digest, layout, fd, ledger=ledger, on_end=self._ended)
@@ -179,6 +181,9 @@ class Store:
             blob.restore(ledger.earlier)
         except OSError as error:
             raise StoreError(f"the store {self.root} cannot be used: {error.strerror}") from error
+        finally:  # after the lock is released: telling others may take as long as a full socket
+            for gone, size in evicted:
+                self._tell(gone, size, False)
         return blob
 
     def _ended(self, blob: Blob, error: DarnerError | None) -> None:
@@ -208,8 +213,11 @@ class Store:
 
     # Room.
 
-    def _make_room(self, path: Path, size: int) -> None:
-        """Drop what earlier tries left, then evict, until `size` bytes in the partial file `path` fit. Raises StoreError."""
+    def _make_room(self, path: Path, size: int, evicted: list[tuple[str, int]]) -> None:
+        """Drop what earlier tries left, then evict, until `size` bytes in the partial file `path` fit. Raises StoreError.
+
+        Digests and sizes of the blobs that went are added to `evicted`, also when it raises.
+        """
         if size > self.quota:
             raise StoreError(f"a blob of {size} bytes does not fit the store's quota of {self.quota}")
         there = allocated(path)
@@ -219,7 +227,8 @@ class Store:
             if leftover := next(leftovers, None):
                 remove(leftover)
             elif digest := next(evictable, None):
-                self._evict(digest)
+                if (freed := self._evict(digest)) is not None:
+                    evicted.append((digest, freed))
             else:
                 raise StoreError(
                     f"the store {self.root} has no room for {size} bytes: its quota or the disk is full of blobs in use"
@@ -249,20 +258,23 @@ class Store:
         limit = time.time() - self.age
         for digest in self.holdings():
             if changed_at(self._blobs / digest.removeprefix("sha256:")) < limit:
-                self._evict(digest)
+                freed = self._evict(digest)
+                if freed is not None:
+                    self._tell(digest, freed, False)
         with self._receiving:
             for path in self._leftovers():
                 if changed_at(path) < limit:
                     remove(path)
 
-    def _evict(self, digest: str) -> None:
+    def _evict(self, digest: str) -> int | None:
+        """The bytes of a blob that went, for the caller to tell others; None when it stays."""
         with self._lock:
             size = self._sizes.get(digest)
             if size is None or digest in self._open or not remove(self._blobs / digest.removeprefix("sha256:")):
-                return
+                return None
             del self._sizes[digest]
             self._proven.discard(digest)
-        self._tell(digest, size, False)
+        return size
 
 
 def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of Store.on_change)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,35 @@ def test_the_least_recently_used_go_first_and_no_more_than_it_takes(store: Store
     receive(store, content(5))
     assert heard == [(digests[1], False), (digest_of(content(5)), True)]
     assert not file_of(store, digests[1]).exists()
+
+
+def test_others_are_told_of_what_made_room_when_the_next_blob_can_already_be_received(store: Store) -> None:
+    """Telling may take as long as a full socket: until then, no other download of this node would begin."""
+    store.quota = MEBIBYTE
+    evicted = receive(store, content(1)).digest
+    began: list[bool] = []
+
+    def hear(digest: str, size: int, held: bool) -> None:  # noqa: ARG001
+        if digest == evicted:
+            other = threading.Thread(target=store.receive, args=(digest_of(b""), cut(0)), daemon=True)
+            other.start()
+            other.join(5)
+            began.append(not other.is_alive())
+
+    store.on_change = hear
+    store.receive(digest_of(content(2)), cut(MEBIBYTE))
+    assert began == [True]
+
+
+def test_others_are_told_of_what_went_also_when_the_room_was_not_enough(store: Store) -> None:
+    evicted, open_ = receive(store, content(1)).digest, receive(store, content(2))
+    store.quota = 2 * MEBIBYTE
+    heard: list[tuple[str, bool]] = []
+    store.on_change = lambda digest, _, held: heard.append((digest, held))
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(3)), cut(2 * MEBIBYTE))
+    assert heard == [(evicted, False)]
+    assert store.blob(open_.digest) is open_
 
 
 def test_what_somebody_has_open_is_never_taken(store: Store) -> None:
