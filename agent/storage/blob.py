@@ -36,7 +36,8 @@ class PieceLog(Protocol):
 class Blob:
     """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.values.pieces).
 
-    `stored` says that it was in the file from the start, all of it, and `whole` that the bytes are known to be right.
+    `stored` says that it was in the file from the start, all of it, and `whole` that the bytes are known to be right. Of a stored
+    blob that is not whole yet, other nodes get nothing before `check` has found it right.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class Blob:
         self.fd = fd
         self.stored = stored
         self.held = layout.everything if stored else 0
-        self.checked = self.held
-        """Pieces whose digest the supernode vouched for: the ones that other nodes may have."""
+        self.checked = self.held if whole else 0
+        """Pieces whose digest the supernode vouched for, or all of a blob that is right: the ones that other nodes may have."""
         self.digests: dict[int, bytes] = {}
         self.whole = whole
         self.error: DarnerError | None = None
@@ -117,7 +118,8 @@ class Blob:
     def wait_to_share(self, piece: int, offset: int, seconds: float) -> int:
         """The byte after the last of `piece` that other nodes may have, after waiting until there is one behind `offset`.
 
-        That is the piece's end as soon as the piece is checked. `offset` when nothing more came in time, or none of it is coming.
+        That is the piece's end as soon as the piece is checked; of a stored blob, when the whole is. `offset` when nothing more
+        came in time, or none of it is coming.
         Raises the blob's error when it will never come.
         """
         until = time.monotonic() + seconds
@@ -132,7 +134,7 @@ class Blob:
                 if offset < came_to < end:
                     return came_to
                 left = until - time.monotonic()
-                if left <= 0 or not start < came_to < end:
+                if left <= 0 or not (self.stored or start < came_to < end):
                     return offset
                 self._awaited.append(piece)
                 self._changed.wait(left)

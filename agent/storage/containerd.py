@@ -86,8 +86,6 @@ class ContentStore:
     def _made(self, digest: str, fd: int, identity: Identity) -> Blob:
         is_right = self._right.get(digest) == identity
         blob = Blob(digest, Layout.of(identity.size), fd, stored=True, whole=is_right, on_end=self._looked_at)
-        if not self._proofs.holds(digest, identity):
-            blob.checked = 0  # to be read here, where its end waits for its digest, and not by others
         self._open[digest] = blob
         return blob
 
@@ -99,6 +97,16 @@ class ContentStore:
             del self._open[blob.digest]
         self._ruled(blob.digest, Identity.of(os.fstat(blob.fd)), right=False)
         return True
+
+    def withhold(self, blob: Blob) -> None:
+        """Offer a blob no more until the check that is under way has found it right, although an earlier process had."""
+        with self._lock:
+            if self._open.get(blob.digest) is not blob or blob.whole:
+                return
+            self._proofs.forget(blob.digest)
+            offered = self._offered.pop(blob.digest, None)
+        if offered:
+            self.on_change(blob.digest, offered.size, False)
 
     # Looking.
 

@@ -5,7 +5,9 @@
     DIR/partial/         a sparse file for each blob that arrives, and a ledger (`.pieces`) of the pieces it has
 
 A blob enters `blobs/` by a rename after its digest was verified, so a crash shows nothing unverified; partial files resume.
-What lay on the disk when the process started is verified once more when it is first used, while it is served.
+What lay on the disk when the process started is offered to other nodes at once, and verified once more when it is first used:
+this node's reader gets all but the end meanwhile, other nodes get nothing before it was found right. A blob whose verification
+takes longer than they wait is offered again when that is done.
 Eviction is least recently used first, by quota, free disk and age, and never takes what somebody has open. What containerd holds
 as well (`agent.storage.containerd`) goes first, and is served from there.
 """
@@ -49,6 +51,8 @@ class Store:
         self._lock = threading.Lock()
         self._receiving = threading.Lock()
         """Taken before `_lock`: room is made for one blob at a time."""
+        self._telling = threading.Lock()
+        """Held while others are told of a change, so that the last that they hear of a blob is how it is."""
         self._open: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._arriving: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._lock_fd = claim(root)
@@ -60,6 +64,8 @@ class Store:
         """Whole blobs by digest, least recently used first."""
         self._proven: set[str] = set()
         """Those that this process has verified."""
+        self._withheld: set[str] = set()
+        """Those that are offered to nobody while they are being verified."""
         for entry in sorted(os.scandir(self._blobs), key=lambda item: item.stat(follow_symlinks=False).st_mtime):
             if _HEX.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 self._sizes["sha256:" + entry.name] = entry.stat().st_size
@@ -75,18 +81,35 @@ class Store:
     def offered(self) -> dict[str, int]:
         """What others may have from this node: containerd's blobs, and then its own, least recently used first."""
         elsewhere = self._elsewhere.holdings() if self._elsewhere else {}
-        own = self.holdings()
-        return {digest: size for digest, size in elsewhere.items() if digest not in own} | own
+        with self._lock:
+            own = {digest: size for digest, size in self._sizes.items() if digest not in self._withheld}
+            return {digest: size for digest, size in elsewhere.items() if digest not in self._sizes} | own
+
+    def _offers(self, digest: str) -> bool:
+        with self._lock:
+            if digest in self._sizes:
+                return digest not in self._withheld
+        return bool(self._elsewhere and self._elsewhere.offers(digest))
 
     def _tell(self, digest: str, size: int, held: bool) -> None:
-        """The own copy came or went. A blob that containerd holds as well, or that came again meanwhile, is still here."""
-        if not held and (digest in self._sizes or (self._elsewhere and self._elsewhere.offers(digest))):
-            return
-        self.on_change(digest, size, held)
+        """Others hear that a blob can be had, or no longer, if that is still so: containerd may hold it too, or it came again."""
+        with self._telling:
+            if self._offers(digest) is held:
+                self.on_change(digest, size, held)
 
     def _changed_elsewhere(self, digest: str, size: int, held: bool) -> None:
         if digest not in self._sizes:
-            self.on_change(digest, size, held)
+            self._tell(digest, size, held)
+
+    def withhold(self, blob: Blob) -> None:
+        """Offer a stored blob no more until it was found right: its verification takes longer than other nodes wait."""
+        if self._elsewhere:
+            self._elsewhere.withhold(blob)
+        with self._lock:
+            if self._open.get(blob.digest) is not blob or blob.digest in self._proven or blob.digest in self._withheld:
+                return
+            self._withheld.add(blob.digest)
+        self._tell(blob.digest, blob.size, False)
 
     @property
     def used(self) -> int:
@@ -137,7 +160,12 @@ class Store:
 
     def _looked_at(self, blob: Blob, error: DarnerError | None) -> None:
         if error is None:
-            self._proven.add(blob.digest)
+            with self._lock:
+                self._proven.add(blob.digest)
+                was_withheld = blob.digest in self._withheld
+                self._withheld.discard(blob.digest)
+            if was_withheld:
+                self._tell(blob.digest, blob.size, True)
         elif isinstance(error, DigestError | StoreError):
             log.warning("a stored blob is damaged and dropped: %s", error)
             self.drop(blob)
@@ -150,6 +178,7 @@ class Store:
             self._open.pop(blob.digest, None)
             held = self._sizes.pop(blob.digest, None)
             self._proven.discard(blob.digest)
+            self._withheld.discard(blob.digest)
         remove(self._blobs / blob.digest.removeprefix("sha256:"))
         if held is not None:
             self._tell(blob.digest, blob.size, False)

@@ -55,6 +55,9 @@ class Proofs:
         if len(self._proven) < PROOFS_MAX:
             self._proven[digest] = identity
 
+    def forget(self, digest: str) -> None:
+        self._proven.pop(digest, None)
+
     def keep_only(self, digests: set[str]) -> None:
         """Forget the others."""
         self._proven = {digest: identity for digest, identity in self._proven.items() if digest in digests}

@@ -28,7 +28,8 @@ CONNECTIONS_MAX = 512
 CONNECTIONS_PER_ADDRESS_MAX = 64
 IDLE_SECONDS = 30.0
 COMING_SECONDS_MAX = 2.0
-"""How long more of a piece that is coming is waited for: less than whoever asks for it waits (`agent.swarm.piece_client`)."""
+"""How long more of a piece that is coming, or the check of a stored blob, is waited for: less than the node that asks for it waits
+(`agent.swarm.piece_client`)."""
 
 _TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
 
@@ -68,6 +69,8 @@ class PieceServer:
             for turn in turns(self._upload, sent, here):
                 exchange.send_file(blob.fd, *turn)
             sent = here
+        if sent < end and blob.stored:
+            self._store.withhold(blob)
         if sent < end or (with_digest and number not in blob.digests):
             raise RequestError(404, "UNKNOWN", f"piece {number} of {blob.digest} is not here yet")
         if with_digest:

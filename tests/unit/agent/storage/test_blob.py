@@ -290,6 +290,26 @@ def test_a_stored_blob_is_read_at_once_and_its_end_when_it_was_checked(tmp_path:
     assert stored.wait(0, 0) == len(CONTENT)
 
 
+def test_a_stored_blob_is_for_others_when_it_was_checked_and_they_wait_for_that(tmp_path: Path) -> None:
+    stored = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT), stored=True)
+    start, end = LAYOUT.span(SECOND)
+    assert stored.checked == 0
+    assert stored.wait_to_share(SECOND, start, 0.01) == start
+    checking = threading.Timer(0.05, stored.check)
+    checking.start()
+    assert stored.wait_to_share(SECOND, start, 10) == end
+    checking.join()
+    assert stored.checked == LAYOUT.everything
+
+
+def test_a_stored_blob_with_a_wrong_byte_is_for_nobody(tmp_path: Path) -> None:
+    stored = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT[:-1] + b"?"), stored=True)
+    threading.Timer(0.05, stored.check).start()
+    with pytest.raises(DigestError):
+        stored.wait_to_share(FIRST, 0, 10)
+    assert stored.checked == 0
+
+
 def test_the_hash_of_a_beginning_is_carried_on_by_whoever_has_the_rest(tmp_path: Path) -> None:
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT[:300_000]))
     hasher = blob.hash_to(300_000)

@@ -252,9 +252,61 @@ def test_a_file_is_checked_once_also_over_a_restart(
     node.inspect()
     assert node.told == [(digest, MEBIBYTE, True)]
     blob = node.store.blob(digest)
+    assert body(blob) == content(1)
     assert blob
     assert blob.checked == blob.layout.everything
-    assert body(blob) == content(1)
+
+
+def rot(path: Path, at: int = 5000) -> None:
+    """Flip a bit, as a disk does: nothing that is known of the file changes."""
+    status = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+    path.chmod(status.st_mode)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_no_piece_is_given_to_others_after_a_restart_of_a_blob_that_was_right_and_rotted(
+    start: Callable[..., Node], containerd: Containerd
+) -> None:
+    digest, node = containerd.commit(content(1)), start()
+    node.inspect()
+    rot(containerd.path(digest))
+    node = start()
+    node.inspect()
+    assert node.store.offered() == {digest: MEBIBYTE}, "nothing tells yet that it rotted"
+    blob = node.store.blob(digest)
+    assert blob
+    with pytest.raises(DigestError):
+        blob.wait_to_share(1, PIECE_BYTES_CUT_MIN, 10)
+    wait_until(lambda: node.told == [(digest, MEBIBYTE, True), (digest, MEBIBYTE, False)])
+    assert node.store.offered() == {}
+
+
+def test_a_blob_whose_check_takes_long_after_a_restart_is_offered_again_when_it_was_found_right(
+    start: Callable[..., Node], containerd: Containerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, node = containerd.commit(content(1)), start()
+    node.inspect()
+    node = start()
+    node.inspect()
+    go_on = threading.Event()
+    check = Blob.check
+    monkeypatch.setattr(Blob, "check", lambda blob: go_on.wait(10) and check(blob))
+    blob = node.store.blob(digest)
+    assert blob
+    node.store.withhold(blob)
+    node.inspect()
+    assert node.store.offered() == {}, "also after a look"
+    go_on.set()
+    wait_until(lambda: node.store.offered() == {digest: MEBIBYTE})
+    wait_until(lambda: [held for _, _, held in node.told] == [True, False, True])
+    node.store.withhold(blob)
+    assert node.store.offered() == {digest: MEBIBYTE}, "whoever asks that late changes nothing"
 
 
 def test_another_file_under_the_same_name_is_checked_again(start: Callable[..., Node], containerd: Containerd) -> None:

@@ -209,17 +209,92 @@ def test_a_blob_that_fails_ends_what_is_passed_on_of_it(
     fetcher.close()
 
 
-def test_a_stored_blob_has_no_digests_of_pieces_to_tell(
-    stores: tuple[Store, Store], serve: Callable[[str], Address], tmp_path: Path
-) -> None:
-    has, _ = stores
-    has.close()
-    reopened = Store(tmp_path / "has", quota=1 << 30, free=0, age=1.0)
-    handle = PieceServer(reopened, SwarmKey("")).handle
-    listener = Listener(Address("127.0.0.1", 0), handle, name="reopened", connections_max=9, per_address_max=9, idle_seconds=5)
-    listener.start()
+# After a restart.
+
+
+Restart = Callable[[], tuple[Store, Address]]
+
+
+@pytest.fixture
+def restart(stores: tuple[Store, Store], tmp_path: Path) -> Iterator[Restart]:
+    """The node that has the blob, started again with what its disk has by then, and where its pieces are."""
+    started: list[tuple[Store, Listener]] = []
+
+    def start() -> tuple[Store, Address]:
+        stores[0].close()
+        store = Store(tmp_path / "has", quota=1 << 30, free=0, age=1.0)
+        handle, where = PieceServer(store, SwarmKey("")).handle, Address("127.0.0.1", 0)
+        listener = Listener(where, handle, name="reopened", connections_max=9, per_address_max=9, idle_seconds=5)
+        started.append((store, listener))
+        listener.start()
+        return store, listener.address
+
+    yield start
+    for store, listener in started:
+        listener.stop()
+        store.close()
+    if started:
+        stores[0].close = lambda: None  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def fetcher() -> Iterator[PieceFetcher]:
     fetcher = PieceFetcher(SwarmKey(""))
-    with pytest.raises(SourceError):
-        fetcher.fetch(stores[1].receive(DIGEST, LAYOUT), 0, messages.COMING, listener.address)
+    yield fetcher
     fetcher.close()
-    listener.stop()
+
+
+def verdict_of(fetcher: PieceFetcher, wanted: Blob, piece: int, where: Address, digest: bytes | None = None) -> int:
+    with pytest.raises(SourceError) as raised:
+        fetcher.fetch(wanted, piece, digest or digest_of(piece), where)
+    return raised.value.verdict
+
+
+def test_a_stored_blob_has_no_digests_of_pieces_to_tell(
+    stores: tuple[Store, Store], restart: Restart, fetcher: PieceFetcher
+) -> None:
+    _, where = restart()
+    assert verdict_of(fetcher, stores[1].receive(DIGEST, LAYOUT), 0, where, messages.COMING) == messages.MISSING
+
+
+def test_a_restarted_node_gives_what_it_had_as_soon_as_that_was_found_right(
+    stores: tuple[Store, Store], restart: Restart, fetcher: PieceFetcher
+) -> None:
+    store, where = restart()
+    assert store.offered() == {DIGEST: len(CONTENT)}
+    wanted = stores[1].receive(DIGEST, LAYOUT)
+    for piece in range(LAYOUT.count):
+        fetcher.fetch(wanted, piece, digest_of(piece), where)
+    assert wanted.whole
+
+
+def test_a_bit_that_flipped_at_rest_is_found_before_a_byte_is_given_and_the_blob_is_not_offered_any_more(
+    stores: tuple[Store, Store], restart: Restart, fetcher: PieceFetcher
+) -> None:
+    file = stores[0].root / "blobs" / "sha256" / DIGEST.removeprefix("sha256:")
+    file.write_bytes(bytes([CONTENT[0] ^ 1]) + CONTENT[1:])
+    store, where = restart()
+    heard: list[bool] = []
+    store.on_change = lambda _digest, _size, held: heard.append(held)
+    wanted = stores[1].receive(DIGEST, LAYOUT)
+    assert [verdict_of(fetcher, wanted, piece, where) for piece in range(LAYOUT.count)] == [messages.MISSING] * LAYOUT.count
+    wait_until(lambda: heard == [False])
+    assert store.offered() == {}
+
+
+def test_a_blob_that_takes_longer_to_verify_than_others_wait_is_offered_again_when_it_was_found_right(
+    stores: tuple[Store, Store], restart: Restart, fetcher: PieceFetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.swarm.piece_server.COMING_SECONDS_MAX", 0.05)
+    go_on, check = threading.Event(), Blob.check
+    monkeypatch.setattr(Blob, "check", lambda blob: go_on.wait(10) and check(blob))
+    store, where = restart()
+    heard: list[tuple[bool, dict[str, int]]] = []
+    store.on_change = lambda _digest, _size, held: heard.append((held, store.offered()))
+    wanted = stores[1].receive(DIGEST, LAYOUT)
+    assert [verdict_of(fetcher, wanted, 0, where) for _ in range(2)] == [messages.MISSING] * 2
+    assert heard == [(False, {})], "once"
+    go_on.set()
+    wait_until(lambda: heard[1:] == [(True, {DIGEST: len(CONTENT)})])
+    fetcher.fetch(wanted, 0, digest_of(0), where)
+    assert wanted.held == 1
