@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.admin import ControlServer, application
 from agent.download.manager import Downloads
-from agent.gc import Housekeeping
+from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
 from agent.http.server import Listener
 from agent.origin.client import Origin
@@ -18,10 +18,10 @@ from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
 from agent.registry.recollection import Recollection
 from agent.settings import AgentSettings
-from agent.storage.containerd import ContentStore
-from agent.storage.scrubber import Inspection
+from agent.storage.containerd import ContainerdContent
+from agent.storage.scrubber import Scrubber
 from agent.storage.store import Store
-from agent.storage.verified import Proofs
+from agent.storage.verified import Verified
 from agent.swarm import messages
 from agent.swarm.piece_server import CONNECTIONS_MAX as UPLOADS_MAX
 from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
@@ -49,9 +49,9 @@ class Agent:
         limits = {"quota": settings.store_quota, "free": settings.store_free}
         content = None
         if settings.containerd_content:
-            content = ContentStore(Path(settings.containerd_content), Proofs(root / "containerd.proofs"))
-        self._store = Store(root, **limits, age=settings.store_age, elsewhere=content)
-        self._inspection = Inspection(self._store, content) if content else None
+            content = ContainerdContent(Path(settings.containerd_content), Verified(root / "containerd.proofs"))
+        self._store = Store(root, **limits, age=settings.store_age, containerd=content)
+        self._scrubber = Scrubber(self._store, content) if content else None
         self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
         paces = (Pace.of(settings.origin_rate), download)
         proxies = Proxies(os.environ)
@@ -79,17 +79,17 @@ class Agent:
             idle_seconds=UPLOAD_IDLE_SECONDS,
         )
         self._control = ControlServer(application(lambda: ""), settings.http_listen)
-        self._housekeeping = Housekeeping(self._store, self._manifests)
+        self._collector = GarbageCollector(self._store, self._manifests)
 
     def start(self) -> str:
-        if self._inspection:
-            self._inspection.start()
+        if self._scrubber:
+            self._scrubber.start()
         self._swarm.start()
         self._swarm.wait_for_one(FIRST_CHANNEL_SECONDS_MAX)
         self._pieces.start()
         self._registry.start()
         self._control.start()
-        self._housekeeping.start()
+        self._collector.start()
         supernodes = len(self._settings.supernodes)
         return (
             f"agent {self._settings.node_name} is ready: registry on {self._registry.address}, pieces on {self._pieces.address}, "
@@ -98,9 +98,9 @@ class Agent:
 
     def stop(self) -> None:
         """New pulls are refused at once, those under way get some time, and what they left is on disk."""
-        self._housekeeping.stop()
-        if self._inspection:
-            self._inspection.stop()
+        self._collector.stop()
+        if self._scrubber:
+            self._scrubber.stop()
         self._registry.stop(DRAIN_SECONDS)
         self._downloads.stop()
         self._swarm.stop()

@@ -16,12 +16,12 @@ LOOK_SECONDS = 5.0
 EVICT_SECONDS = 600.0
 
 
-class Housekeeping:
+class GarbageCollector:
     def __init__(self, store: Store, manifests: Manifests) -> None:
         self._store = store
         self._manifests = manifests
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="garbage collector", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

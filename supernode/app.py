@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.admin import ControlServer
-from agent.gc import Housekeeping
+from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
 from agent.http.server import Listener, bind
 from agent.origin.client import Origin
@@ -67,7 +67,7 @@ class Supernode:
         self._tracking = threading.Thread(target=self._track, name="tracker", daemon=True)
         self._begun = threading.Event()
         self._ending: asyncio.Event | None = None
-        self._housekeeping = Housekeeping(self._store, self._manifests)
+        self._collector = GarbageCollector(self._store, self._manifests)
 
     def start(self) -> str:
         self._pieces.start()
@@ -76,13 +76,13 @@ class Supernode:
         if not self._ending:
             raise DarnerError("the tracker did not start; its thread says why")
         self._control.start()
-        self._housekeeping.start()
+        self._collector.start()
         host, port = self._channel.getsockname()[:2]
         return f"supernode {self._settings.node_name} is ready: channel on {host}:{port}, pieces on {self._pieces.address}"
 
     def stop(self) -> None:
         """Agents are left alone at once, and what has arrived of a blob is on disk."""
-        self._housekeeping.stop()
+        self._collector.stop()
         if self._loop and self._ending:
             self._loop.call_soon_threadsafe(self._ending.set)
             self._tracking.join(STOP_SECONDS_MAX)

@@ -48,7 +48,7 @@ class Blob:
         *,
         stored: bool = False,
         whole: bool = False,
-        ledger: PieceLog | None = None,
+        journal: PieceLog | None = None,
         on_end: Callable[[Blob, DarnerError | None], None] | None = None,
     ) -> None:
         self.digest = digest
@@ -61,7 +61,7 @@ class Blob:
         self.digests: dict[int, bytes] = {}
         self.whole = whole
         self.error: DarnerError | None = None
-        self._ledger = ledger
+        self._journal = journal
         self._on_end = on_end
         self._changed = threading.Condition()
         self._awaited: list[int] = []
@@ -203,8 +203,8 @@ class Blob:
             complete = not self.missing
             if piece in self._awaited:
                 self._changed.notify_all()
-        if digest is not None and self._ledger:
-            self._ledger.append(piece, digest, Proof.VOUCHED if checked else Proof.OWN)
+        if digest is not None and self._journal:
+            self._journal.append(piece, digest, Proof.VOUCHED if checked else Proof.OWN)
         self._hash_prefix(wait=complete)
         if complete:
             self._verify()
@@ -246,8 +246,8 @@ class Blob:
                 piece = self._hashed
                 self._hash_span(self._hasher, *self.layout.span(piece))
                 self._hashed += 1
-                if self._ledger and piece not in self.digests:
-                    self._ledger.append(piece, self._hasher.digest(), Proof.SO_FAR)
+                if self._journal and piece not in self.digests:
+                    self._journal.append(piece, self._hasher.digest(), Proof.SO_FAR)
         finally:
             self._hashing.release()
 
@@ -267,13 +267,13 @@ class Blob:
                 return
             self.whole = True
             self.checked = self.layout.everything
-            self._ledger = None
+            self._journal = None
             self._changed.notify_all()
         if self._on_end:
             self._on_end(self, None)
 
     def restore(self, records: dict[int, Record]) -> None:
-        """Take back what a ledger says was here before, as far as the file still has those bytes. Raises OSError."""
+        """Take back what a journal says was here before, as far as the file still has those bytes. Raises OSError."""
         end_at = time.monotonic() + RESTORE_SECONDS_MAX
         for piece, record in records.items():
             if time.monotonic() > end_at:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.storage.blob import Blob
-from agent.storage.verified import Identity, Proofs
+from agent.storage.verified import Identity, Verified
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import BLOB_BYTES_MAX, Layout
 
@@ -33,13 +33,13 @@ Turns = Callable[[int, int], Iterator[tuple[int, int]]]
 """Gives the bytes from one place to another in parts, each when its time has come."""
 
 
-class ContentStore:
+class ContainerdContent:
     """`on_change(digest, size, held)` hears of every blob that can be offered now, or no longer."""
 
-    def __init__(self, root: Path, proofs: Proofs) -> None:
+    def __init__(self, root: Path, verified: Verified) -> None:
         self.on_change: Callable[[str, int, bool], None] = _nobody_listens
         self._blobs = root / "blobs" / "sha256"
-        self._proofs = proofs
+        self._verified = verified
         self._lock = threading.Lock()
         self._open: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._offered: dict[str, Identity] = {}
@@ -103,7 +103,7 @@ class ContentStore:
         with self._lock:
             if self._open.get(blob.digest) is not blob or blob.whole:
                 return
-            self._proofs.forget(blob.digest)
+            self._verified.forget(blob.digest)
             offered = self._offered.pop(blob.digest, None)
         if offered:
             self.on_change(blob.digest, offered.size, False)
@@ -119,13 +119,13 @@ class ContentStore:
             for rulings in (self._right, self._wrong):
                 for digest in rulings.keys() - found.keys():
                     del rulings[digest]
-            proven = {digest for digest, identity in fresh.items() if self._proofs.holds(digest, identity)}
+            proven = {digest for digest, identity in fresh.items() if self._verified.holds(digest, identity)}
             self._offered |= {digest: found[digest] for digest in proven}
             unknown = [
                 digest for digest, identity in fresh.items() if digest not in proven and self._wrong.get(digest) != identity
             ]
             if not self._trouble:
-                self._proofs.keep_only(set(found))
+                self._verified.keep_only(set(found))
         for digest, size in gone:
             self.on_change(digest, size, False)
         for digest in proven:
@@ -135,7 +135,7 @@ class ContentStore:
     def remember(self) -> None:
         """Write down what was checked."""
         with self._lock:
-            self._proofs.write()
+            self._verified.write()
 
     def check(self, digest: str, turns: Turns) -> None:
         """Find out whether a blob is right, at the pace of `turns`, leaving no trace in the page cache. Raises OSError."""
@@ -203,7 +203,7 @@ class ContentStore:
             was_offered = digest in self._offered
             if right:
                 self._right[digest] = identity
-                self._proofs.add(digest, identity)
+                self._verified.add(digest, identity)
                 if is_there:
                     self._offered[digest] = identity
             else:
@@ -221,7 +221,7 @@ class ContentStore:
             return False
 
 
-def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of ContentStore.on_change)
+def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of ContainerdContent.on_change)
     return
 
 

@@ -1,4 +1,4 @@
-"""The ledger of a partial file: which pieces it has, written down as they arrive, so that a later try goes on from there.
+"""The journal of a partial file: which pieces it has, written down as they arrive, so that a later try goes on from there.
 
 A header with the blob's size and piece length, then a record for each piece, in order of arrival. It claims, and proves nothing:
 a piece counts only when the bytes in the file have the digest that is written here (`agent.storage.blob`).
@@ -41,12 +41,12 @@ class Record(NamedTuple):
     proof: Proof
 
 
-_PROOFS = frozenset(Proof)
+_PROOF_NUMBERS = frozenset(Proof)
 
 
-class Ledger:
+class Journal:
     def __init__(self, path: Path, layout: Layout) -> None:
-        """Go on with the ledger at `path`, or begin it when there is none for a blob of this layout. Raises OSError."""
+        """Go on with the journal at `path`, or begin it when there is none for a blob of this layout. Raises OSError."""
         header = _HEADER.pack(layout.size, layout.length)
         raw = path.read_bytes() if path.exists() else b""
         records = raw[len(header) :] if raw.startswith(header) else b""
@@ -54,7 +54,7 @@ class Ledger:
         self.earlier: dict[int, Record] = {
             piece: Record(digest, Proof(proof))
             for piece, proof, digest in _RECORD.iter_unpack(records)
-            if piece < layout.count and proof in _PROOFS
+            if piece < layout.count and proof in _PROOF_NUMBERS
         }
         """What an earlier try left, in the order in which it came."""
         path.write_bytes(header + records)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from agent import metrics
 from agent.http.ratelimit import Pace, turns
-from agent.storage.containerd import ContentStore
+from agent.storage.containerd import ContainerdContent
 from agent.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ CHECKED_BYTES_PER_SECOND = 64 << 20
 STOP_SECONDS_MAX = 2.0
 
 
-class Inspection:
-    def __init__(self, store: Store, content: ContentStore, bytes_per_second: int = CHECKED_BYTES_PER_SECOND) -> None:
+class Scrubber:
+    def __init__(self, store: Store, content: ContainerdContent, bytes_per_second: int = CHECKED_BYTES_PER_SECOND) -> None:
         self._store = store
         self._content = content
         self._pace = Pace(bytes_per_second)

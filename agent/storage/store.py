@@ -2,7 +2,7 @@
 
     DIR/lock             held while a process uses the directory
     DIR/blobs/sha256/    whole, verified blobs, named by their digest
-    DIR/partial/         a sparse file for each blob that arrives, and a ledger (`.pieces`) of the pieces it has
+    DIR/partial/         a sparse file for each blob that arrives, and a journal (`.pieces`) of the pieces it has
 
 A blob enters `blobs/` by a rename after its digest was verified, so a crash shows nothing unverified; partial files resume.
 What lay on the disk when the process started is offered to other nodes at once, and verified once more when it is first used:
@@ -25,9 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.storage.blob import Blob
-from agent.storage.containerd import ContentStore
+from agent.storage.containerd import ContainerdContent
 from agent.storage.files import allocated, changed_at, claim, remove, touch
-from agent.storage.journal import Ledger
+from agent.storage.journal import Journal
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import Layout
 
@@ -39,15 +39,15 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 class Store:
     """Sizes and limits in bytes, ages in seconds. `on_change(digest, size, held)` hears of every blob that comes or goes."""
 
-    def __init__(self, root: Path, *, quota: int, free: int, age: float, elsewhere: ContentStore | None = None) -> None:
+    def __init__(self, root: Path, *, quota: int, free: int, age: float, containerd: ContainerdContent | None = None) -> None:
         self.root = root
         self.quota = quota
         self.free = free
         self.age = age
         self.on_change: Callable[[str, int, bool], None] = _nobody_listens
-        self._elsewhere = elsewhere
-        if elsewhere:
-            elsewhere.on_change = self._changed_elsewhere
+        self._containerd = containerd
+        if containerd:
+            containerd.on_change = self._changed_containerd
         self._lock = threading.Lock()
         self._receiving = threading.Lock()
         """Taken before `_lock`: room is made for one blob at a time."""
@@ -80,16 +80,16 @@ class Store:
 
     def offered(self) -> dict[str, int]:
         """What others may have from this node: containerd's blobs, and then its own, least recently used first."""
-        elsewhere = self._elsewhere.holdings() if self._elsewhere else {}
+        theirs = self._containerd.holdings() if self._containerd else {}
         with self._lock:
             own = {digest: size for digest, size in self._sizes.items() if digest not in self._withheld}
-            return {digest: size for digest, size in elsewhere.items() if digest not in self._sizes} | own
+            return {digest: size for digest, size in theirs.items() if digest not in self._sizes} | own
 
     def _offers(self, digest: str) -> bool:
         with self._lock:
             if digest in self._sizes:
                 return digest not in self._withheld
-        return bool(self._elsewhere and self._elsewhere.offers(digest))
+        return bool(self._containerd and self._containerd.offers(digest))
 
     def _tell(self, digest: str, size: int, held: bool) -> None:
         """Others hear that a blob can be had, or no longer, if that is still so: containerd may hold it too, or it came again."""
@@ -97,14 +97,14 @@ class Store:
             if self._offers(digest) is held:
                 self.on_change(digest, size, held)
 
-    def _changed_elsewhere(self, digest: str, size: int, held: bool) -> None:
+    def _changed_containerd(self, digest: str, size: int, held: bool) -> None:
         if digest not in self._sizes:
             self._tell(digest, size, held)
 
     def withhold(self, blob: Blob) -> None:
         """Offer a stored blob no more until it was found right: its verification takes longer than other nodes wait."""
-        if self._elsewhere:
-            self._elsewhere.withhold(blob)
+        if self._containerd:
+            self._containerd.withhold(blob)
         with self._lock:
             if self._open.get(blob.digest) is not blob or blob.digest in self._proven or blob.digest in self._withheld:
                 return
@@ -123,7 +123,7 @@ class Store:
 
         It is `whole` from the start, or is being verified: then its end comes when that is done, or its error does.
         """
-        return self._own(digest) or (self._elsewhere.blob(digest) if self._elsewhere else None)
+        return self._own(digest) or (self._containerd.blob(digest) if self._containerd else None)
 
     def _own(self, digest: str) -> Blob | None:
         with self._lock:
@@ -172,7 +172,7 @@ class Store:
 
     def drop(self, blob: Blob) -> None:
         """A stored blob that is damaged or cannot be read: whoever comes next gets it anew."""
-        if self._elsewhere and self._elsewhere.drop(blob):
+        if self._containerd and self._containerd.drop(blob):
             return
         with self._lock:
             self._open.pop(blob.digest, None)
@@ -201,13 +201,13 @@ class Store:
                     if earlier.whole:  # it is about to be kept: its file must not be written to again
                         return earlier
                 self._make_room(path, layout.size, evicted)
-                ledger = Ledger(path.with_suffix(".pieces"), layout)
+                journal = Journal(path.with_suffix(".pieces"), layout)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                blob = Blob(digest, layout, fd, ledger=ledger, on_end=self._ended)
+                blob = Blob(digest, layout, fd, journal=journal, on_end=self._ended)
                 os.ftruncate(fd, layout.size)  # an earlier try may have been told of another size
                 with self._lock:
                     self._arriving[digest] = blob
-            blob.restore(ledger.earlier)
+            blob.restore(journal.earlier)
         except OSError as error:
             raise StoreError(f"the store {self.root} cannot be used: {error.strerror}") from error
         finally:  # after the lock is released: telling others may take as long as a full socket
@@ -266,10 +266,10 @@ class Store:
     def _evictable(self) -> list[str]:
         """The whole blobs: those first that containerd holds too, each kind least recently used first."""
         held = self.holdings()
-        if self._elsewhere is None:
+        if self._containerd is None:
             return list(held)
-        elsewhere = self._elsewhere
-        return sorted(held, key=lambda digest: elsewhere.size(digest) != held[digest])
+        containerd = self._containerd
+        return sorted(held, key=lambda digest: containerd.size(digest) != held[digest])
 
     def _fits(self, size: int) -> bool:
         """Whether so many bytes more keep to the quota and leave the disk free enough, when all that arrives has arrived."""
@@ -278,7 +278,7 @@ class Store:
         return self.used + size <= self.quota and shutil.disk_usage(self.root).free - to_come - size >= self.free
 
     def _leftovers(self) -> list[Path]:
-        """Partial files and ledgers that nobody writes to, the oldest first."""
+        """Partial files and journals that nobody writes to, the oldest first."""
         found = [(changed_at(path), path) for path in self._partial.iterdir() if "sha256:" + path.stem not in self._arriving]
         return [path for _, path in sorted(found)]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
-PROOFS_MAX = 100_000
+VERIFIED_MAX = 100_000
 """Those of more blobs than any node has images for."""
 
 _LINE = re.compile(r"(sha256:[0-9a-f]{64}) (\d{1,20}) (\d{1,20}) (-?\d{1,20})")
@@ -32,7 +32,7 @@ class Identity(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-class Proofs:
+class Verified:
     """One thread at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class Proofs:
         self._proven: dict[str, Identity] = {}
         self._written: dict[str, Identity] = {}
         try:
-            lines = path.read_text("ascii", "replace").splitlines()[:PROOFS_MAX]
+            lines = path.read_text("ascii", "replace").splitlines()[:VERIFIED_MAX]
         except OSError:
             return
         for line in lines:
@@ -52,7 +52,7 @@ class Proofs:
         return self._proven.get(digest) == identity
 
     def add(self, digest: str, identity: Identity) -> None:
-        if len(self._proven) < PROOFS_MAX:
+        if len(self._proven) < VERIFIED_MAX:
             self._proven[digest] = identity
 
     def forget(self, digest: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.storage.journal import Ledger
+from agent.storage.journal import Journal
 from agent.storage.store import Store
 from agent.values.pieces import Layout
 
@@ -111,7 +111,7 @@ def test_what_was_written_down_before_the_kill_is_not_fetched_again(tmp_path: Pa
 
 
 def interrupted(root: Path, pieces: int) -> tuple[Path, Path]:
-    """A store where so many pieces arrived: the partial file and its ledger."""
+    """A store where so many pieces arrived: the partial file and its journal."""
     store = Store(root, **LIMITS)
     blob = store.receive(DIGEST, LAYOUT)
     for piece in range(pieces):
@@ -124,20 +124,20 @@ def interrupted(root: Path, pieces: int) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(("cut", "lost"), [(0, 0), (1, 1), (37, 1), (38, 2), (4 * 37, 4), (4 * 37 + 1, 4), (4 * 37 + 16, 4)])
-def test_a_ledger_that_was_cut_short_costs_the_pieces_that_it_no_longer_names(tmp_path: Path, cut: int, lost: int) -> None:
-    _, ledger = interrupted(tmp_path / "store", 4)
-    assert ledger.stat().st_size == 16 + 4 * 37
-    os.truncate(ledger, ledger.stat().st_size - cut)
+def test_a_journal_that_was_cut_short_costs_the_pieces_that_it_no_longer_names(tmp_path: Path, cut: int, lost: int) -> None:
+    _, journal = interrupted(tmp_path / "store", 4)
+    assert journal.stat().st_size == 16 + 4 * 37
+    os.truncate(journal, journal.stat().st_size - cut)
     store = Store(tmp_path / "store", **LIMITS)
     assert finish(store) == LAYOUT.count - 4 + lost
     store.close()
 
 
-def test_a_ledger_of_garbage_costs_all_pieces_and_no_wrong_byte(tmp_path: Path) -> None:
-    _, ledger = interrupted(tmp_path / "store", 4)
-    for garbage in (bytes(200), b"\xff" * 200, ledger.read_bytes()[:16] + random.Random(1).randbytes(370)):
-        ledger.write_bytes(garbage)
-        assert set(Ledger(ledger, LAYOUT).earlier) <= set(range(LAYOUT.count))
+def test_a_journal_of_garbage_costs_all_pieces_and_no_wrong_byte(tmp_path: Path) -> None:
+    _, journal = interrupted(tmp_path / "store", 4)
+    for garbage in (bytes(200), b"\xff" * 200, journal.read_bytes()[:16] + random.Random(1).randbytes(370)):
+        journal.write_bytes(garbage)
+        assert set(Journal(journal, LAYOUT).earlier) <= set(range(LAYOUT.count))
     store = Store(tmp_path / "store", **LIMITS)
     assert finish(store) == LAYOUT.count
     store.close()
@@ -165,12 +165,12 @@ def test_a_partial_file_that_lost_bytes_gets_those_pieces_anew(tmp_path: Path, h
     store.close()
 
 
-def test_a_file_and_a_ledger_of_other_sizes_than_the_blob_has_do_no_harm(tmp_path: Path) -> None:
+def test_a_file_and_a_journal_of_other_sizes_than_the_blob_has_do_no_harm(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    partial, ledger = interrupted(root, 4)
+    partial, journal = interrupted(root, 4)
     other = Layout.of(5 * SIZE)
-    ledger.unlink()
-    Ledger(ledger, other).append(0, bytes(32), True)
+    journal.unlink()
+    Journal(journal, other).append(0, bytes(32), True)
     with partial.open("r+b") as file:
         file.truncate(other.size)
     store = Store(root, **LIMITS)

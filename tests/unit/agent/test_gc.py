@@ -1,4 +1,4 @@
-"""Housekeeping: what is old goes, what is counted is told, and a failing disk stops neither it nor the process."""
+"""The garbage collector: what is old goes, what is counted is told, and a failing disk stops neither it nor the process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from agent import gc as housekeeping_module
+from agent import gc as gc_module
 from agent import metrics
-from agent.gc import Housekeeping
+from agent.gc import GarbageCollector
 from tests.endpoint import wait_until
 
 
@@ -34,21 +34,21 @@ class Disk:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping_module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(housekeeping_module, "EVICT_SECONDS", 0.1)
+    monkeypatch.setattr(gc_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(gc_module, "EVICT_SECONDS", 0.1)
 
 
-def keep(disk: Disk) -> Housekeeping:
-    return Housekeeping(disk, disk)  # type: ignore[arg-type]
+def keep(disk: Disk) -> GarbageCollector:
+    return GarbageCollector(disk, disk)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("often")
 def test_it_tells_what_is_used_and_drops_what_is_old_more_rarely() -> None:
     disk = Disk()
-    housekeeping = keep(disk)
-    housekeeping.start()
+    collector = keep(disk)
+    collector.start()
     wait_until(lambda: len(disk.evictions) >= 4)
-    housekeeping.stop()
+    collector.stop()
     assert metrics.STORE_BYTES._value.get() == 4711
     assert disk.looks > 2 * len(disk.evictions)
     assert disk.evictions[:2] == [0.0, disk.age], "the store by its own age, manifests by the same"
@@ -57,16 +57,16 @@ def test_it_tells_what_is_used_and_drops_what_is_old_more_rarely() -> None:
 @pytest.mark.usefixtures("often")
 def test_a_failing_disk_is_a_line_in_the_log_and_the_next_look_comes(caplog: pytest.LogCaptureFixture) -> None:
     disk = Disk(fails=True)
-    housekeeping = keep(disk)
-    housekeeping.start()
+    collector = keep(disk)
+    collector.start()
     wait_until(lambda: disk.looks > 3)
-    housekeeping.stop()
+    collector.stop()
     assert "the store cannot be looked after: [Errno 5] Input/output error" in caplog.text
 
 
 @pytest.mark.usefixtures("often")
 def test_it_ends_when_it_is_told_to() -> None:
-    housekeeping = keep(Disk())
-    housekeeping.start()
-    housekeeping.stop()
-    wait_until(lambda: not any(thread.name == "housekeeping" for thread in threading.enumerate()))
+    collector = keep(Disk())
+    collector.start()
+    collector.stop()
+    wait_until(lambda: not any(thread.name == "garbage collector" for thread in threading.enumerate()))

@@ -52,7 +52,7 @@ def arrive(blob: Blob, *pieces: int, content: bytes = CONTENT, checked: bool = T
 
 
 def own(piece: int, proof: Proof = Proof.VOUCHED) -> Record:
-    """What a ledger says of a piece by its own digest."""
+    """What a journal says of a piece by its own digest."""
     return Record(hashlib.sha256(bytes_of(piece)).digest(), proof)
 
 
@@ -62,7 +62,7 @@ def so_far(piece: int) -> Record:
 
 
 class Written:
-    """A ledger that remembers."""
+    """A journal that remembers."""
 
     def __init__(self) -> None:
         self.records: dict[int, Record] = {}
@@ -194,7 +194,7 @@ def test_pieces_from_many_threads_make_a_whole(blob: Blob) -> None:
     assert os.pread(blob.fd, len(CONTENT), 0) == CONTENT
 
 
-def test_what_a_ledger_says_counts_only_where_the_file_has_those_bytes(tmp_path: Path) -> None:
+def test_what_a_journal_says_counts_only_where_the_file_has_those_bytes(tmp_path: Path) -> None:
     damaged = bytearray(CONTENT)
     damaged[PIECE_BYTES_MIN + 7] ^= 1
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, bytes(damaged)))
@@ -205,7 +205,7 @@ def test_what_a_ledger_says_counts_only_where_the_file_has_those_bytes(tmp_path:
     assert blob.whole
 
 
-def test_a_ledger_of_all_pieces_leaves_the_last_to_arrive_again_and_prove_the_whole(tmp_path: Path) -> None:
+def test_a_journal_of_all_pieces_leaves_the_last_to_arrive_again_and_prove_the_whole(tmp_path: Path) -> None:
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
     blob.restore({piece: own(piece) for piece in range(4)})
     assert blob.missing == blob.layout.everything & ~blob.checked == 1 << LAST
@@ -235,11 +235,11 @@ def test_a_wrong_byte_of_what_comes_in_order_is_found_with_the_whole(blob: Blob)
 
 
 def test_a_stream_that_broke_off_goes_on_from_its_last_piece(tmp_path: Path) -> None:
-    ledger = Written()
-    come_in_order(Blob(DIGEST, LAYOUT, open_file(tmp_path), ledger=ledger), FIRST, SECOND)
-    assert ledger.records == {FIRST: so_far(FIRST), SECOND: so_far(SECOND)}
+    journal = Written()
+    come_in_order(Blob(DIGEST, LAYOUT, open_file(tmp_path), journal=journal), FIRST, SECOND)
+    assert journal.records == {FIRST: so_far(FIRST), SECOND: so_far(SECOND)}
     again = Blob(DIGEST, LAYOUT, os.open(tmp_path / "blob", os.O_RDWR))
-    again.restore(ledger.records)
+    again.restore(journal.records)
     assert again.held == 1 << FIRST | 1 << SECOND
     come_in_order(again, THIRD, LAST)
     assert again.whole
@@ -265,7 +265,7 @@ def test_pieces_of_nodes_and_of_a_stream_are_taken_back_together(tmp_path: Path)
 
 
 def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
-    """Or a last piece that differs from what a ledger's digests were made of would be believed."""
+    """Or a last piece that differs from what a journal's digests were made of would be believed."""
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
     blob.restore({piece: so_far(piece) for piece in range(4)})
     assert blob.missing == 1 << LAST

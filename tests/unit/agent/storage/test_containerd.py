@@ -14,10 +14,10 @@ import pytest
 from agent.http.ratelimit import turns
 from agent.storage import verified
 from agent.storage.blob import Blob
-from agent.storage.containerd import ContentStore
-from agent.storage.scrubber import Inspection
+from agent.storage.containerd import ContainerdContent
+from agent.storage.scrubber import Scrubber
 from agent.storage.store import Store
-from agent.storage.verified import Identity, Proofs
+from agent.storage.verified import Identity, Verified
 from agent.values.errors import DigestError, StoreError
 from agent.values.pieces import PIECE_BYTES_CUT_MIN, Layout
 from tests.endpoint import wait_until
@@ -64,16 +64,16 @@ class Node:
     """A store beside containerd's, and what supernodes are told of both."""
 
     def __init__(self, root: Path, containerd: Containerd, **limits: float) -> None:
-        self.content = ContentStore(containerd.root, Proofs(root / "proofs"))
-        self.store = Store(root / "store", **(GENEROUS | limits), elsewhere=self.content)  # type: ignore[arg-type]
+        self.content = ContainerdContent(containerd.root, Verified(root / "verified"))
+        self.store = Store(root / "store", **(GENEROUS | limits), containerd=self.content)  # type: ignore[arg-type]
         self.told: Heard = []
         self.store.on_change = lambda *change: self.told.append(change)
-        self.inspection = Inspection(self.store, self.content, FAST)
+        self.scrubber = Scrubber(self.store, self.content, FAST)
 
     def inspect(self) -> None:
         """One round of what goes on in the background."""
-        self.inspection._look()
-        assert not self.inspection._check_some()
+        self.scrubber._look()
+        assert not self.scrubber._check_some()
         self.content.remember()
 
     def receive(self, data: bytes) -> Blob:
@@ -336,7 +336,7 @@ def test_a_restart_compares_each_of_many_blobs_with_a_few_and_not_with_all(
     node = start()
     found = {CountedDigest(digest_of(number.to_bytes(2))): Identity(number, 1, 1) for number in range(4000)}
     for digest, identity in list(found.items())[::2]:
-        node.content._proofs.add(digest, identity)
+        node.content._verified.add(digest, identity)
     monkeypatch.setattr(node.content, "_found", lambda: found)
     CountedDigest.comparisons = 0
     assert len(node.content.look()) == len(node.content.holdings()) == len(found) / 2
@@ -388,10 +388,10 @@ def test_a_copy_that_makes_room_while_containerds_is_known_to_be_right_is_not_wi
 def test_a_stop_ends_a_check_under_way(start: Callable[..., Node], containerd: Containerd) -> None:
     containerd.commit(content(1, 8 * MEBIBYTE))
     node = start()
-    inspection = Inspection(node.store, node.content, MEBIBYTE)
-    inspection.start()
-    inspection.stop()
-    assert not inspection._thread.is_alive()
+    scrubber = Scrubber(node.store, node.content, MEBIBYTE)
+    scrubber.start()
+    scrubber.stop()
+    assert not scrubber._thread.is_alive()
     assert node.told == []
 
 
@@ -402,27 +402,27 @@ def test_a_blob_is_left_to_whoever_reads_it(start: Callable[..., Node], containe
     assert body(blob) == content(1)
 
 
-def test_proofs_that_cannot_be_written_or_read_cost_only_work(tmp_path: Path) -> None:
+def test_a_list_of_verified_files_that_cannot_be_written_or_read_costs_only_work(tmp_path: Path) -> None:
     identity = Identity(1, 2, 3)
     digest = digest_of(b"")
-    nowhere = Proofs(tmp_path / "absent" / "proofs")
+    nowhere = Verified(tmp_path / "absent" / "verified")
     nowhere.add(digest, identity)
     nowhere.write()
     assert nowhere.holds(digest, identity)
-    (tmp_path / "proofs").write_bytes(f"{digest} 1 2 3\n{digest[:-1]} 1 2 3\n\xff\n{digest} 1".encode("latin-1"))
-    found = Proofs(tmp_path / "proofs")
+    (tmp_path / "verified").write_bytes(f"{digest} 1 2 3\n{digest[:-1]} 1 2 3\n\xff\n{digest} 1".encode("latin-1"))
+    found = Verified(tmp_path / "verified")
     assert found.holds(digest, identity)
     assert not found.holds(digest, Identity(1, 2, 4))
 
 
-def test_no_more_proofs_are_kept_than_there_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified, "PROOFS_MAX", 2)
+def test_no_more_verified_files_are_remembered_than_there_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verified, "VERIFIED_MAX", 2)
     digests = [digest_of(bytes([number])) for number in range(3)]
-    kept = Proofs(tmp_path / "proofs")
+    kept = Verified(tmp_path / "verified")
     for digest in digests:
         kept.add(digest, Identity(1, 2, 3))
     kept.write()
-    assert [Proofs(tmp_path / "proofs").holds(digest, Identity(1, 2, 3)) for digest in digests] == [True, True, False]
+    assert [Verified(tmp_path / "verified").holds(digest, Identity(1, 2, 3)) for digest in digests] == [True, True, False]
 
 
 def test_a_failing_disk_of_containerds_is_not_the_nodes_end(

@@ -147,7 +147,7 @@ def test_others_are_told_of_what_made_room_when_the_next_blob_can_already_be_rec
     evicted = receive(store, content(1)).digest
     began: list[bool] = []
 
-    def hear(digest: str, size: int, held: bool) -> None:  # noqa: ARG001
+    def hear(digest: str, size: int, held: bool) -> None:
         if digest == evicted:
             other = threading.Thread(target=store.receive, args=(digest_of(b""), cut(0)), daemon=True)
             other.start()
@@ -202,7 +202,7 @@ def test_what_earlier_tries_left_counts_and_is_dropped_before_any_blob(store: St
 
 def test_a_resumed_download_does_not_count_twice(store: Store) -> None:
     receive(store, content(1), range(3)).fail(StoreError("nobody waits"))
-    store.quota = MEBIBYTE + 4 * 4096  # and the ledger
+    store.quota = MEBIBYTE + 4 * 4096  # and the journal
     assert store.receive(digest_of(content(1)), cut(MEBIBYTE)).held == 0b111
 
 
