@@ -1,8 +1,8 @@
 """One blob's file: which pieces are there, who waits for them, and when it may be believed.
 
 Pieces are written in any order by any thread; readers wait for the run of bytes that they need next. The end of the blob is held
-back until the whole has the digest that it is named by, so that no reader of a blob ever ends cleanly with wrong bytes.
-Where the file lies, and what becomes of it, is the store's affair (`agent.storage.store`).
+back until the whole has the digest that it is named by (`agent.storage.verify`), so that no reader of a blob ever ends cleanly
+with wrong bytes. Where the file lies, and when it is removed, is the store's affair (`agent.storage.store`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from agent.http.body import buffer
+from agent.storage import verify
 from agent.storage.journal import Proof, Record
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import Layout
@@ -23,12 +23,9 @@ from agent.values.pieces import Layout
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-RESTORE_SECONDS_MAX = 5.0
-"""How long what an earlier try left is looked at before the rest of it is fetched anew: a runtime waits for the first byte."""
-
 
 class PieceLog(Protocol):
-    """What a blob writes down of each piece, so that it can be resumed after a crash."""
+    """Where a blob writes down each piece, so that it can be resumed after a crash (`agent.storage.journal`)."""
 
     def append(self, piece: int, digest: bytes, proof: Proof) -> None: ...
 
@@ -36,8 +33,9 @@ class PieceLog(Protocol):
 class Blob:
     """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.values.pieces).
 
-    `stored` says that it was in the file from the start, all of it, and `whole` that the bytes are known to be right. Of a stored
-    blob that is not whole yet, other nodes get nothing before `check` has found it right.
+    `stored` says that all of it was in the file from the start, and `whole` that the bytes are known to be right. Of a stored blob
+    that is not whole yet, other nodes get nothing before `check` has found it right. `on_end(blob, error)` hears once that the
+    blob is whole, with None, or that it never will be.
     """
 
     def __init__(
@@ -71,8 +69,8 @@ class Blob:
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
         self._hashing = threading.Lock()
-        self._hasher = hashlib.sha256()
-        self._hashed = 0
+        """Taken for `_prefix`, and before the others."""
+        self._prefix = verify.Prefix(fd, layout)
         weakref.finalize(self, os.close, fd)
 
     @property
@@ -108,12 +106,7 @@ class Blob:
 
     @property
     def _readable(self) -> int:
-        return self.held if self.whole else self.held & ~self._last
-
-    @property
-    def _last(self) -> int:
-        """The piece at the end, as a set; the empty set for a blob of no bytes."""
-        return self.layout.everything & ~(self.layout.everything >> 1)
+        return self.held if self.whole else self.held & ~self.layout.last
 
     def wait_to_share(self, piece: int, offset: int, seconds: float) -> int:
         """The byte after the last of `piece` that other nodes may have, after waiting until there is one behind `offset`.
@@ -149,10 +142,10 @@ class Blob:
             return self.whole
 
     def hash_to(self, end: int) -> _Hash:
-        """The SHA-256 of the first `end` bytes of the file, for whoever gets the others elsewhere. Raises StoreError."""
+        """The SHA-256 of the first `end` bytes of the file, for a reader that gets the others elsewhere. Raises StoreError."""
         hasher = hashlib.sha256()
         try:
-            self._hash_span(hasher, 0, end)
+            verify.hash_span(self.fd, hasher, 0, end)
         except OSError as error:
             raise StoreError(f"{self.digest} cannot be read from the store: {error.strerror}") from error
         return hasher
@@ -183,7 +176,7 @@ class Blob:
 
     def follows(self, piece: int) -> bool:
         """Whether the blob's digest has come to this piece: then it covers the piece as soon as that is here."""
-        return self._hashed == piece
+        return self._prefix.pieces == piece
 
     def add(self, piece: int, digest: bytes | None, *, checked: bool) -> None:
         """A piece is in the file, and this is the SHA-256 of what was written. `checked` when that is what it should be.
@@ -232,34 +225,43 @@ class Blob:
         if not self.layout.count and not self.whole:
             self._verify()
 
+    # Verification.
+
+    def restore(self, records: Mapping[int, Record]) -> None:
+        """Take back the pieces that an earlier try left. Called before anybody else has the blob. Raises OSError."""
+        found = verify.restore(self.fd, self.layout, records)
+        self.held, self.checked, self.digests, self._prefix = found.held, found.checked, found.digests, found.prefix
+
     def check(self) -> None:
         """Find out whether all that is in the file is right, which takes as long as reading it. Raises OSError."""
         self._hash_prefix(wait=True)
         self._verify()
 
+    def check_in_background(self, where: str) -> None:
+        """Check a stored blob in a thread of its own. `where` names the place that it lies in, should it be unreadable."""
+
+        def check() -> None:
+            try:
+                self.check()
+            except OSError as error:
+                self.fail(StoreError(f"{self.digest} cannot be read from {where}: {error.strerror}"))
+
+        threading.Thread(target=check, name=f"check {self.digest[:19]}", daemon=True).start()
+
     def _hash_prefix(self, wait: bool) -> None:
-        """Carry the blob's digest on over what is there without a gap: one thread does, the others leave it to that one."""
+        """Carry the blob's digest on over all that is there without a gap: one thread does, the others leave it to that one."""
         if not self._hashing.acquire(blocking=wait):
             return
         try:
-            while self.held >> self._hashed & 1:
-                piece = self._hashed
-                self._hash_span(self._hasher, *self.layout.span(piece))
-                self._hashed += 1
+            while self.held >> (piece := self._prefix.pieces) & 1:
+                self._prefix.add_next()
                 if self._journal and piece not in self.digests:
-                    self._journal.append(piece, self._hasher.digest(), Proof.SO_FAR)
+                    self._journal.append(piece, self._prefix.digest(), Proof.SO_FAR)
         finally:
             self._hashing.release()
 
-    def _hash_span(self, hasher: _Hash, start: int, end: int) -> None:
-        """What lies in the file: it is what readers are sent."""
-        view = buffer()
-        while start < end and (count := os.preadv(self.fd, [view[: end - start]], start)):
-            hasher.update(view[:count])
-            start += count
-
     def _verify(self) -> None:
-        if self._hasher.hexdigest() != self.digest.removeprefix("sha256:"):
+        if self._prefix.digest().hex() != self.digest.removeprefix("sha256:"):
             self.fail(DigestError(f"the bytes of {self.digest} do not have that digest"))
             return
         with self._changed:
@@ -271,33 +273,3 @@ class Blob:
             self._changed.notify_all()
         if self._on_end:
             self._on_end(self, None)
-
-    def restore(self, records: dict[int, Record]) -> None:
-        """Take back what a journal says was here before, as far as the file still has those bytes. Raises OSError."""
-        end_at = time.monotonic() + RESTORE_SECONDS_MAX
-        for piece, record in records.items():
-            if time.monotonic() > end_at:
-                break
-            if record.proof is Proof.SO_FAR:
-                self._restore_so_far(piece, record.digest)
-                continue
-            hasher = hashlib.sha256()
-            self._hash_span(hasher, *self.layout.span(piece))
-            if hasher.digest() == record.digest:
-                self.held |= 1 << piece
-                self.digests[piece] = record.digest
-                self.checked |= int(record.proof is Proof.VOUCHED) << piece
-        if not self.missing:  # all there, but never verified: let the last piece arrive again
-            self.held &= ~self._last
-            self.checked &= ~self._last
-            self._hasher, self._hashed = hashlib.sha256(), 0  # what will be written is not what was hashed
-
-    def _restore_so_far(self, piece: int, digest: bytes) -> None:
-        """A piece that is right if all before it is, too."""
-        self._hash_prefix(wait=True)
-        hasher = self._hasher.copy()
-        if self.follows(piece):
-            self._hash_span(hasher, *self.layout.span(piece))
-            if hasher.digest() == digest:
-                self._hasher, self._hashed = hasher, piece + 1
-                self.held |= 1 << piece

@@ -28,7 +28,7 @@ CONNECTIONS_MAX = 512
 CONNECTIONS_PER_ADDRESS_MAX = 64
 IDLE_SECONDS = 30.0
 COMING_SECONDS_MAX = 2.0
-"""How long more of a piece that is coming, or the check of a stored blob, is waited for: less than the node that asks for it waits
+"""How long more of a piece that is coming, or the check of a stored blob, is waited for: less than its taker waits
 (`agent.swarm.piece_client`)."""
 
 _TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")

@@ -62,6 +62,11 @@ class Layout:
         """The set of all pieces."""
         return (1 << self.count) - 1
 
+    @property
+    def last(self) -> int:
+        """The piece at the end, as a set; the empty set for a blob of no bytes."""
+        return self.everything & ~(self.everything >> 1)
+
     def span(self, piece: int) -> tuple[int, int]:
         """First byte of a piece and the byte after its last. Raises IndexError for a piece that the blob does not have."""
         if not 0 <= piece < self.count:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.storage import blob as blob_module
+from agent.storage import verify
 from agent.storage.blob import Blob
 from agent.storage.journal import Proof, Record
 from agent.values.errors import DarnerError, DigestError, StoreError
@@ -277,7 +277,7 @@ def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
 
 
 def test_looking_at_what_an_earlier_try_left_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blob_module, "RESTORE_SECONDS_MAX", -1)
+    monkeypatch.setattr(verify, "RESTORE_SECONDS_MAX", -1)
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
     blob.restore({piece: own(piece) for piece in range(4)})
     assert blob.held == 0
