@@ -1,4 +1,8 @@
-"""What a node does for its store now and then: say how full it is, and drop what is old. A failing disk is no reason to stop."""
+"""The garbage collector: blobs and manifests that nobody has used for long go, in the background.
+
+It also tells the metrics how full the store is. Room for a blob that arrives is made by the store itself
+(`agent.storage.eviction`). A failing disk is no reason to stop.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,14 @@ from agent.storage.store import Store
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
+"""How often the metrics hear how full the store is."""
 EVICT_SECONDS = 600.0
+"""How often old blobs and manifests are removed."""
 
 
 class GarbageCollector:
+    """One thread of its own; `start` and `stop` are called by another one."""
+
     def __init__(self, store: Store, manifests: Manifests) -> None:
         self._store = store
         self._manifests = manifests

@@ -33,9 +33,9 @@ class PieceLog(Protocol):
 class Blob:
     """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.values.pieces).
 
-    `stored` says that all of it was in the file from the start, and `whole` that the bytes are known to be right. Of a stored blob
-    that is not whole yet, other nodes get nothing before `check` has found it right. `on_end(blob, error)` hears once that the
-    blob is whole, with None, or that it never will be.
+    `stored` says that all of it was in the file from the start, and `whole` that the bytes are known to be right. Of a stored
+    blob that is not whole yet, other nodes get nothing before `check` has found it right. `on_end(blob, error)` hears once that
+    the blob is whole, with None, or that it never will be.
     """
 
     def __init__(

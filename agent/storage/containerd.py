@@ -1,8 +1,9 @@
 """containerd's content store: the blobs that this node's runtime keeps, as a source beside the store. It is only read.
 
 A file in blobs/sha256/ is whole when it is there, because containerd renames it into place, and may go at any time, by garbage
-collection: who has it open can still read it. Its digest is checked here once (`agent.storage.verified`), and before that it is
-offered to nobody. When to look is decided by `agent.storage.scrubber`.
+collection: a reader that has it open can still read it. Its digest is checked here before other nodes hear of it. That is
+remembered over restarts (`agent.storage.verified`), but after one the file is checked once more before they get a byte
+(docs/decisions/0018). `agent.storage.scrubber` decides when to look.
 """
 
 from __future__ import annotations
@@ -34,25 +35,32 @@ Turns = Callable[[int, int], Iterator[tuple[int, int]]]
 
 
 class ContainerdContent:
-    """`on_change(digest, size, held)` hears of every blob that can be offered now, or no longer."""
+    """`on_change(digest, size, held)`, which the store sets, hears of every blob that can be offered now, or no longer."""
 
     def __init__(self, root: Path, verified: Verified) -> None:
-        self.on_change: Callable[[str, int, bool], None] = _nobody_listens
+        self.on_change: Callable[[str, int, bool], None] | None = None
         self._blobs = root / "blobs" / "sha256"
         self._verified = verified
         self._lock = threading.Lock()
         self._open: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._offered: dict[str, Identity] = {}
-        """What was there when it was last looked, and has the right digest."""
+        """The blobs that were there at the last look, and have the right digest."""
+        self._offered_bytes = 0
         self._right: dict[str, Identity] = {}
-        """What was checked since this process started."""
+        """Files that were found right since this process started."""
         self._wrong: dict[str, Identity] = {}
+        """Files that are not used, because they were found wrong or could not be read."""
         self._trouble = ""
+        """Why the directory could not be read at the last look."""
 
     def holdings(self) -> dict[str, int]:
         """The blobs that can be offered, and their sizes."""
         with self._lock:
             return {digest: identity.size for digest, identity in self._offered.items()}
+
+    @property
+    def offered_bytes(self) -> int:
+        return self._offered_bytes
 
     def offers(self, digest: str) -> bool:
         with self._lock:
@@ -74,19 +82,18 @@ class ContainerdContent:
             blob = self._open.get(digest)
             if blob and not blob.error:
                 return blob
+            blob = None
             opened = self._opened(digest)
-            gone = None if opened else self._offered.pop(digest, None)
-            blob = self._made(digest, *opened) if opened else None
+            gone = None if opened else self._withdraw(digest)
+            if opened:
+                fd, identity = opened
+                is_right = self._right.get(digest) == identity
+                blob = Blob(digest, Layout.of(identity.size), fd, stored=True, whole=is_right, on_end=self._checked)
+                self._open[digest] = blob
         if gone:
-            self.on_change(digest, gone.size, False)
+            self._tell(digest, gone.size, False)
         if blob and not blob.whole:
-            threading.Thread(target=_check, args=(blob,), name=f"check {digest[:19]}", daemon=True).start()
-        return blob
-
-    def _made(self, digest: str, fd: int, identity: Identity) -> Blob:
-        is_right = self._right.get(digest) == identity
-        blob = Blob(digest, Layout.of(identity.size), fd, stored=True, whole=is_right, on_end=self._looked_at)
-        self._open[digest] = blob
+            blob.check_in_background("containerd's content store")
         return blob
 
     def drop(self, blob: Blob) -> bool:
@@ -104,43 +111,64 @@ class ContainerdContent:
             if self._open.get(blob.digest) is not blob or blob.whole:
                 return
             self._verified.forget(blob.digest)
-            offered = self._offered.pop(blob.digest, None)
+            offered = self._withdraw(blob.digest)
         if offered:
-            self.on_change(blob.digest, offered.size, False)
+            self._tell(blob.digest, offered.size, False)
+
+    def _offer(self, digest: str, identity: Identity) -> bool:
+        """Whether that is news. Called with the lock; `_tell` follows without it."""
+        earlier = self._withdraw(digest)
+        self._offered[digest] = identity
+        self._offered_bytes += identity.size
+        return earlier is None
+
+    def _withdraw(self, digest: str) -> Identity | None:
+        """The file that was offered. Called with the lock; `_tell` follows without it."""
+        earlier = self._offered.pop(digest, None)
+        if earlier:
+            self._offered_bytes -= earlier.size
+        return earlier
+
+    def _tell(self, digest: str, size: int, held: bool) -> None:
+        if self.on_change:
+            self.on_change(digest, size, held)
 
     # Looking.
 
     def look(self) -> list[str]:
-        """See what is there now. The blobs that were not checked yet, the smallest first."""
+        """List the blobs that are there now. Returned are those that were not checked yet, the smallest first."""
         found = self._found()
         with self._lock:
-            gone = [(digest, self._offered.pop(digest).size) for digest in list(self._offered) if digest not in found]
+            gone = [(digest, self._offered[digest].size) for digest in self._offered if digest not in found]
+            for digest, _ in gone:
+                self._withdraw(digest)
             fresh = {digest: identity for digest, identity in found.items() if self._offered.get(digest) != identity}
             for rulings in (self._right, self._wrong):
                 for digest in rulings.keys() - found.keys():
                     del rulings[digest]
             proven = {digest for digest, identity in fresh.items() if self._verified.holds(digest, identity)}
-            self._offered |= {digest: found[digest] for digest in proven}
+            for digest in proven:
+                self._offer(digest, found[digest])
             unknown = [
                 digest for digest, identity in fresh.items() if digest not in proven and self._wrong.get(digest) != identity
             ]
             if not self._trouble:
                 self._verified.keep_only(set(found))
         for digest, size in gone:
-            self.on_change(digest, size, False)
+            self._tell(digest, size, False)
         for digest in proven:
-            self.on_change(digest, found[digest].size, True)
+            self._tell(digest, found[digest].size, True)
         return sorted(unknown, key=lambda digest: found[digest].size)
 
     def remember(self) -> None:
-        """Write down what was checked."""
+        """Write down which files were found right."""
         with self._lock:
             self._verified.write()
 
     def check(self, digest: str, turns: Turns) -> None:
         """Find out whether a blob is right, at the pace of `turns`, leaving no trace in the page cache. Raises OSError."""
         with self._lock:
-            opened = None if digest in self._open else self._opened(digest)  # whoever reads it has it checked
+            opened = None if digest in self._open else self._opened(digest)  # its reader has it checked
         if opened is None:
             return
         fd, identity = opened
@@ -190,43 +218,31 @@ class ContainerdContent:
         self._trouble = trouble
         return found
 
-    def _looked_at(self, blob: Blob, error: DarnerError | None) -> None:
-        """A blob that was read while it was checked."""
+    def _checked(self, blob: Blob, error: DarnerError | None) -> None:
+        """A blob that somebody has open was checked, or could not be."""
         if error is None or isinstance(error, DigestError | StoreError):
             self._ruled(blob.digest, Identity.of(os.fstat(blob.fd)), right=error is None)
 
     def _ruled(self, digest: str, identity: Identity, *, right: bool) -> None:
+        """A file was found right, or wrong."""
         if not right:
             log.warning("containerd's %s does not have that digest, or cannot be read: it is not used", digest)
+            with self._lock:
+                self._wrong[digest] = identity
+                withdrawn = self._withdraw(digest)
+            if withdrawn:
+                self._tell(digest, identity.size, False)
+            return
         is_there = self._is_there(digest, identity)
         with self._lock:
-            was_offered = digest in self._offered
-            if right:
-                self._right[digest] = identity
-                self._verified.add(digest, identity)
-                if is_there:
-                    self._offered[digest] = identity
-            else:
-                self._wrong[digest] = identity
-                self._offered.pop(digest, None)
-        if right and is_there and not was_offered:
-            self.on_change(digest, identity.size, True)
-        elif not right and was_offered:
-            self.on_change(digest, identity.size, False)
+            self._right[digest] = identity
+            self._verified.add(digest, identity)
+            is_news = is_there and self._offer(digest, identity)
+        if is_news:
+            self._tell(digest, identity.size, True)
 
     def _is_there(self, digest: str, identity: Identity) -> bool:
         try:
             return Identity.of(self._path(digest).stat(follow_symlinks=False)) == identity
         except OSError:
             return False
-
-
-def _nobody_listens(digest: str, size: int, held: bool) -> None:  # noqa: ARG001 (the default of ContainerdContent.on_change)
-    return
-
-
-def _check(blob: Blob) -> None:
-    try:
-        blob.check()
-    except OSError as error:
-        blob.fail(StoreError(f"{blob.digest} cannot be read from containerd's content store: {error.strerror}"))

@@ -17,7 +17,7 @@ from agent.values.errors import UsageError
 log = logging.getLogger(__name__)
 
 STAT_BLOCK_BYTES = 512
-"""What st_blocks counts in (stat(2))."""
+"""The unit of st_blocks (stat(2))."""
 
 
 def claim(root: Path) -> int:
@@ -59,7 +59,7 @@ def touch(fd: int) -> None:
     """Write down that the file was used now."""
     try:
         os.utime(fd)
-    except OSError as error:  # what is lost is only its place in the order of eviction
+    except OSError as error:  # the file only loses its place in the order of eviction
         log.debug("the use of a file is not written down: %s", error)
 
 

@@ -26,7 +26,7 @@ _RECORD = struct.Struct(">IB32s")
 
 
 class Proof(IntEnum):
-    """What the digest of a record is good for."""
+    """Which bytes the digest of a record covers, and who says so."""
 
     OWN = 0
     """The piece's digest, as it came."""
@@ -45,6 +45,8 @@ _PROOF_NUMBERS = frozenset(Proof)
 
 
 class Journal:
+    """Any thread may append."""
+
     def __init__(self, path: Path, layout: Layout) -> None:
         """Go on with the journal at `path`, or begin it when there is none for a blob of this layout. Raises OSError."""
         header = _HEADER.pack(layout.size, layout.length)
@@ -56,7 +58,7 @@ class Journal:
             for piece, proof, digest in _RECORD.iter_unpack(records)
             if piece < layout.count and proof in _PROOF_NUMBERS
         }
-        """What an earlier try left, in the order in which it came."""
+        """The records that an earlier try left, in the order in which they came."""
         path.write_bytes(header + records)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._fd)
@@ -64,5 +66,5 @@ class Journal:
     def append(self, piece: int, digest: bytes, proof: Proof) -> None:
         try:
             os.write(self._fd, _RECORD.pack(piece, proof, digest))
-        except OSError as error:  # the piece itself is there: what is lost is only that a restart would know of it
+        except OSError as error:  # the piece itself is there: a restart will not know of it
             log.warning("a piece is not written down: %s", error)

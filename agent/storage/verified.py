@@ -1,7 +1,8 @@
-"""Which of somebody else's files were found to have the digest that they are named by, remembered over restarts.
+"""Which of containerd's files were found to have the digest that they are named by, remembered over restarts.
 
-A proof is good for one file: with another inode, size or time of change it is none. They are lines of a file in this node's own
-store, which is written anew as a whole; one that is lost or cut short costs the work of checking again, and nothing else.
+An entry is good for one file: with another inode, size or time of change the file counts as never checked. Entries are lines of
+a file in this node's own store, which is written anew as a whole; an entry that is lost or cut short costs the work of checking
+again, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import NamedTuple
 log = logging.getLogger(__name__)
 
 VERIFIED_MAX = 100_000
-"""Those of more blobs than any node has images for."""
+"""Entries: more than any node has blobs."""
 
 _LINE = re.compile(r"(sha256:[0-9a-f]{64}) (\d{1,20}) (\d{1,20}) (-?\d{1,20})")
 
 
 class Identity(NamedTuple):
-    """What a file is told from others by, as long as nobody writes to it."""
+    """How a file is told from others, as long as nobody writes to it."""
 
     inode: int
     size: int
@@ -33,7 +34,7 @@ class Identity(NamedTuple):
 
 
 class Verified:
-    """One thread at a time."""
+    """The entries. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,11 +60,11 @@ class Verified:
         self._proven.pop(digest, None)
 
     def keep_only(self, digests: set[str]) -> None:
-        """Forget the others."""
+        """Forget all other entries."""
         self._proven = {digest: identity for digest, identity in self._proven.items() if digest in digests}
 
     def write(self) -> None:
-        """Make it last, if there is news."""
+        """Write the file, if there is news."""
         if self._proven == self._written:
             return
         lines = [f"{digest} {' '.join(map(str, identity))}\n" for digest, identity in self._proven.items()]
@@ -72,6 +73,6 @@ class Verified:
             beside.write_text("".join(lines))
             os.replace(beside, self._path)
         except OSError as error:
-            log.warning("what was checked of containerd's blobs is not written down: %s", error)
+            log.warning("which of containerd's blobs were checked is not written down: %s", error)
             return
         self._written = dict(self._proven)

@@ -1,9 +1,9 @@
 """What of a blob was hashed, and what an earlier process left that can be taken up again.
 
-The blob's own digest is carried on from its first byte over all pieces that are there without a gap, so that little is left to hash
-when the last one comes. A journal's records claim and prove nothing: a piece counts when the bytes in the file have the digest that
-is written there. Both read the file, because the file is what readers are sent. What follows from a digest that is right or
-wrong is the blob's affair (`agent.storage.blob`).
+The blob's own digest is carried on from its first byte over all pieces that are there without a gap, so that little is left to
+hash when the last one comes. A journal's records claim and prove nothing: a piece counts when the bytes in the file have the
+digest that is written there. Both read the file, because the file is what readers are sent. The blob decides what follows from
+a digest that is right or wrong (`agent.storage.blob`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 RESTORE_SECONDS_MAX = 5.0
-"""How long the rest of an earlier try is looked at before the other pieces are fetched anew: a runtime waits for the first byte."""
+"""For so long an earlier try is looked at; the pieces that were not reached are fetched anew, for a runtime waits."""
 
 
 def hash_span(fd: int, hasher: _Hash, start: int, end: int) -> None:
