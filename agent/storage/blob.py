@@ -69,7 +69,7 @@ class Blob:
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
         self._hashing = threading.Lock()
-        """Taken for `_prefix`, and before the others."""
+        """Held while `_prefix` is carried on."""
         self._prefix = verify.Prefix(fd, layout)
         weakref.finalize(self, os.close, fd)
 
@@ -112,8 +112,7 @@ class Blob:
         """The byte after the last of `piece` that other nodes may have, after waiting until there is one behind `offset`.
 
         That is the piece's end as soon as the piece is checked; of a stored blob, when the whole is. `offset` when nothing more
-        came in time, or none of it is coming.
-        Raises the blob's error when it will never come.
+        came in time, or none of it is coming. Raises the blob's error when it will never come.
         """
         until = time.monotonic() + seconds
         start, end = self.layout.span(piece)

@@ -229,6 +229,7 @@ class ContainerdContent:
             log.warning("containerd's %s does not have that digest, or cannot be read: it is not used", digest)
             with self._lock:
                 self._wrong[digest] = identity
+                self._verified.forget(digest)  # or the next look would offer it again
                 withdrawn = self._withdraw(digest)
             if withdrawn:
                 self._tell(digest, identity.size, False)

@@ -1,6 +1,6 @@
 """Small operations on files, for a disk that may be full, failing or read-only: they tell, and do not raise.
 
-Only `claim` raises, at the start of a process, when a directory is not safe to use. What the files mean is the store's affair.
+Only `claim` raises, at the start of a process, when a directory is not safe to use. The store knows the meaning of each file.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Store:
         with self._lock:
             return dict(self._sizes)
 
-    # What other nodes may have.
+    # Offers to other nodes.
 
     def offered(self) -> dict[str, int]:
         """The blobs that others may have from this node: containerd's, and then its own, least recently used first."""

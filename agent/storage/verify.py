@@ -1,4 +1,4 @@
-"""What of a blob was hashed, and what an earlier process left that can be taken up again.
+"""How far a blob was hashed, and which pieces of an earlier process can be taken up again.
 
 The blob's own digest is carried on from its first byte over all pieces that are there without a gap, so that little is left to
 hash when the last one comes. A journal's records claim and prove nothing: a piece counts when the bytes in the file have the
@@ -65,7 +65,7 @@ class Prefix:
 
 @dataclass
 class Restored:
-    """What an earlier process left: `held` and `checked` are sets of pieces, `digests` those of single pieces."""
+    """The pieces that an earlier process left: `held` and `checked` are sets of pieces, `digests` belong to single ones."""
 
     prefix: Prefix
     held: int = 0

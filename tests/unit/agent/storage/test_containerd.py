@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import metrics
 from agent.http.ratelimit import turns
 from agent.storage import verified
 from agent.storage.blob import Blob
@@ -283,8 +284,10 @@ def test_no_piece_is_given_to_others_after_a_restart_of_a_blob_that_was_right_an
     assert blob
     with pytest.raises(DigestError):
         blob.wait_to_share(1, PIECE_BYTES_CUT_MIN, 10)
-    wait_until(lambda: node.told == [(digest, MEBIBYTE, True), (digest, MEBIBYTE, False)])
-    assert node.store.offered() == {}
+    told = [(digest, MEBIBYTE, True), (digest, MEBIBYTE, False)]
+    wait_until(lambda: node.told == told)
+    node.inspect()
+    assert (node.store.offered(), node.told) == ({}, told), "nor does a look offer it again"
 
 
 def test_a_blob_whose_check_takes_long_after_a_restart_is_offered_again_when_it_was_found_right(
@@ -317,6 +320,33 @@ def test_another_file_under_the_same_name_is_checked_again(start: Callable[..., 
     node.inspect()
     assert node.told == [(digest, MEBIBYTE, True), (digest, MEBIBYTE, False)]
     assert node.store.blob(digest) is None
+
+
+def test_the_bytes_that_are_offered_are_those_of_the_blobs_that_are_offered(
+    start: Callable[..., Node], containerd: Containerd
+) -> None:
+    first, second, third = (containerd.commit(content(number, MEBIBYTE + number)) for number in range(3))
+    node = start()
+
+    def offered() -> int:
+        assert node.content.offered_bytes == sum(node.content.holdings().values())
+        return node.content.offered_bytes
+
+    assert offered() == 0
+    node.inspect()
+    assert offered() == 3 * MEBIBYTE + 3
+    containerd.collect(first)
+    node.inspect()
+    assert offered() == 2 * MEBIBYTE + 3
+    blob = node.store.blob(second)
+    assert blob
+    node.store.drop(blob)
+    assert offered() == MEBIBYTE + 2
+    rot(containerd.path(third))
+    os.utime(containerd.path(third), (1, 1))
+    node.inspect()
+    assert offered() == 0
+    assert metrics.CONTENT_BYTES._value.get() == 0
 
 
 class CountedDigest(str):
