@@ -53,11 +53,15 @@ class Pause:
     """In a row."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pauses:
-    """Who is left alone, and until when. A key is `registry NAME` or `owner NAMESPACE/KIND/NAME`."""
+    """Who is left alone, and until when. A key is `registry NAME` or `owner NAMESPACE/KIND/NAME`.
 
-    entries: dict[str, Pause] = field(default_factory=dict)
+    A value that never changes: admissions read it while another thread learns, and a dictionary in which that thread put
+    entries in order would for a moment lack the very entry that an admission asks for.
+    """
+
+    entries: Mapping[str, Pause] = field(default_factory=dict)
 
     def remaining(self, key: str, now: float) -> float:
         """Seconds; 0 if it is not left alone. Never longer than any pause is, whatever a clock has done meanwhile."""
@@ -75,14 +79,15 @@ class Pauses:
         """When its last pause ended, while the next failure would begin another one; None at any other time."""
         return self.entries[key].until if self.on_trial(key, now) else None
 
-    def begin(self, key: str, now: float) -> float:
-        """Leaves it alone from now on; for how long."""
-        times = self.entries[key].times + 1 if key in self.entries and now < self.entries[key].until + TRIAL_SECONDS else 1
+    def with_another(self, key: str, now: float) -> tuple[Pauses, float]:
+        """The pauses from now on, when this one is left alone as well; and for how many seconds."""
+        before = self.entries.get(key)
+        times = before.times + 1 if before and now < before.until + TRIAL_SECONDS else 1
         seconds = min(PAUSE_SECONDS * 2.0 ** min(times - 1, 30), PAUSE_SECONDS_MAX)
-        self.entries.pop(key, None)
-        self.entries[key] = Pause(now + seconds, times)
-        forget_oldest(self.entries, KEPT_MAX)
-        return seconds
+        entries = {other: pause for other, pause in self.entries.items() if other != key}
+        entries[key] = Pause(now + seconds, times)
+        forget_oldest(entries, KEPT_MAX)
+        return Pauses(entries), seconds
 
     def left_alone(self, registry: str, owner: Owner | None, now: float) -> str | None:
         """What an admission asks; from memory, in words."""
@@ -96,15 +101,13 @@ class Pauses:
 
     def counts(self, now: float) -> Mapping[str, int]:
         """How many registries, and how many owners, are left alone now."""
-        open_now = [key for key in tuple(self.entries) if self.remaining(key, now)]
+        open_now = [key for key in self.entries if self.remaining(key, now)]
         return {kind: sum(key.startswith(kind + " ") for key in open_now) for kind in ("registry", "owner")}
 
     def text(self, now: float) -> str:
         """For the other replicas, and for the next leader."""
         known = {
-            key: [round(pause.until), pause.times]
-            for key, pause in dict(self.entries).items()
-            if now < pause.until + TRIAL_SECONDS
+            key: [round(pause.until), pause.times] for key, pause in self.entries.items() if now < pause.until + TRIAL_SECONDS
         }
         return json.dumps(known, sort_keys=True, separators=(",", ":"))
 
@@ -169,7 +172,7 @@ class Breakers:
         if len(failures) < FAILURES_MAX and not self.pauses.on_trial(key, now):
             return None
         self._failures.pop(key, None)
-        return Tripped("registry", registry, self.pauses.begin(key, now))
+        return self._tripped("registry", registry, key, now)
 
     def deleted(self, owner: Owner, created: float, deleted: float, now: float) -> Tripped | None:
         """A rewritten pod was deleted that had not done its work.
@@ -196,7 +199,11 @@ class Breakers:
         if streak.rounds < ROUNDS_MAX and not self.pauses.on_trial(key, now):
             return None
         del self._streaks[key]
-        return Tripped("owner", str(owner), self.pauses.begin(key, now))
+        return self._tripped("owner", str(owner), key, now)
+
+    def _tripped(self, kind: str, name: str, key: str, now: float) -> Tripped:
+        self.pauses, seconds = self.pauses.with_another(key, now)
+        return Tripped(kind, name, seconds)
 
 
 @dataclass(frozen=True)

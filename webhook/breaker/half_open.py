@@ -7,7 +7,7 @@ proof. Each replica sees the same pods and keeps its own record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -33,16 +33,19 @@ class Unchangeable(StrEnum):
 
 @dataclass
 class Evidence:
-    """When an image of a registry was last pulled through an agent, and when a pull last failed by the registry's fault."""
+    """When an image of a registry was last pulled through an agent, and when a pull last failed by the registry's fault.
 
-    pulled: dict[str, float] = field(default_factory=dict)
-    failed: dict[str, float] = field(default_factory=dict)
+    One thread notes what it sees while admissions read; so each mapping is replaced by another one, and never changed.
+    """
+
+    pulled: Mapping[str, float] = field(default_factory=dict)
+    failed: Mapping[str, float] = field(default_factory=dict)
 
     def saw_pulled(self, registry: str, at: float) -> None:
-        _note(self.pulled, registry, at)
+        self.pulled = _noted(self.pulled, registry, at)
 
     def saw_failing(self, registry: str, at: float) -> None:
-        _note(self.failed, registry, at)
+        self.failed = _noted(self.failed, registry, at)
 
     def pulled_after(self, registry: str, moment: float) -> bool:
         return self.pulled.get(registry, 0.0) > moment
@@ -115,8 +118,11 @@ def proven_only(
     return gate
 
 
-def _note(entries: dict[str, float], registry: str, at: float) -> None:
-    if registry:
-        latest = max(entries.pop(registry, 0.0), at)
-        entries[registry] = latest
-        forget_oldest(entries, KEPT_MAX)
+def _noted(entries: Mapping[str, float], registry: str, at: float) -> Mapping[str, float]:
+    """The entries with the latest time of this registry, and without the oldest where there are too many."""
+    if not registry:
+        return entries
+    noted = {other: moment for other, moment in entries.items() if other != registry}
+    noted[registry] = max(entries.get(registry, 0.0), at)
+    forget_oldest(noted, KEPT_MAX)
+    return noted

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.threads import between_lines
 from tests.webhook_lab import admitted, container, pod
 from webhook.admission.rewrite import DECISION, ORIGINAL_IMAGES
 from webhook.breaker.breaker import (
@@ -88,6 +89,18 @@ def test_pods_that_fail_during_a_pause_do_not_make_it_longer() -> None:
     assert breakers.pauses.remaining(registry_key("r"), NOW + 30) == 30
 
 
+def test_a_reader_in_another_thread_never_sees_a_pause_missing_while_the_next_one_is_begun() -> None:
+    breakers, key, end = Breakers(), registry_key("r"), NOW + 60
+    assert tripped(breakers, NOW)
+
+    def seen() -> float | None:
+        return breakers.pauses.trial_since(key, end) or breakers.pauses.remaining(key, end)
+
+    looks = between_lines(lambda: breakers.failed("r", "x", end), seen)
+    assert looks[-1] == 120
+    assert all(looks), "for a moment the registry was neither left alone nor on trial, and everything was let through"
+
+
 def rounds(breakers: Breakers, count: int, life: float = 5.0, start: float = NOW, gap: float = 1.0) -> list[Tripped]:
     found = []
     for _ in range(count):
@@ -154,7 +167,7 @@ def test_no_clock_and_no_text_can_leave_anything_alone_for_longer_than_an_hour(u
     pauses = Pauses.read(json.dumps({"registry r": [until, times]}), NOW)
     assert pauses.remaining(registry_key("r"), NOW) <= PAUSE_SECONDS_MAX
     assert pauses.remaining(registry_key("r"), NOW + PAUSE_SECONDS_MAX) == 0
-    pauses.begin(registry_key("r"), NOW)
+    pauses, _ = pauses.with_another(registry_key("r"), NOW)
     assert 60 <= pauses.remaining(registry_key("r"), NOW) <= PAUSE_SECONDS_MAX
 
 

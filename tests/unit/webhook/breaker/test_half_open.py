@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.threads import between_lines
 from tests.webhook_lab import admitted, container, image_volume, pod, respond, review
 from webhook.admission.policy import Policy
 from webhook.admission.readiness import Agents, ready_nodes_only
@@ -131,6 +132,14 @@ def test_a_registry_is_proven_by_a_pull_of_today_that_no_failure_came_after() ->
     assert not evidence.proves("r", NOW)
     evidence.saw_pulled("r", NOW - 1)
     assert evidence.proves("r", NOW)
+
+
+def test_a_reader_in_another_thread_never_takes_a_registry_that_fails_for_proven() -> None:
+    evidence = Evidence()
+    evidence.saw_pulled("r", NOW - 2)
+    evidence.saw_failing("r", NOW - 1)
+    looks = between_lines(lambda: evidence.saw_failing("r", NOW), lambda: evidence.proves("r", NOW))
+    assert not any(looks), "for a moment there was no failure, and an image that nobody can put back was rewritten"
 
 
 BOTH = Agents(frozenset({"n0", "n1"}), frozenset({"n0", "n1"}))
