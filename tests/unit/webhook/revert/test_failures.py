@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from typing import Any
 
 import jsonpatch
@@ -186,6 +187,14 @@ RESOLVE = 'failed to pull and unpack image "127.0.0.1:65001/r/a:1": failed to re
 )
 def test_the_runtimes_words_tell_what_a_pull_has_failed_by(words: str, cause: Cause) -> None:
     assert cause_of(words) == cause
+
+
+@pytest.mark.parametrize("filling", ["x", "[", "status ", "a:", "x.y/"])
+def test_the_cause_in_a_message_of_many_kilobytes_is_found_at_once(filling: str) -> None:
+    words = f"{RESOLVE}{filling * (56_000 // len(filling))}: unexpected status: 404 Not Found"
+    begun = time.thread_time()
+    assert cause_of(words) is Cause.NOT_FOUND
+    assert time.thread_time() - begun < 0.2
 
 
 INITIALISING = state("x", "PodInitializing")["state"]
