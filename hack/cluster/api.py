@@ -96,8 +96,11 @@ class Api:
         items: list[Object] = self.json("GET", f"api/v1/namespaces/{namespace}/events")["items"]
         return sorted(items, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")))
 
-    def log(self, namespace: str, pod: str, lines: int) -> str:
-        return self.text("GET", f"api/v1/namespaces/{namespace}/pods/{pod}/log?tailLines={lines}")
+    def log(self, namespace: str, pod: str, lines: int, previous: bool = False) -> str:
+        """The end of what a pod's container has written; of the one before it, that has ended, if `previous`."""
+        return self.text(
+            "GET", f"api/v1/namespaces/{namespace}/pods/{pod}/log?tailLines={lines}&previous={str(previous).lower()}"
+        )
 
     def proxied(self, namespace: str, pod: str, port: int, path: str) -> str:
         """What a pod answers over HTTP, fetched by the API server, which can reach it."""
