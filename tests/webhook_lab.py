@@ -18,7 +18,8 @@ import jsonpatch
 from hack.lab.process import Process
 from webhook.admission.policy import Policy
 from webhook.admission.review import answer, decide, read
-from webhook.admission.rewrite import ORIGINAL_IMAGES, Gate
+from webhook.gates import Gate
+from webhook.pods import ORIGINAL_IMAGES
 
 LOCAL = "127.0.0.1:65001/"
 

@@ -1,11 +1,11 @@
-"""What the webhook counts. Labels have few values, all named in the code: never a namespace, a pod or a registry."""
+"""What the webhook counts. Labels have few values, all named in the code: never a namespace, a pod or a registry.
+
+The modules that own the reasons and causes make their labels known, so that each is there with 0 from the start.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
-
-from webhook.admission.rewrite import Reason
-from webhook.revert.failures import Cause
 
 ADMISSIONS = Counter("darner_admissions", "Questions of the API server, by what became of them", ["outcome"])
 ADMISSION_SECONDS = Histogram(
@@ -30,9 +30,5 @@ LEADING = Gauge("darner_webhook_leading", "Whether this replica is the one that 
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)
-for reason in Reason:
-    LEFT_ALONE.labels(reason)
-for cause in Cause:
-    REVERTED_PODS.labels(cause)
 for kind in ("registry", "owner"):
     PAUSES.labels(kind)

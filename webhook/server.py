@@ -1,4 +1,4 @@
-"""The webhook's process: two listeners, the keeper of the certificate, and the signal that ends them.
+"""The webhook's process: two listeners, the rotation of the certificate, and the signal that ends them.
 
 It binds both ports before anything else, so that a port that is taken is told at once, and it owns no decision about pods or
 certificates. Requests that are under way when SIGTERM comes are answered.
@@ -21,11 +21,13 @@ from agent.admin import Surface, SurfaceLimits, application
 from agent.http.server import bind
 from webhook.admission.http import admission_app
 from webhook.certificates.authority import Lifetimes
-from webhook.certificates.rotation import Keeper, Publish
-from webhook.certificates.stores import DirectoryStore, Files, Store, Unreachable, settle
+from webhook.certificates.rotation import Publish, Rotation
+from webhook.certificates.stores import DirectoryStore, Files, KeyStore, SecretStore, settle
+from webhook.certificates.trust import trust
+from webhook.errors import Unreachable
 from webhook.kube.worker import in_thread
 from webhook.settings import PROGRAM, WebhookSettings
-from webhook.wiring import parts_of
+from webhook.wiring import wired
 
 if TYPE_CHECKING:
     from webhook.kube.client import Cluster
@@ -61,27 +63,27 @@ async def run(settings: WebhookSettings) -> None:
     admission_socket, health_socket = bind(settings.listen, "admission port"), bind(settings.http_listen, "health port")
     cluster = await asyncio.to_thread(_cluster) if settings.needs_cluster else None
     store, publish, make_swarm_key = _resources(settings, cluster)
-    parts = parts_of(settings, cluster)
+    wiring = wired(settings, cluster)
     lifetimes = Lifetimes(settings.certificate_life, settings.authority_life, settings.authority_overlap)
-    keeper = Keeper(store, settings.certificate_names, lifetimes, publish)
+    rotation = Rotation(store, settings.certificate_names, lifetimes, publish)
 
     async def prepare() -> None:
         await asyncio.to_thread(make_swarm_key)
-        await keeper.step()
+        await rotation.step()
 
-    await _patiently(prepare, lambda: stopped.is_set() or keeper.serving)
+    await _patiently(prepare, lambda: stopped.is_set() or rotation.serving)
     if stopped.is_set():
         return
     ending = threading.Event()
-    admission = Surface(admission_app(parts.judge(settings.policy)), admission_socket, ADMISSION_LIMITS, keeper.context)
-    reasons = (keeper.unready, *parts.unready)
+    admission = Surface(admission_app(wiring.judge(settings.policy)), admission_socket, ADMISSION_LIMITS, rotation.context)
+    reasons = (rotation.unready, *wiring.unready)
     health = Surface(application(lambda: next(filter(None, (reason() for reason in reasons)), None)), health_socket)
-    threads = [in_thread(name, work, ending) for name, work in parts.working.items()]
+    threads = [in_thread(name, work, ending) for name, work in wiring.working.items()]
     try:
-        await _serve((admission, health), [keeper.run(settings.certificate_interval), *threads], stopped)
+        await _serve((admission, health), [rotation.run(settings.certificate_interval), *threads], stopped)
     finally:
         ending.set()
-        parts.close()
+        wiring.close()
 
 
 async def _serve(surfaces: tuple[Surface, Surface], background: Sequence[Awaitable[None]], stopped: asyncio.Event) -> None:
@@ -129,16 +131,14 @@ def _cluster() -> Cluster:
     return Cluster(os.environ)
 
 
-def _resources(settings: WebhookSettings, cluster: Cluster | None) -> tuple[Store, Publish | None, Callable[[], object]]:
+def _resources(settings: WebhookSettings, cluster: Cluster | None) -> tuple[KeyStore, Publish | None, Callable[[], object]]:
     """Where the certificate is kept, who is told whom to trust, and what makes the swarm's key."""
     if cluster is None:
         return DirectoryStore(settings.certificate_dir), None, lambda: None
-    store = (
-        cluster.secret(settings.certificate_secret) if settings.certificate_secret else DirectoryStore(settings.certificate_dir)
-    )
-    swarm = cluster.secret(settings.swarm_secret) if settings.swarm_secret else None
-    configuration = settings.webhook_configuration
-    publish = (lambda authorities: cluster.trust(configuration, authorities)) if configuration else None
+    secret, directory = settings.certificate_secret, settings.certificate_dir
+    store = SecretStore(cluster, secret) if secret else DirectoryStore(directory)
+    swarm = SecretStore(cluster, settings.swarm_secret) if settings.swarm_secret else None
+    publish = partial(trust, cluster, settings.webhook_configuration) if settings.webhook_configuration else None
     return store, publish, lambda: settle(swarm, with_swarm_key) if swarm else None
 
 

@@ -8,38 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from agent.config import address, duration, listed, load, one_of, setting, text, whole
 from agent.values.address import Address
 from agent.values.errors import UsageError
+from webhook.admission.immutable import ImmutableImages
 from webhook.admission.policy import Pattern, Policy, pattern
-from webhook.breaker.breaker import OwnerKind, owner_kind
-from webhook.breaker.half_open import Unchangeable
+from webhook.breaker.pauses import OwnerKind, owner_kind
+from webhook.kube.api import ObjectName, object_name
 
 PROGRAM = "darner webhook"
 AGENT_VIEW_AGE_SECONDS_MIN = 20
 """A view is confirmed every 10 seconds, and a broken connection is found out and replaced within 10 more."""
-
-
-class ObjectName(NamedTuple):
-    """A namespaced object of the cluster."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-def object_name(value: str) -> ObjectName | None:
-    """`NAMESPACE/NAME`, or nothing."""
-    if not value:
-        return None
-    match = re.fullmatch(r"([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})", value)
-    if not match:
-        raise ValueError(f"{value!r} names no object; write NAMESPACE/NAME, such as darner-system/darner-webhook")
-    return ObjectName(match[1], match[2])
 
 
 def yes_or_no(value: str) -> bool:
@@ -54,8 +34,8 @@ def label_value(value: str) -> str:
     return value
 
 
-def unchangeable(value: str) -> Unchangeable:
-    return Unchangeable(one_of(*Unchangeable)(value))
+def immutable_images(value: str) -> ImmutableImages:
+    return ImmutableImages(one_of(*ImmutableImages)(value))
 
 
 def server_name(value: str) -> str:
@@ -113,8 +93,10 @@ class WebhookSettings:
     revert: bool = setting(
         yes_or_no, "with a Lease: whether a pod whose pull fails gets its original images back: true or false", "true"
     )
-    immutable_images: Unchangeable = setting(
-        unchangeable, "with a Lease: when image volumes and ephemeral containers are rewritten: proven, always or never", "proven"
+    immutable_images: ImmutableImages = setting(
+        immutable_images,
+        "with a Lease: when image volumes and ephemeral containers are rewritten: proven, always or never",
+        "proven",
     )
     # Both compare a pod's images with those that they asked for (cloudnative-pg#6344, operator-lifecycle-manager#2986); the
     # third is a fork of the first. Whoever compares revisions, as Kubernetes' own controllers do, does not belong here.

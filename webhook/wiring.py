@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING
 
 from webhook.admission.agents import AgentView
 from webhook.admission.handler import Judge
+from webhook.admission.immutable import proven_only
 from webhook.admission.policy import Policy
 from webhook.admission.readiness import ready_nodes_only
-from webhook.admission.rewrite import Gate
-from webhook.breaker.breaker import leave_alone
-from webhook.breaker.half_open import one_at_a_time, proven_only
-from webhook.breaker.shared import Learning
+from webhook.breaker.half_open import one_at_a_time
+from webhook.breaker.pauses import leave_alone
+from webhook.breaker.shared import SharedBreakers
+from webhook.gates import Gate
 from webhook.kube.events import Events
 from webhook.kube.lease import Lease
 from webhook.kube.worker import Work
 from webhook.metrics import LEADING
-from webhook.pullsecrets.cache import PullSecrets
-from webhook.pullsecrets.reconciler import InStep
-from webhook.pullsecrets.writer import Deriver
-from webhook.revert.controller import Unrewriter
+from webhook.pullsecrets.cache import PullSecretCache
+from webhook.pullsecrets.reconciler import PullSecretReconciler
+from webhook.pullsecrets.writer import PullSecretWriter
+from webhook.revert.controller import RevertController
 from webhook.settings import WebhookSettings
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Parts:
+class Wiring:
     gates: list[Gate] = field(default_factory=list)
     unready: list[Callable[[], str | None]] = field(default_factory=list)
     """Each says in words why it cannot do its work yet, None if it can."""
     working: dict[str, Work] = field(default_factory=dict)
     """What runs in a thread of its own, by its name, until the process ends."""
-    pull_secrets: PullSecrets | None = None
+    pull_secrets: PullSecretCache | None = None
     lease: Lease | None = None
 
     def judge(self, policy: Policy) -> Judge:
@@ -54,35 +55,35 @@ class Parts:
             self.lease.release()
 
 
-def parts_of(settings: WebhookSettings, cluster: Cluster | None) -> Parts:
-    """To be called in the event loop, whose state some of the parts are."""
-    parts = Parts()
+def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
+    """To be called in the event loop, whose state some of it is."""
+    wiring = Wiring()
     identity = f"{socket.gethostname()[:50]}_{uuid.uuid4().hex[:10]}"
-    learning = Learning(Events(cluster, identity) if cluster else None)
+    breakers = SharedBreakers(Events(cluster, identity) if cluster else None)
     # First, because what is left alone needs no agent and no pull secret.
-    parts.gates.append(leave_alone(learning.now, settings.excluded_owners, time.time))
+    wiring.gates.append(leave_alone(breakers.now, settings.excluded_owners, time.time))
     if cluster and settings.lease:
-        parts.lease = lease = Lease(cluster, settings.lease, identity, learning.publish, learning.told)
-        learning.leading = lease.leading
+        wiring.lease = lease = Lease(cluster, settings.lease, identity, breakers.publish, breakers.told)
+        breakers.leading = lease.leading
         LEADING.set_function(lease.leading)
-        parts.working["lease"] = lease.run
+        wiring.working["lease"] = lease.run
         if settings.revert:
-            unrewriter = Unrewriter(cluster, Events(cluster, identity), learning, lease.leading, settings.release)
-            parts.working |= unrewriter.working()
+            controller = RevertController(cluster, Events(cluster, identity), breakers, lease.leading, settings.release)
+            wiring.working |= controller.working()
     agents = None
     if cluster and settings.agent_service:
         agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
-        parts.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
-        parts.unready.append(agents.unready)
-        parts.working["agents"] = agents.run
+        wiring.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
+        wiring.unready.append(agents.unready)
+        wiring.working["agents"] = agents.run
     if cluster and settings.lease and settings.revert:
         # Where nothing is put back, no image is different from the others.
         now = agents.now if agents else None
-        parts.gates.append(proven_only(learning.evidence, now, settings.immutable_images, time.time))
-        parts.gates.append(one_at_a_time(learning.now, learning.evidence, time.time))
+        wiring.gates.append(proven_only(breakers.evidence.proves, now, settings.immutable_images, time.time))
+        wiring.gates.append(one_at_a_time(breakers.now, breakers.evidence, time.time))
     if cluster and settings.pull_secrets:
-        deriver = Deriver(cluster, settings.release)
-        parts.pull_secrets = PullSecrets(deriver.settle, settings.pull_secret_deadline)
-        leading = parts.lease.leading if parts.lease else lambda: True
-        parts.working |= InStep(cluster, deriver.settle, parts.pull_secrets.changed, leading).working()
-    return parts
+        writer = PullSecretWriter(cluster, settings.release)
+        wiring.pull_secrets = PullSecretCache(writer.settle, settings.pull_secret_deadline)
+        leading = wiring.lease.leading if wiring.lease else lambda: True
+        wiring.working |= PullSecretReconciler(cluster, writer.settle, wiring.pull_secrets.changed, leading).working()
+    return wiring

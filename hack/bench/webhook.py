@@ -29,7 +29,7 @@ from agent.values.reference import to_local
 from hack.bench.reviews import NAMESPACE, PULL_SECRET, REGISTRIES, Target, as_fast_as_it_goes, at_a_rate, pod
 from hack.lab import Process, wait_until
 from hack.lab.apiserver import ApiServer, running
-from webhook.admission.rewrite import ORIGINAL_IMAGES, REWRITTEN
+from webhook.pods import ORIGINAL_IMAGES, REWRITTEN
 
 RATE = 200.0
 SECONDS = 20.0

@@ -15,7 +15,8 @@ from agent.settings import AgentSettings
 from agent.values.address import Address
 from hack.chart.helm import ROOT, Environment, Object, environment, pod_template
 from supernode.settings import SupernodeSettings
-from webhook.settings import ObjectName, WebhookSettings, load_webhook_settings
+from webhook.kube.api import ObjectName
+from webhook.settings import WebhookSettings, load_webhook_settings
 
 Render = Callable[..., list[Object]]
 

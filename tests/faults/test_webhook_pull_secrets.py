@@ -16,7 +16,7 @@ from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.pull_secrets import LOGIN, PASSWORD, derived, found_for, path_of, put
 from tests.webhook_lab import LOCAL, RunningWebhook, applied, container, pod, review
-from webhook.admission.rewrite import DECISION, ORIGINAL_IMAGES
+from webhook.pods import DECISION, ORIGINAL_IMAGES
 
 IMAGE = "reg.example.com/team/app:1"
 REASON = "pod: its pull secrets cannot be used at the node's agent: "

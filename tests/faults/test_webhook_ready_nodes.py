@@ -12,7 +12,7 @@ import pytest
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.webhook_lab import LOCAL, RunningWebhook, applied, container, pod, review
-from webhook.admission.rewrite import DECISION
+from webhook.pods import DECISION
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/darner-system/endpointslices"
 

@@ -19,14 +19,14 @@ from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.webhook_lab import LOCAL, RunningWebhook, admitted, applied, container, image_volume, originals, pod, review
 from webhook.admission.policy import Policy
-from webhook.admission.rewrite import DECISION, RELEASE, REWRITTEN
-from webhook.breaker.shared import Learning
+from webhook.breaker.shared import SharedBreakers
+from webhook.kube.api import ObjectName
 from webhook.kube.client import Cluster
 from webhook.kube.events import Events
-from webhook.kube.informer import ObjectKey
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
-from webhook.revert.controller import Unrewriter
-from webhook.revert.failures import Cause
+from webhook.pods import DECISION, RELEASE, REWRITTEN
+from webhook.revert.causes import Cause
+from webhook.revert.controller import RevertController
 
 PODS = "/api/v1/namespaces/shop/pods"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/darner-system/leases/darner-webhook"
@@ -75,9 +75,9 @@ class Controller:
         self.leads = True
         self.cluster = Cluster({"KUBECONFIG": str(api.kubeconfig(directory / "kubeconfig"))})
         events = Events(self.cluster, "test")
-        self.learning = Learning(events)
-        self.learning.leading = self.leading
-        self.unrewriter = Unrewriter(self.cluster, events, self.learning, self.leading, release)
+        self.breakers = SharedBreakers(events)
+        self.breakers.leading = self.leading
+        self.controller = RevertController(self.cluster, events, self.breakers, self.leading, release)
 
     def leading(self) -> bool:
         return self.leads
@@ -88,7 +88,7 @@ def controlled(api: ApiServer, directory: Path, leads: bool = True, release: str
     """A controller with all its threads, which end with the test."""
     controller, stopped = Controller(api, directory, release), threading.Event()
     controller.leads = leads
-    threads = [threading.Thread(target=work, args=(stopped,)) for work in controller.unrewriter.working().values()]
+    threads = [threading.Thread(target=work, args=(stopped,)) for work in controller.controller.working().values()]
     for thread in threads:
         thread.start()
     try:
@@ -137,7 +137,7 @@ def ran(api: ApiServer, name: str, image: str, state: str = "running") -> None:
 def test_each_replica_learns_from_the_pods_that_run_which_registries_work(api: ApiServer, tmp_path: Path) -> None:
     ran(api, "before", "quay.io/x/y")
     with controlled(api, tmp_path, leads=False) as replica:
-        evidence = replica.learning.evidence
+        evidence = replica.breakers.evidence
         wait_until(lambda: evidence.proves("quay.io", time.time()))
         assert not evidence.proves("ghcr.io", time.time())
         ran(api, "now", "ghcr.io/x/y", "terminated")
@@ -150,12 +150,12 @@ def test_each_replica_learns_from_the_pods_that_run_which_registries_work(api: A
 def test_an_image_that_does_not_exist_says_nothing_about_its_registry(api: ApiServer, tmp_path: Path) -> None:
     with controlled(api, tmp_path, leads=False) as replica:
         ran(api, "web", "quay.io/x/y")
-        wait_until(lambda: replica.learning.evidence.proves("quay.io", time.time()))
+        wait_until(lambda: replica.breakers.evidence.proves("quay.io", time.time()))
         for name, words in (("misspelled", "not found"), ("forbidden", BROKEN.replace("502 Bad Gateway", "403 Forbidden"))):
             put(api, name, words, "quay.io/x/z")
         ran(api, "later", "ghcr.io/x/y")
-        wait_until(lambda: replica.learning.evidence.proves("ghcr.io", time.time()))
-        assert replica.learning.evidence.proves("quay.io", time.time())
+        wait_until(lambda: replica.breakers.evidence.proves("ghcr.io", time.time()))
+        assert replica.breakers.evidence.proves("quay.io", time.time())
 
 
 def test_a_volumes_image_is_rewritten_as_soon_as_its_registry_is_known_to_work(api: ApiServer, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_container_that_has_begun_to_run_between_our_look_and_our_patch_is_not
         return ask(method, *arguments, **more)
 
     monkeypatch.setattr(controller.cluster, "ask", runs_meanwhile)
-    assert controller.unrewriter.look_after(ObjectKey("shop", "web"))
+    assert controller.controller.look_after(ObjectName("shop", "web"))
     assert image_of(api, path).startswith(LOCAL)
     assert len(api.asked("PATCH")) == 1
     assert events_of(api) == []
@@ -237,9 +237,9 @@ def test_what_nobody_can_change_is_told_once_while_the_rest_is_put_back(api: Api
 
 def test_a_pod_that_is_gone_or_going_is_left(api: ApiServer, tmp_path: Path) -> None:
     controller = Controller(api, tmp_path)
-    assert controller.unrewriter.look_after(ObjectKey("shop", "gone"))
+    assert controller.controller.look_after(ObjectName("shop", "gone"))
     put(api, "going", deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
-    assert controller.unrewriter.look_after(ObjectKey("shop", "going"))
+    assert controller.controller.look_after(ObjectName("shop", "going"))
     assert api.asked("PATCH") == []
 
 
@@ -294,8 +294,8 @@ def test_three_pods_of_a_registry_that_fails_pause_it_and_say_so(api: ApiServer,
             put(api, f"web-{number}", BROKEN, f"reg.example.com/app:{number}")
         wait_until(lambda: any(reason == "DarnerLeftAlone" for reason, _, _ in events_of(api)))
         now = datetime.now(UTC).timestamp()
-        assert controller.learning.now().left_alone("reg.example.com", None, now)
-        assert controller.learning.now().left_alone("docker.io", None, now) is None
+        assert controller.breakers.now().left_alone("reg.example.com", None, now)
+        assert controller.breakers.now().left_alone("docker.io", None, now) is None
     (words,) = [message for reason, _, message in events_of(api) if reason == "DarnerLeftAlone"]
     assert words.startswith("the registry reg.example.com is left alone for 60 s")
 
@@ -308,7 +308,7 @@ def test_a_node_without_its_agent_and_an_image_that_its_registry_refuses_pause_n
         paths = [put(api, f"web-{number}", words) for number in range(5)]
         wait_until(lambda: {image_of(api, path) for path in paths} == {"nginx:1"})
         wait_until(lambda: len(events_of(api)) == 5)
-        assert controller.learning.now().left_alone("docker.io", None, datetime.now(UTC).timestamp()) is None
+        assert controller.breakers.now().left_alone("docker.io", None, datetime.now(UTC).timestamp()) is None
 
 
 def test_an_operator_that_deletes_each_pod_that_differs_is_left_alone_after_five(api: ApiServer, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_an_operator_that_deletes_each_pod_that_differs_is_left_alone_after_five
             assert events_of(api) == []
             api.remove(path)
         wait_until(lambda: events_of(api))
-        assert "db" in str(controller.learning.publish())
+        assert "db" in str(controller.breakers.publish())
     (told,) = events_of(api)
     assert told[:2] == ("DarnerLeftAlone", "db")
     assert told[2].startswith("the owner shop/Database.example.com/db is left alone for 60 s")
@@ -344,7 +344,7 @@ def test_pods_of_one_owner_that_are_deleted_together_or_have_done_their_work_are
             api.remove(path)
         put(api, "last")
         wait_until(lambda: events_of(api))
-        assert controller.learning.publish() == "{}"
+        assert controller.breakers.publish() == "{}"
 
 
 def test_two_replicas_share_what_is_left_alone_and_the_second_takes_over_when_the_first_ends(

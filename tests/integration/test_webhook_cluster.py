@@ -17,10 +17,12 @@ import pytest
 from hack.lab.apiserver import ApiServer, running
 from hack.lab.process import wait_until
 from tests.webhook_lab import RunningWebhook, container, pod, review
-from webhook.certificates.stores import Unreachable, settle
+from webhook.certificates.stores import SecretStore, settle
+from webhook.certificates.trust import trust
+from webhook.errors import Unreachable
+from webhook.kube.api import ObjectName
 from webhook.kube.client import Cluster
 from webhook.server import with_swarm_key
-from webhook.settings import ObjectName
 
 SECRETS = "/api/v1/namespaces/darner-system/secrets"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
@@ -54,7 +56,7 @@ def webhook(api: ApiServer, directory: Path, *flags: str) -> RunningWebhook:
 
 
 def test_a_secret_is_made_kept_and_replaced_as_every_store_does(api: ApiServer, cluster: Cluster) -> None:
-    store = cluster.secret(ObjectName("darner-system", "one"))
+    store = SecretStore(cluster, ObjectName("darner-system", "one"))
     assert store.read() is None
     assert store.write({"a": b"\x00\xff"}, None)
     assert not store.write({"a": b"2"}, None)
@@ -67,7 +69,7 @@ def test_a_secret_is_made_kept_and_replaced_as_every_store_does(api: ApiServer, 
 
 
 def test_a_secret_that_is_deleted_between_is_made_again(api: ApiServer, cluster: Cluster) -> None:
-    store = cluster.secret(ObjectName("darner-system", "one"))
+    store = SecretStore(cluster, ObjectName("darner-system", "one"))
     assert store.write({"a": b"1"}, None)
     version = store.read().version
     del api.objects[f"{SECRETS}/one"]
@@ -78,14 +80,14 @@ def test_a_secret_that_is_deleted_between_is_made_again(api: ApiServer, cluster:
 def test_a_secret_that_somebody_else_made_keeps_its_type_and_labels(api: ApiServer, cluster: Cluster) -> None:
     metadata = {"name": "one", "namespace": "darner-system", "labels": {"team": "a"}}
     api.put(f"{SECRETS}/one", {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata})
-    store = cluster.secret(ObjectName("darner-system", "one"))
+    store = SecretStore(cluster, ObjectName("darner-system", "one"))
     assert settle(store, lambda files: files or {"tls.crt": b"1"}) == {"tls.crt": b"1"}
     kept = api.objects[f"{SECRETS}/one"]
     assert (kept["type"], kept["metadata"]["labels"]) == ("kubernetes.io/tls", {"team": "a"})
 
 
 def test_the_swarms_key_is_made_once_and_then_kept(api: ApiServer, cluster: Cluster) -> None:
-    keys = [settle(cluster.secret(ObjectName("darner-system", "swarm")), with_swarm_key)["key"] for _ in range(2)]
+    keys = [settle(SecretStore(cluster, ObjectName("darner-system", "swarm")), with_swarm_key)["key"] for _ in range(2)]
     assert keys[0] == keys[1] == api.secret("swarm")["key"]
     assert re.fullmatch(rb"[0-9a-f]{64}", keys[0])
 
@@ -97,18 +99,18 @@ def test_the_api_server_of_its_own_cluster_is_asked_past_any_proxy(api: ApiServe
     monkeypatch.setattr("webhook.kube.client.config.load_incluster_config", in_a_pod)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert Cluster({}).secret(ObjectName("darner-system", "one")).read() is None
+    assert SecretStore(Cluster({}), ObjectName("darner-system", "one")).read() is None
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_refusal_is_told_with_the_object_that_it_is_about(api: ApiServer, cluster: Cluster, status: int) -> None:
     api.refusal = status
-    store = cluster.secret(ObjectName("darner-system", "one"))
+    store = SecretStore(cluster, ObjectName("darner-system", "one"))
     for attempt in (store.read, lambda: store.write({}, None), lambda: store.write({}, "1")):
         with pytest.raises(Unreachable, match=f"answered {status} .* the Secret darner-system/one"):
             attempt()
     with pytest.raises(Unreachable, match="the MutatingWebhookConfiguration darner"):
-        cluster.trust("darner", b"pem")
+        trust(cluster, "darner", b"pem")
 
 
 def test_trust_is_written_into_every_webhook_of_the_configuration_and_only_when_it_differs(
@@ -116,10 +118,10 @@ def test_trust_is_written_into_every_webhook_of_the_configuration_and_only_when_
 ) -> None:
     path = f"{CONFIGURATIONS}/darner"
     api.put(path, configuration("pods.darner.dev", "ephemeral.darner.dev"))
-    cluster.trust("darner", b"pem")
+    trust(cluster, "darner", b"pem")
     bundles = [item["clientConfig"]["caBundle"] for item in api.objects[path]["webhooks"]]
     assert [base64.b64decode(bundle) for bundle in bundles] == [b"pem", b"pem"]
-    cluster.trust("darner", b"pem")
+    trust(cluster, "darner", b"pem")
     assert [request for request in api.requests if request.startswith("PATCH")] == [f"PATCH {path}"]
 
 

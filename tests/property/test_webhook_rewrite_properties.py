@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.values.reference import is_local
 from tests.webhook_lab import admitted, originals, respond, review
-from webhook.admission.rewrite import EVERY_KIND, ORIGINAL_IMAGES, places
+from webhook.pods import EVERY_KIND, ORIGINAL_IMAGES, places
 
 names = st.sampled_from(["a", "b", "c/d", "~x"])
 images = st.sampled_from(

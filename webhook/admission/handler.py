@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 from webhook.admission.policy import Policy
 from webhook.admission.review import Admission, decide
-from webhook.admission.rewrite import Gate, Left, Outcome, Pod, Reason, Rewrite, pull_secrets
-from webhook.pullsecrets.dockerconfig import originals_among
-from webhook.pullsecrets.writer import NotDerived
+from webhook.admission.rewrite import Verdict
+from webhook.errors import NotDerived
+from webhook.gates import Gate, LeftAlone, Reason, Rewrite
+from webhook.pods import Pod, pull_secrets
 
 PullSecretNames = Callable[[str, Sequence[str], frozenset[str]], Awaitable[tuple[str, ...]]]
-"""For a namespace, originals in it and registries: the names of the derived secrets that it takes. Raises NotDerived."""
+"""For a namespace, a pod's pull secrets and registries: the names of the derived secrets that it takes. Raises NotDerived."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,22 @@ class Judge:
     pull_secret_names: PullSecretNames | None = None
     """None: pull secrets are not looked at."""
 
-    async def outcome(self, admission: Admission) -> Outcome:
-        outcome = decide(admission, self.policy, self.gates)
-        names = originals_among(pull_secrets(admission.pod))
-        if not outcome.rewrites or not names or self.pull_secret_names is None:
-            return outcome
-        registries = frozenset(item.registry for item in outcome.rewrites)
+    async def verdict(self, admission: Admission) -> Verdict:
+        verdict = decide(admission, self.policy, self.gates)
+        names = pull_secrets(admission.pod)
+        if not verdict.rewrites or not names or self.pull_secret_names is None:
+            return verdict
+        registries = frozenset(item.registry for item in verdict.rewrites)
         try:
             needed = await self.pull_secret_names(admission.namespace, names, registries)
         except NotDerived as failure:
             return self._left_alone(admission, f"its pull secrets cannot be used at the node's agent: {failure}")
         if admission.subresource and not set(needed) <= set(pull_secrets(admission.pod)):
             return self._left_alone(admission, "it has no pull secret for the node's agent, and cannot be given one any more")
-        return replace(outcome, pull_secrets=needed)
+        return replace(verdict, pull_secrets=needed)
 
-    def _left_alone(self, admission: Admission, words: str) -> Outcome:
-        def closed(_namespace: str, _pod: Pod, _rewrites: Sequence[Rewrite]) -> Iterator[Left]:
-            yield Left("pod", Reason.NO_PULL_SECRET, words)
+    def _left_alone(self, admission: Admission, words: str) -> Verdict:
+        def closed(_namespace: str, _pod: Pod, _rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
+            yield LeftAlone("pod", Reason.NO_PULL_SECRET, words)
 
         return decide(admission, self.policy, (*self.gates, closed))

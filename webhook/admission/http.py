@@ -15,8 +15,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from webhook.admission.handler import Judge
-from webhook.admission.review import BadReview, answer, read, unchanged
-from webhook.admission.rewrite import Outcome
+from webhook.admission.review import answer, read, unchanged
+from webhook.admission.rewrite import Verdict
+from webhook.errors import BadReview
+from webhook.gates import Reason
 from webhook.metrics import ADMISSION_SECONDS, ADMISSIONS, LEFT_ALONE, REWRITTEN_IMAGES
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,9 @@ BODY_BYTES_MAX = 3 << 20
 DISCARDED_BYTES_MAX = 32 << 20
 """What is read and dropped of a body that is too large, so that its sender gets to read why."""
 BODY_SECONDS_MAX = 5.0
+
+for _reason in Reason:
+    LEFT_ALONE.labels(_reason)
 
 
 def admission_app(judge: Judge) -> FastAPI:
@@ -46,22 +51,22 @@ def admission_app(judge: Judge) -> FastAPI:
 async def _answer(body: bytes, judge: Judge) -> dict[str, Any]:
     admission = read(body)
     try:
-        outcome = await judge.outcome(admission)
-        answered = answer(admission, outcome)
+        verdict = await judge.verdict(admission)
+        answered = answer(admission, verdict)
     except Exception:
         log.exception("a pod in namespace %r is admitted as it is, because its review failed", admission.namespace)
         ADMISSIONS.labels("failed").inc()
         return unchanged(admission, "an internal error; the images are left as they are")
-    _count(outcome)
-    if outcome.rewrites or outcome.left:
-        log.debug("namespace %r: %d images rewritten; %s", admission.namespace, len(outcome.rewrites), outcome.decision)
+    _count(verdict)
+    if verdict.rewrites or verdict.left:
+        log.debug("namespace %r: %d images rewritten; %s", admission.namespace, len(verdict.rewrites), verdict.decision)
     return answered
 
 
-def _count(outcome: Outcome) -> None:
-    ADMISSIONS.labels("rewritten" if outcome.rewrites else "unchanged").inc()
-    REWRITTEN_IMAGES.inc(len(outcome.rewrites))
-    for left in outcome.left:
+def _count(verdict: Verdict) -> None:
+    ADMISSIONS.labels("rewritten" if verdict.rewrites else "unchanged").inc()
+    REWRITTEN_IMAGES.inc(len(verdict.rewrites))
+    for left in verdict.left:
         LEFT_ALONE.labels(left.reason).inc()
 
 

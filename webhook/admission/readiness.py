@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhook.admission.rewrite import Gate, Left, Pod, Reason, Rewrite, mapping_at, text_at
+from webhook.gates import Gate, LeftAlone, Reason, Rewrite
+from webhook.kube.api import mapping_at, text_at
+from webhook.pods import Pod
 
 HOSTNAME = "kubernetes.io/hostname"
 
@@ -48,7 +50,7 @@ def together(views: Iterable[Agents]) -> Agents:
 def ready_nodes_only(agents: Callable[[], Agents | None], ready_percent: int) -> Gate:
     """The gate; `agents` is the view of this moment, None while there is none that can be trusted."""
 
-    def gate(_namespace: str, pod: Pod, _rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+    def gate(_namespace: str, pod: Pod, _rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
         refused = _refusal(pod, agents(), ready_percent)
         if refused:
             yield refused
@@ -56,9 +58,9 @@ def ready_nodes_only(agents: Callable[[], Agents | None], ready_percent: int) ->
     return gate
 
 
-def _refusal(pod: Pod, agents: Agents | None, ready_percent: int) -> Left | None:
+def _refusal(pod: Pod, agents: Agents | None, ready_percent: int) -> LeftAlone | None:
     if agents is None:
-        return Left("pod", Reason.AGENTS_UNKNOWN, "it is not known at the moment which nodes' agents are ready")
+        return LeftAlone("pod", Reason.AGENTS_UNKNOWN, "it is not known at the moment which nodes' agents are ready")
     bound = bound_nodes(pod)
     nodes = agents.nodes if bound is None else bound
     # Most pods name no node, and then nothing is gone through: there may be ten thousand.
@@ -66,10 +68,10 @@ def _refusal(pod: Pod, agents: Agents | None, ready_percent: int) -> Left | None
     if ready * 100 > len(nodes) * ready_percent:
         return None
     if bound is not None and len(bound) == 1:
-        return Left("pod", Reason.AGENT_NOT_READY, f"it is bound to node {_shown(*bound)}, which has no agent that is ready")
+        return LeftAlone("pod", Reason.AGENT_NOT_READY, f"it is bound to node {_shown(*bound)}, which has no agent that is ready")
     which = "nodes" if bound is None else "nodes that it names"
     words = f"agents are ready on {ready} of {len(nodes)} {which}, and it takes more than {ready_percent} %"
-    return Left("pod", Reason.AGENT_NOT_READY, words)
+    return LeftAlone("pod", Reason.AGENT_NOT_READY, words)
 
 
 def _shown(name: str) -> str:

@@ -12,20 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.values.errors import DarnerError
 from webhook.admission.policy import Policy
-from webhook.admission.rewrite import (
-    Gate,
-    Left,
-    Outcome,
-    Pod,
-    Reason,
-    mapping_at,
-    pull_secrets,
-    rewrite_ephemeral_containers,
-    rewrite_pod,
-    text_at,
-)
+from webhook.admission.rewrite import Verdict, rewrite_ephemeral_containers, rewrite_pod
+from webhook.errors import BadReview
+from webhook.gates import Gate, LeftAlone, Reason
+from webhook.kube.api import mapping_at, text_at
+from webhook.pods import Pod, pull_secrets
 
 API_VERSION = "admission.k8s.io/v1"
 WARNINGS_MAX = 8
@@ -33,12 +25,6 @@ WARNING_LENGTH_MAX = 256
 """Characters; the API server cuts longer ones off when there are many (apiserver, filters/warning.go)."""
 
 Operation = dict[str, Any]
-
-
-class BadReview(DarnerError):  # noqa: N818 (the field's word; "Error" would say nothing more)
-    """The caller's fault: a body that is no AdmissionReview, so that there is nobody to answer."""
-
-    status = 400
 
 
 @dataclass(frozen=True)
@@ -80,33 +66,33 @@ def read(body: bytes) -> Admission:
     )
 
 
-def decide(admission: Admission, policy: Policy, gates: Sequence[Gate] = ()) -> Outcome:
+def decide(admission: Admission, policy: Policy, gates: Sequence[Gate] = ()) -> Verdict:
     """What to do with the object in question: nothing, unless it is a pod that is being created or given ephemeral containers."""
     if admission.kind != "Pod":
         return _unasked("only pods are rewritten; the webhook's configuration should name pods alone")
     question = (admission.operation, admission.subresource)
     if question not in (("CREATE", ""), ("UPDATE", "ephemeralcontainers")):
-        return Outcome()
+        return Verdict()
     if not admission.pod:
         return _unasked("the request carries no pod")
     if admission.dry_run:
-        return Outcome(left=(Left("pod", Reason.DRY_RUN, "a dry run is shown the pod under its own names"),))
+        return Verdict(left=(LeftAlone("pod", Reason.DRY_RUN, "a dry run is shown the pod under its own names"),))
     if question[0] == "CREATE":
         return rewrite_pod(admission.pod, admission.namespace, policy, gates)
     return rewrite_ephemeral_containers(admission.pod, admission.before, admission.namespace, policy, gates)
 
 
-def answer(admission: Admission, outcome: Outcome) -> dict[str, Any]:
+def answer(admission: Admission, verdict: Verdict) -> dict[str, Any]:
     """The AdmissionReview that tells the API server."""
     response: dict[str, Any] = {"uid": admission.uid, "allowed": True}
-    operations = patch(admission.pod, outcome)
+    operations = patch(admission.pod, verdict)
     if operations:
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
-    if outcome.warnings:
-        response["warnings"] = _warnings(outcome.warnings)
-    if outcome.decision:
+    if verdict.warnings:
+        response["warnings"] = _warnings(verdict.warnings)
+    if verdict.decision:
         # In the audit log too, because a pod of which nothing was to be rewritten stays as it is, without an annotation of ours.
-        response["auditAnnotations"] = {"decision": outcome.decision}
+        response["auditAnnotations"] = {"decision": verdict.decision}
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
@@ -116,17 +102,17 @@ def unchanged(admission: Admission, warning: str) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
-def patch(pod: Pod, outcome: Outcome) -> list[Operation]:
+def patch(pod: Pod, verdict: Verdict) -> list[Operation]:
     """JSON Patch operations; each replacement tests first that it replaces what the decision was about."""
     operations: list[Operation] = []
-    for item in outcome.rewrites:
+    for item in verdict.rewrites:
         operations += _replacement(item.place.pointer, item.original, item.local)
     operations += [
         {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": name}}
-        for name in outcome.pull_secrets
+        for name in verdict.pull_secrets
         if name not in pull_secrets(pod)
     ]
-    changed = {"annotations": outcome.annotations, "labels": outcome.labels}
+    changed = {"annotations": verdict.annotations, "labels": verdict.labels}
     if any(changed.values()) and not isinstance(pod.get("metadata"), Mapping):
         operations.append({"op": "add", "path": "/metadata", "value": {}})
     for field, entries in changed.items():
@@ -157,8 +143,8 @@ def _replacement(pointer: str, old: str, new: str) -> list[Operation]:
     return [{"op": "test", "path": pointer, "value": old}, {"op": "replace", "path": pointer, "value": new}]
 
 
-def _unasked(words: str) -> Outcome:
-    return Outcome(left=(Left("pod", Reason.NOT_A_POD, words),))
+def _unasked(words: str) -> Verdict:
+    return Verdict(left=(LeftAlone("pod", Reason.NOT_A_POD, words),))
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:

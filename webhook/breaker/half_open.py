@@ -1,34 +1,23 @@
 """Which registries are known to work through the agents, and what is admitted as long as that is not known. Pure.
 
 Known is what has been pulled: a container that was started under a rewritten name is the proof. After a pause one pod at a time
-is rewritten, until there is proof or the next pause; and an image that nobody can put back is rewritten only where there is
-proof. Each replica sees the same pods and keeps its own record.
+is rewritten, until there is proof or the next pause. Each replica sees the same pods and keeps its own record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from webhook.admission.readiness import Agents, bound_nodes
-from webhook.admission.rewrite import VOLUMES, Gate, Left, Pod, Reason, Rewrite
-from webhook.breaker.breaker import KEPT_MAX, YOUNG_SECONDS, Pauses, controller, forget_oldest, owner_key, registry_key
+from webhook.breaker.breaker import YOUNG_SECONDS
+from webhook.breaker.pauses import KEPT_MAX, Pauses, forget_oldest, owner_key, registry_key
+from webhook.gates import Gate, LeftAlone, Reason, Rewrite
+from webhook.pods import Pod, controller_of
 
 TRIAL_SECONDS_MAX = 30.0
 """Of one pod, when nothing is heard of its pull: it may not have been scheduled. Then another one is let through."""
 PROVEN_SECONDS = 24 * 3600.0
-"""What was pulled longer ago proves nothing about today."""
-UNCHANGEABLE_KINDS = ("ephemeralContainers", VOLUMES)
-"""Kubernetes lets nobody change these images once they are there (validation.ValidatePodUpdate)."""
-
-
-class Unchangeable(StrEnum):
-    """When images are rewritten that cannot be put back."""
-
-    PROVEN = "proven"
-    ALWAYS = "always"
-    NEVER = "never"
+"""A pull longer ago proves nothing about today."""
 
 
 @dataclass
@@ -67,7 +56,7 @@ def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Calla
         forget_oldest(sent, KEPT_MAX)
         return False
 
-    def gate(namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+    def gate(namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
         now, known = clock(), pauses()
         closed = set()
         for registry in dict.fromkeys(item.registry for item in rewrites):
@@ -77,8 +66,8 @@ def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Calla
         for item in rewrites:
             if item.registry in closed:
                 words = f"pulls from {item.registry} through the agents kept failing, and another pod tries it first"
-                yield Left(item.place.where, Reason.REGISTRY_FAILING, words)
-        owner = controller(pod, namespace)
+                yield LeftAlone(item.place.where, Reason.REGISTRY_FAILING, words)
+        owner = controller_of(pod, namespace)
         end = known.trial_since(owner_key(owner), now) if owner else None
         if owner is None or end is None:
             return
@@ -86,34 +75,7 @@ def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Calla
         tried, at = sent.get(owner_key(owner), (0.0, 0.0))
         if (tried != end or now - at < YOUNG_SECONDS) and held(owner_key(owner), end, now, YOUNG_SECONDS):
             words = f"pods of {owner.kind} {owner.name} were deleted again and again, and another one tries it first"
-            yield Left("pod", Reason.OWNER_DELETES, words)
-
-    return gate
-
-
-def proven_only(
-    evidence: Evidence, agents: Callable[[], Agents | None] | None, when: Unchangeable, clock: Callable[[], float]
-) -> Gate:
-    """The gate for images that cannot be put back: a failed pull of theirs would leave the pod worse off than without us."""
-
-    def gate(_namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
-        for item in rewrites:
-            if item.place.kind in UNCHANGEABLE_KINDS and when is not Unchangeable.ALWAYS:
-                words = _why_not(item.registry, pod)
-                if words:
-                    yield Left(item.place.where, Reason.NOT_PROVEN, f"nobody could put its image back, and {words}")
-
-    def _why_not(registry: str, pod: Pod) -> str | None:
-        if when is Unchangeable.NEVER:
-            return "such images are left alone"
-        if not evidence.proves(registry, clock()):
-            return f"no image of {registry} was pulled through an agent in the last 24 h, or a later pull failed"
-        view = agents() if agents else None
-        if view is None:
-            return None
-        nodes = bound_nodes(pod) or view.nodes
-        ready = len(nodes & view.ready)
-        return None if ready == len(nodes) else f"agents are ready on {ready} of the {len(nodes)} nodes that it may come to"
+            yield LeftAlone("pod", Reason.OWNER_DELETES, words)
 
     return gate
 

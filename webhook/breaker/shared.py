@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from webhook.breaker.breaker import Breakers, Owner, Pauses, Tripped
+from webhook.breaker.breaker import Breakers, Tripped
 from webhook.breaker.half_open import Evidence
+from webhook.breaker.pauses import Pauses
 from webhook.kube.events import LEFT_ALONE, Events
 from webhook.metrics import PAUSED, PAUSES
+from webhook.pods import Owner
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class Owned(NamedTuple):
         return {"apiVersion": self.version, "kind": self.owner.kind, "metadata": metadata}
 
 
-class Learning:
+class SharedBreakers:
     def __init__(self, events: Events | None, clock: Callable[[], float] = time.time) -> None:
         self.leading: Callable[[], bool] = lambda: False
         self._events = events

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -20,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.values.errors import UsageError
+from webhook.certificates.stores import Files
+from webhook.errors import CertificateError
 
 AUTHORITIES_FILE, AUTHORITY_KEY_FILE, SERVING_FILE, SERVING_KEY_FILE = "ca.crt", "ca.key", "tls.crt", "tls.key"
 """As a Secret of type kubernetes.io/tls names them, and the authority beside them."""
@@ -32,12 +32,6 @@ RENEWED_AT = 0.6
 """The part of a certificate's life after which another is made: before two thirds, with time left to find out that it failed."""
 AUTHORITIES_MAX = 4
 """Authorities trusted at once; more could only come from a clock that jumps about."""
-
-Files = Mapping[str, bytes]
-
-
-class CertificateError(UsageError):
-    """The operator's fault: a certificate that was given to us and cannot be served."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Keeps the serving certificate: looks at it again and again, and swaps it under the running listener.
+"""The rotation of the serving certificate: looks at it again and again, and swaps it under the running listener.
 
 One step reads the store, writes what `webhook.certificates.authority` finds due, tells the cluster whom to trust, and loads what
 is served into the TLS context. Handshakes under way keep what they began with; the next one gets the new certificate.
@@ -18,13 +18,12 @@ from webhook.certificates.authority import (
     SERVING_FILE,
     SERVING_KEY_FILE,
     Bundle,
-    CertificateError,
-    Files,
     Lifetimes,
     advanced,
     parse,
 )
-from webhook.certificates.stores import Store, settle
+from webhook.certificates.stores import Files, KeyStore, settle
+from webhook.errors import CertificateError
 from webhook.metrics import CERTIFICATE_EXPIRY, CERTIFICATE_FAILURES
 
 log = logging.getLogger(__name__)
@@ -35,12 +34,12 @@ UNTRUSTED_SECONDS = 1.0
 Publish = Callable[[bytes], None]
 
 
-class Keeper:
+class Rotation:
     """The one owner of the TLS context. `publish` makes the cluster trust these authorities, or raises DarnerError."""
 
     def __init__(
         self,
-        store: Store,
+        store: KeyStore,
         names: tuple[str, ...],
         lifetimes: Lifetimes,
         publish: Publish | None = None,

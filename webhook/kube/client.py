@@ -1,36 +1,33 @@
-"""The cluster's API: Secrets as stores, the caBundle of our own webhook configuration, and any object as plain JSON.
+"""The cluster's API server, asked over HTTPS: any object as plain JSON, and watches.
 
-The only module that imports the kubernetes client, and imported only when a setting names an object of the cluster. It
-translates the client's errors into ours, and does not decide what is in a Secret or whom to trust.
+The only module that imports the kubernetes client, for what that does best: to find the cluster, from within a pod or by a
+kubeconfig, and to keep its credentials and connections. It is imported only when a setting names an object of the cluster,
+translates the client's errors into ours, and does not decide what is in an object or whom to trust.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 from kubernetes import client, config
 from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import HTTPError
 
-from webhook.certificates.stores import Files, Stored, StoreError, Unreachable
-from webhook.settings import ObjectName
+from agent.values.errors import UsageError
+from webhook.errors import Unreachable
+from webhook.kube.api import ApiAnswer
 
 TIMEOUT_SECONDS = (3.0, 5.0)
 """To connect, and between two bytes of an answer."""
 RETRIES = 1
 CONNECTIONS_KEPT_MAX = 16
 ANSWER_BYTES_MAX = 32 << 20
-LABELS = {"app.kubernetes.io/name": "darner", "app.kubernetes.io/managed-by": "darner-webhook"}
-
-
-class Answer(NamedTuple):
-    status: int
-    document: dict[str, Any]
+USER_AGENT = "darner-webhook"
+"""By this name the cluster's audit log, and the managed fields of what is written, know us."""
 
 
 class Cluster:
@@ -48,16 +45,11 @@ class Cluster:
                 config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
                 configuration.proxy = None  # those of the environment are for the world outside
         except config.ConfigException as error:
-            raise StoreError(f"there is no cluster to keep a Secret in: {error}; run it in a pod, or set KUBECONFIG") from None
+            raise UsageError(f"there is no cluster to keep a Secret in: {error}; run it in a pod, or set KUBECONFIG") from None
         configuration.retries = RETRIES
         configuration.connection_pool_maxsize = CONNECTIONS_KEPT_MAX
         self._configuration = configuration
-        self._api = api = client.ApiClient(configuration)
-        self.core = client.CoreV1Api(api)
-        self._admission = client.AdmissionregistrationV1Api(api)
-
-    def secret(self, name: ObjectName) -> SecretStore:
-        return SecretStore(self.core, name)
+        self._api = client.ApiClient(configuration)
 
     def ask(
         self,
@@ -67,8 +59,8 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         timeout: tuple[float, float] = TIMEOUT_SECONDS,
         accept: str = "application/json",
-    ) -> Answer:
-        """One request. Every answer is the caller's to judge, a refusal too; raises Unreachable when there is none.
+    ) -> ApiAnswer:
+        """See `webhook.kube.api.Api`.
 
         As plain JSON, because the client's typed models know no metadata without its object, and take a hundred times as long.
         """
@@ -81,10 +73,10 @@ class Cluster:
                 response.release_conn()
             if len(content) > ANSWER_BYTES_MAX:
                 raise Unreachable(f"the API server's answer about {path} has more than {ANSWER_BYTES_MAX >> 20} MiB")
-            return Answer(response.status, _document(content))
+            return ApiAnswer(response.status, _document(content))
 
     def watch(self, path: str, query: Mapping[str, str], timeout: tuple[float, float], accept: str) -> Iterator[dict[str, Any]]:
-        """The events of a watch until the API server ends it. Raises Unreachable when it breaks, or is silent for too long."""
+        """See `webhook.kube.api.Api`. A refusal comes as an event of the type ERROR, as one in the middle of a watch does."""
         with _translated(path):
             response = self._sent("GET", path, None, query, timeout, accept)
             try:
@@ -104,8 +96,7 @@ class Cluster:
     def _sent(
         self, method: str, path: str, body: Any, query: Mapping[str, str], timeout: tuple[float, float], accept: str
     ) -> BaseHTTPResponse:
-        # By this name the cluster's audit log, and the managed fields of what is written, know us.
-        headers = {"Accept": accept, "User-Agent": LABELS["app.kubernetes.io/managed-by"]}
+        headers = {"Accept": accept, "User-Agent": USER_AGENT}
         tokens: Mapping[str, Any] = self._configuration.auth_settings()
         headers |= {token["key"]: token["value"] for token in tokens.values()}
         if body is not None:
@@ -123,77 +114,6 @@ class Cluster:
         )
         return sent
 
-    def trust(self, configuration: str, authorities: bytes) -> None:
-        """Makes API servers trust these authorities, in PEM, for every webhook of the MutatingWebhookConfiguration."""
-        wanted = base64.b64encode(authorities).decode()
-        with _translated(f"the MutatingWebhookConfiguration {configuration}"):
-            found = self._admission.read_mutating_webhook_configuration(configuration, _request_timeout=TIMEOUT_SECONDS)
-            operations: list[dict[str, Any]] = []
-            for index, webhook in enumerate(found.webhooks or ()):
-                if webhook.client_config.ca_bundle != wanted:
-                    operations += [
-                        {"op": "test", "path": f"/webhooks/{index}/name", "value": webhook.name},
-                        {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": wanted},
-                    ]
-            if operations:
-                self._admission.patch_mutating_webhook_configuration(configuration, operations, _request_timeout=TIMEOUT_SECONDS)
-
-
-class SecretStore:
-    """A Secret. Its resourceVersion decides which of several writers was first."""
-
-    def __init__(self, core: client.CoreV1Api, name: ObjectName) -> None:
-        self._core = core
-        self._name = name
-
-    def __str__(self) -> str:
-        return f"the Secret {self._name}"
-
-    def read(self) -> Stored | None:
-        with _translated(str(self)):
-            secret = self._found()
-        return Stored(_files(secret), _version(secret)) if secret else None
-
-    def write(self, files: Files, version: str | None) -> bool:
-        data: dict[str, bytes | str] = {name: base64.b64encode(content).decode() for name, content in files.items()}
-        with _translated(str(self)):
-            try:
-                if version is None:
-                    metadata = client.V1ObjectMeta(name=self._name.name, namespace=self._name.namespace, labels=LABELS)
-                    secret = client.V1Secret(metadata=metadata, type="Opaque", data=data)
-                    self._core.create_namespaced_secret(self._name.namespace, secret, _request_timeout=TIMEOUT_SECONDS)
-                    return True
-                # The rest of the object is kept as it is: its type cannot change, and its labels are whoever's put them there.
-                found = self._found()
-                if found is None or _version(found) != version:
-                    return False
-                found.data = data
-                self._core.replace_namespaced_secret(
-                    self._name.name, self._name.namespace, found, _request_timeout=TIMEOUT_SECONDS
-                )
-            except client.ApiException as error:
-                # Another writer was first, or it was deleted meanwhile and the next attempt makes it.
-                if error.status == 409 or (error.status == 404 and version is not None):
-                    return False
-                raise
-        return True
-
-    def _found(self) -> client.V1Secret | None:
-        try:
-            return self._core.read_namespaced_secret(self._name.name, self._name.namespace, _request_timeout=TIMEOUT_SECONDS)
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-
-
-def _files(secret: client.V1Secret) -> Files:
-    return {name: base64.b64decode(text) for name, text in (secret.data or {}).items()}
-
-
-def _version(secret: client.V1Secret) -> str:
-    return (secret.metadata and secret.metadata.resource_version) or ""
-
 
 def _document(content: bytes) -> dict[str, Any]:
     try:
@@ -208,7 +128,5 @@ def _document(content: bytes) -> dict[str, Any]:
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
-    except client.ApiException as error:
-        raise Unreachable(f"the API server answered {error.status} {error.reason} about {what}") from None
     except (HTTPError, OSError) as error:
         raise Unreachable(f"the API server did not answer about {what}: {error}") from None

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from webhook.admission.rewrite import mapping_at, text_at
-from webhook.certificates.stores import Unreachable
-from webhook.kube.informer import Api
+from webhook.errors import Unreachable
+from webhook.kube.api import Api, mapping_at, text_at
 
 log = logging.getLogger(__name__)
 

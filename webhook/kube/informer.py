@@ -2,7 +2,7 @@
 
 One thread lists, then follows a chain of short watches. The API server ends each of them itself, which proves that nothing was
 missed until then: a connection that has gone dead is found out within seconds, where one long watch would just be silent. What
-is kept of an object is the caller's choice; a mirror changes nothing in the cluster.
+is kept of an object is the caller's choice; an informer changes nothing in the cluster.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
-from webhook.certificates.stores import Unreachable
+from webhook.errors import Unreachable
+from webhook.kube.api import METADATA, PAGE_ITEMS, Api, Object, ObjectName, items_of
 
 log = logging.getLogger(__name__)
 
@@ -24,46 +25,10 @@ CONNECT_SECONDS_MAX = 3.0
 RETRY_SECONDS = 2.0
 WATCH_SECONDS_MIN = 1.0
 """An API server that ends watches at once, as one does that shuts down, is not asked more often than this."""
-PAGE_ITEMS = 500
 PAGES_MAX = 2000
-METADATA = "application/json;as=PartialObjectMetadata{list};g=meta.k8s.io;v=v1"
-"""The objects without what is in them (Kubernetes API concepts, "Fetching metadata only")."""
 
 Kept = TypeVar("Kept")
-Item = Mapping[str, Any]
-
-
-class Answered(Protocol):
-    @property
-    def status(self) -> int: ...
-    @property
-    def document(self) -> dict[str, Any]: ...
-
-
-class Api(Protocol):
-    """What a mirror needs of `webhook.kube.client.Cluster`."""
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | list[dict[str, Any]] | None = None,
-        query: Mapping[str, str] | None = None,
-        timeout: tuple[float, float] = ...,
-        accept: str = ...,
-    ) -> Answered: ...
-
-    def watch(
-        self, path: str, query: Mapping[str, str], timeout: tuple[float, float], accept: str
-    ) -> Iterator[dict[str, Any]]: ...
-
-
-class ObjectKey(NamedTuple):
-    namespace: str
-    name: str
-
-
-Changes = Mapping[ObjectKey, tuple[Kept | None, Kept | None]]
+Changes = Mapping[ObjectName, tuple[Kept | None, Kept | None]]
 """What is kept of each changed object, before and after; None: it did not, or does not, exist."""
 
 
@@ -71,20 +36,20 @@ class _Expired(Exception):  # noqa: N818 (it is no error: the API server keeps o
     """The version to go on from is forgotten; list again."""
 
 
-class Mirror(Generic[Kept]):
-    """Objects may be looked up from any thread; `changed` is told, in the mirror's own, which are otherwise than before."""
+class Informer(Generic[Kept]):
+    """Objects may be looked up from any thread; `changed` is told, in the informer's own, which are otherwise than before."""
 
     def __init__(
         self,
         api: Api,
         path: str,
         selector: Mapping[str, str],
-        keep: Callable[[Item], Kept],
+        keep: Callable[[Object], Kept],
         changed: Callable[[Changes[Kept]], None] = lambda _: None,
         metadata_only: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.objects: dict[ObjectKey, Kept] = {}
+        self.objects: dict[ObjectName, Kept] = {}
         self._api = api
         self._path = path
         self._selector = dict(selector)
@@ -94,8 +59,8 @@ class Mirror(Generic[Kept]):
         self._clock = clock
         self._proven: float | None = None
 
-    def snapshot(self) -> dict[ObjectKey, Kept]:
-        """For who wants to go through all of them: the mirror's own dictionary changes meanwhile."""
+    def snapshot(self) -> dict[ObjectName, Kept]:
+        """A copy to go through: the informer's own dictionary changes meanwhile."""
         return dict(self.objects)
 
     def age_seconds(self) -> float | None:
@@ -125,7 +90,7 @@ class Mirror(Generic[Kept]):
 
     def _list(self) -> str:
         begun = self._clock()
-        found: dict[ObjectKey, Kept] = {}
+        found: dict[ObjectName, Kept] = {}
         query = {**self._selector, "limit": str(PAGE_ITEMS)}
         for _ in range(PAGES_MAX):
             answered = self._api.ask("GET", self._path, query=query, accept=self._accept("List"))
@@ -172,7 +137,7 @@ class Mirror(Generic[Kept]):
         self._proven = self._clock()
         return version
 
-    def _happened(self, kind: str, item: Item) -> None:
+    def _happened(self, kind: str, item: Object) -> None:
         key = _key(item)
         before, after = self.objects.get(key), None if kind == "DELETED" else self._keep(item)
         if after is None:
@@ -181,7 +146,7 @@ class Mirror(Generic[Kept]):
             self.objects[key] = after
         self._tell({key: (before, after)})
 
-    def _tell(self, changes: dict[ObjectKey, tuple[Kept | None, Kept | None]]) -> None:
+    def _tell(self, changes: dict[ObjectName, tuple[Kept | None, Kept | None]]) -> None:
         real = {key: change for key, change in changes.items() if change[0] != change[1]}
         if real:
             self._changed(real)
@@ -190,14 +155,6 @@ class Mirror(Generic[Kept]):
         return METADATA.format(list=suffix) if self._metadata_only else "application/json"
 
 
-def _key(item: Item) -> ObjectKey:
+def _key(item: Object) -> ObjectName:
     metadata = item["metadata"]
-    return ObjectKey(metadata.get("namespace", ""), metadata["name"])
-
-
-def items_of(document: Mapping[str, Any]) -> list[Item] | None:
-    """Of a list as the API server writes it; None: it is no list."""
-    items = document.get("items")
-    if items is None and "items" in document:
-        return []  # as it writes an empty list of metadata alone
-    return items if isinstance(items, list) else None
+    return ObjectName(metadata.get("namespace", ""), metadata["name"])

@@ -13,10 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from webhook.admission.rewrite import mapping_at, text_at
-from webhook.certificates.stores import Unreachable
-from webhook.kube.informer import Api
-from webhook.settings import ObjectName
+from webhook.errors import Unreachable
+from webhook.kube.api import Api, ObjectName, mapping_at, text_at
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from webhook.kube.informer import ObjectKey
+from webhook.errors import NotDerived, Obstacle
+from webhook.kube.api import ObjectName
 from webhook.metrics import DERIVED_FAILURES
-from webhook.pullsecrets.dockerconfig import derived_name
-from webhook.pullsecrets.writer import Cause, Derived, NotDerived
+from webhook.pullsecrets.dockerconfig import derived_name, originals_among
+from webhook.pullsecrets.writer import Derived
 
 log = logging.getLogger(__name__)
 
@@ -57,46 +58,46 @@ class _Pending:
     """Versions that the cluster has told of meanwhile."""
 
 
-class PullSecrets:
+class PullSecretCache:
     def __init__(self, settle: Settle, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._settle = settle
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="pull-secrets")
-        self._known: OrderedDict[ObjectKey, _Known] = OrderedDict()
-        self._failed: dict[ObjectKey, tuple[NotDerived, float]] = {}
-        self._pending: dict[ObjectKey, _Pending] = {}
+        self._known: OrderedDict[ObjectName, _Known] = OrderedDict()
+        self._failed: dict[ObjectName, tuple[NotDerived, float]] = {}
+        self._pending: dict[ObjectName, _Pending] = {}
 
     async def names_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> tuple[str, ...]:
         """The derived secrets that a pod with these pull secrets needs for these registries. Raises NotDerived."""
         try:
-            return await self._names_for(namespace, names, registries)
+            return await self._names_for(namespace, originals_among(names), registries)
         except NotDerived as failure:
-            DERIVED_FAILURES.labels(failure.cause).inc()
+            DERIVED_FAILURES.labels(failure.obstacle).inc()
             raise
 
     async def _names_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> tuple[str, ...]:
         if len(names) > SECRETS_PER_POD_MAX:
-            raise NotDerived(Cause.TOO_MANY, f"it has more than {SECRETS_PER_POD_MAX} pull secrets")
+            raise NotDerived(Obstacle.TOO_MANY, f"it has more than {SECRETS_PER_POD_MAX} pull secrets")
         found: list[tuple[str, Derived]] = []
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 for name in names:
-                    key = ObjectKey(namespace, name)
+                    key = ObjectName(namespace, name)
                     found.append((name, self._look_up(key, registries) or await self._learn(key, registries)))
         except TimeoutError:
             raise self._late() from None
         return tuple(derived_name(name) for name, derived in found if derived.covered & registries)
 
-    def changed(self, key: ObjectKey, version: str) -> None:
+    def changed(self, key: ObjectName, version: str) -> None:
         """The original of this key, or what is derived from it, now has this version (empty: is gone). From any thread."""
         self._loop.call_soon_threadsafe(self._forget, key, version)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look_up(self, key: ObjectKey, registries: frozenset[str]) -> Derived | None:
+    def _look_up(self, key: ObjectName, registries: frozenset[str]) -> Derived | None:
         known = self._known.get(key)
         if known is None or not registries <= known.derived.covered | known.derived.without:
             return None
@@ -107,15 +108,15 @@ class PullSecrets:
             self._begin(key, registries)
         return known.derived
 
-    async def _learn(self, key: ObjectKey, registries: frozenset[str]) -> Derived:
+    async def _learn(self, key: ObjectName, registries: frozenset[str]) -> Derived:
         while True:
             failure, until = self._failed.get(key, (None, 0.0))
             if failure and self._clock() < until:
-                raise NotDerived(failure.cause, str(failure))
+                raise NotDerived(failure.obstacle, str(failure))
             pending = self._pending.get(key)
             if pending is None:
                 if len(self._pending) >= PENDING_MAX:
-                    raise NotDerived(Cause.BUSY, f"{PENDING_MAX} pull secrets are being derived already")
+                    raise NotDerived(Obstacle.BUSY, f"{PENDING_MAX} pull secrets are being derived already")
                 pending = self._begin(key, registries)
             elif self._clock() - pending.since > self._deadline_seconds:
                 # Others have waited in vain already; a thousand more would not make it faster.
@@ -124,7 +125,7 @@ class PullSecrets:
             if registries <= derived.covered | derived.without:
                 return derived
 
-    def _begin(self, key: ObjectKey, registries: frozenset[str]) -> _Pending:
+    def _begin(self, key: ObjectName, registries: frozenset[str]) -> _Pending:
         known = self._known.get(key)
         before = known.derived.covered | known.derived.without if known else frozenset[str]()
         asked = registries | (before if len(before) <= REGISTRIES_KEPT_MAX else frozenset())
@@ -133,7 +134,7 @@ class PullSecrets:
         future.add_done_callback(lambda _: self._finished(key, pending))
         return pending
 
-    def _finished(self, key: ObjectKey, pending: _Pending) -> None:
+    def _finished(self, key: ObjectName, pending: _Pending) -> None:
         self._pending.pop(key, None)
         if pending.future.cancelled():
             return
@@ -152,7 +153,7 @@ class PullSecrets:
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
 
-    def _forget(self, key: ObjectKey, version: str) -> None:
+    def _forget(self, key: ObjectName, version: str) -> None:
         known = self._known.get(key)
         if known and version not in known.derived.versions:
             del self._known[key]
@@ -160,4 +161,4 @@ class PullSecrets:
             self._pending[key].seen.add(version)
 
     def _late(self) -> NotDerived:
-        return NotDerived(Cause.LATE, f"the API server did not answer about its Secrets within {self._deadline_seconds:g} s")
+        return NotDerived(Obstacle.LATE, f"the API server did not answer about its Secrets within {self._deadline_seconds:g} s")

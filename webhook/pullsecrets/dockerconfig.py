@@ -18,7 +18,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agent.values.reference import DOCKER_HUB, LOCAL_REGISTRY, InvalidReference, component_of
-from webhook.admission.rewrite import RELEASE, mapping_at, text_at
+from webhook.kube.api import mapping_at, text_at
+from webhook.pods import RELEASE
 
 PREFIX = "darner-"
 DERIVED_FROM = "darner.dev/derived-from"

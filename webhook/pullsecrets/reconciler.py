@@ -1,6 +1,6 @@
 """Keeps derived pull secrets in step with their originals, and tells the admissions when something has changed.
 
-A mirror of the metadata of all pull secrets, never of what is in them, shows which derived secret was made from another version
+A copy of the metadata of all pull secrets, never of what is in them, shows which derived secret was made from another version
 than its original now has; the leader among the replicas derives those anew. Looking at the whole again and again, rather than
 at what has just happened, is what makes a missed event, a restart or a new leader harmless.
 """
@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from webhook.kube.informer import Api, Changes, Mirror, ObjectKey
+from webhook.errors import NotDerived
+from webhook.kube.api import Api, ObjectName
+from webhook.kube.informer import Changes, Informer
 from webhook.kube.worker import Work
 from webhook.metrics import OUT_OF_STEP
 from webhook.pullsecrets.dockerconfig import (
@@ -23,7 +25,7 @@ from webhook.pullsecrets.dockerconfig import (
     registries_of,
     version_of,
 )
-from webhook.pullsecrets.writer import Derived, NotDerived
+from webhook.pullsecrets.writer import Derived
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ LOST_MAX = 1000
 Settle = Callable[[str, str, Iterable[str]], Derived]
 
 
-class Kept(NamedTuple):
+class KeptSecret(NamedTuple):
     """What is kept of a pull secret."""
 
     version: str
@@ -47,35 +49,35 @@ class Kept(NamedTuple):
     registries: frozenset[str]
 
 
-def keep(item: Mapping[str, Any]) -> Kept:
+def keep(item: Mapping[str, Any]) -> KeptSecret:
     metadata = item["metadata"]
     original = derived_from(metadata)
     if original is None:
-        return Kept(version_of(metadata), None, "", "", frozenset())
-    return Kept(version_of(metadata), original, original_version_of(metadata), owner_uid(metadata), registries_of(metadata))
+        return KeptSecret(version_of(metadata), None, "", "", frozenset())
+    return KeptSecret(version_of(metadata), original, original_version_of(metadata), owner_uid(metadata), registries_of(metadata))
 
 
-class InStep:
+class PullSecretReconciler:
     """`changed` is told the key of an original and a version of it, or of what is derived from it; empty: one is gone."""
 
     def __init__(
-        self, api: Api, settle: Settle, changed: Callable[[ObjectKey, str], None], leading: Callable[[], bool] = lambda: True
+        self, api: Api, settle: Settle, changed: Callable[[ObjectName, str], None], leading: Callable[[], bool] = lambda: True
     ) -> None:
         self._settle = settle
         self._tell = changed
         self._leading = leading
         self._due = threading.Event()
         self._lock = threading.Lock()
-        self._lost: dict[ObjectKey, frozenset[str]] = {}
+        self._lost: dict[ObjectName, frozenset[str]] = {}
         """Derived secrets that went with their originals, which may come back under the same name."""
-        self._mirrors = {
-            kind: Mirror(api, "/api/v1/secrets", {"fieldSelector": f"type={kind}"}, keep, self._changed, metadata_only=True)
+        self._informers = {
+            kind: Informer(api, "/api/v1/secrets", {"fieldSelector": f"type={kind}"}, keep, self._changed, metadata_only=True)
             for kind in CONFIG_KEYS
         }
 
     def working(self) -> dict[str, Work]:
-        following = {f"follow {kind}": mirror.run for kind, mirror in self._mirrors.items()}
-        return {**following, "pull secrets in step": self.run}
+        following = {f"follow {kind}": informer.run for kind, informer in self._informers.items()}
+        return {**following, "reconcile pull secrets": self.run}
 
     def run(self, stopped: threading.Event) -> None:
         pause = CHECK_SECONDS
@@ -104,11 +106,11 @@ class InStep:
         OUT_OF_STEP.set(failures)
         return not failures
 
-    def _out_of_step(self) -> Iterator[tuple[ObjectKey, frozenset[str]]]:
-        for mirror in self._mirrors.values():
-            for key, kept in mirror.snapshot().items():
+    def _out_of_step(self) -> Iterator[tuple[ObjectName, frozenset[str]]]:
+        for informer in self._informers.values():
+            for key, kept in informer.snapshot().items():
                 if kept.original is not None:
-                    of = ObjectKey(key.namespace, kept.original)
+                    of = ObjectName(key.namespace, kept.original)
                     original = self._original(of)
                     if original and original.version != kept.made_from:
                         yield of, kept.registries
@@ -116,11 +118,11 @@ class InStep:
             lost = dict(self._lost)
         yield from ((of, registries) for of, registries in lost.items() if self._original(of))
 
-    def _original(self, key: ObjectKey) -> Kept | None:
-        found = [kept for mirror in self._mirrors.values() if (kept := mirror.objects.get(key)) is not None]
+    def _original(self, key: ObjectName) -> KeptSecret | None:
+        found = [kept for informer in self._informers.values() if (kept := informer.objects.get(key)) is not None]
         return found[0] if found else None
 
-    def _changed(self, changes: Changes[Kept]) -> None:
+    def _changed(self, changes: Changes[KeptSecret]) -> None:
         for key, (before, after) in changes.items():
             for of in {self._concerned(key, kept) for kept in (before, after) if kept}:
                 self._tell(of, after.version if after else "")
@@ -129,11 +131,11 @@ class InStep:
         self._due.set()
 
     @staticmethod
-    def _concerned(key: ObjectKey, kept: Kept) -> ObjectKey:
+    def _concerned(key: ObjectName, kept: KeptSecret) -> ObjectName:
         """The original, of whatever this is."""
-        return key if kept.original is None else ObjectKey(key.namespace, kept.original)
+        return key if kept.original is None else ObjectName(key.namespace, kept.original)
 
-    def _remember(self, of: ObjectKey, derived: Kept) -> None:
+    def _remember(self, of: ObjectName, derived: KeptSecret) -> None:
         """One that was deleted by hand, or by an uninstallation, while its original stayed, stays deleted."""
         original = self._original(of)
         if original is None or original.version.split("/")[0] != derived.owner_uid:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from agent.values.errors import DarnerError
-from webhook.admission.rewrite import mapping_at
-from webhook.certificates.stores import Unreachable
-from webhook.kube.informer import Answered, Api
+from webhook.errors import NotDerived, Obstacle, Unreachable
+from webhook.kube.api import Api, ApiAnswer, mapping_at
 from webhook.metrics import DERIVED_FAILURES, DERIVED_WRITES
 from webhook.pullsecrets.dockerconfig import (
     REGISTRIES_MAX,
@@ -38,30 +35,10 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-class Cause(StrEnum):
-    """Why a pull secret could not be derived, as the metric names it."""
-
-    LATE = "late"
-    BUSY = "busy"
-    UNREACHABLE = "unreachable"
-    REFUSED = "refused"
-    CONFLICT = "conflict"
-    FOREIGN = "foreign"
-    TOO_MANY = "too-many"
-
-
-for _cause in Cause:
-    DERIVED_FAILURES.labels(_cause)
+for _obstacle in Obstacle:
+    DERIVED_FAILURES.labels(_obstacle)
 for _how in ("created", "updated"):
     DERIVED_WRITES.labels(_how)
-
-
-class NotDerived(DarnerError):  # noqa: N818 (the field's word; "Error" would say nothing more)
-    """The cluster's fault, or its owner's wish: a pull secret that the agent's node would need cannot be made."""
-
-    def __init__(self, cause: Cause, words: str) -> None:
-        super().__init__(words)
-        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -78,7 +55,7 @@ class Derived:
     """There is no original, and there may be one in a moment."""
 
 
-class Deriver:
+class PullSecretWriter:
     def __init__(self, api: Api, release: str = "") -> None:
         self._api = api
         self._release = release
@@ -92,7 +69,9 @@ class Deriver:
             settled = self._attempt(namespace, name, asked)
             if settled:
                 return settled
-        raise NotDerived(Cause.CONFLICT, f"the Secret {derived_name(name)} was changed by others {ATTEMPTS_MAX} times in a row")
+        raise NotDerived(
+            Obstacle.CONFLICT, f"the Secret {derived_name(name)} was changed by others {ATTEMPTS_MAX} times in a row"
+        )
 
     def _attempt(self, namespace: str, name: str, asked: frozenset[str]) -> Derived | None:
         """One try; None: somebody else has written meanwhile."""
@@ -109,14 +88,14 @@ class Deriver:
             if not held:
                 return Derived(without=asked, versions=(original.version, version_of(metadata)))
             raise NotDerived(
-                Cause.FOREIGN, f"there is a Secret {derived_name(name)} that is not Darner's, and it is left as it is"
+                Obstacle.FOREIGN, f"there is a Secret {derived_name(name)} that is not Darner's, and it is left as it is"
             )
         registries = registries_with_credentials(original, asked) | registries_of(metadata)
         versions: tuple[str, ...] = (original.version,)
         if registries:
             if len(registries) > REGISTRIES_MAX:
                 raise NotDerived(
-                    Cause.TOO_MANY, f"pods have asked for more than {REGISTRIES_MAX} registries with one pull secret"
+                    Obstacle.TOO_MANY, f"pods have asked for more than {REGISTRIES_MAX} registries with one pull secret"
                 )
             written = self._written(original, registries, found)
             if written is None:
@@ -150,12 +129,12 @@ class Deriver:
             raise self._refused(answered, name)
         return answered.document
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answered:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> ApiAnswer:
         try:
             return self._api.ask(method, path, body, timeout=TIMEOUT_SECONDS)
         except Unreachable:
-            raise NotDerived(Cause.UNREACHABLE, "the API server did not answer about its Secrets") from None
+            raise NotDerived(Obstacle.UNREACHABLE, "the API server did not answer about its Secrets") from None
 
     @staticmethod
-    def _refused(answered: Answered, name: str) -> NotDerived:
-        return NotDerived(Cause.REFUSED, f"the API server answered {answered.status} about the Secret {name}")
+    def _refused(answered: ApiAnswer, name: str) -> NotDerived:
+        return NotDerived(Obstacle.REFUSED, f"the API server answered {answered.status} about the Secret {name}")

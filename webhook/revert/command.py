@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TextIO
 
 from agent.values.errors import DarnerError, UsageError
-from webhook.admission.rewrite import mapping_at, of_release, rewritten_by, text_at
-from webhook.certificates.stores import Unreachable
-from webhook.kube.informer import METADATA, PAGE_ITEMS, Api, items_of
+from webhook.errors import Unreachable
+from webhook.kube.api import METADATA, PAGE_ITEMS, Api, ObjectName, items_of, mapping_at, object_name, text_at
+from webhook.pods import of_release, rewritten_by
 from webhook.pullsecrets.dockerconfig import DERIVED_FROM, MANAGED_BY, MANAGER, derived_from
 from webhook.revert.failures import patch, running, stuck, waiting
-from webhook.settings import ObjectName, label_value, object_name
+from webhook.settings import label_value
 
 PROGRAM = "darner revert"
 BECAUSE = "Darner stands aside"
@@ -45,7 +45,7 @@ class Act:
         return f"{self.what} {self.name}: {self.did}"
 
 
-class Restorer:
+class Reverter:
     def __init__(self, api: Api, dry_run: bool, release: str = "") -> None:
         """Of one release, or with an empty name of all."""
         self._api = api
@@ -131,21 +131,21 @@ class Restorer:
             query["continue"] = token
 
 
-def acts(restorer: Restorer, options: argparse.Namespace, pause: Callable[[float], None]) -> Iterator[Act]:
+def acts(reverter: Reverter, options: argparse.Namespace, pause: Callable[[float], None]) -> Iterator[Act]:
     """Everything that was asked for, in the order in which nothing comes back: first nothing more is rewritten."""
     if options.uninstall and options.webhook_configuration:
         path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{options.webhook_configuration}"
-        yield restorer.delete("mutatingwebhookconfiguration", options.webhook_configuration, path)
+        yield reverter.delete("mutatingwebhookconfiguration", options.webhook_configuration, path)
         if not options.dry_run:
             pause(SETTLE_SECONDS)
-    yield from _as_far_as_possible("pods", restorer.pods(options.namespace))
+    yield from _as_far_as_possible("pods", reverter.pods(options.namespace))
     if options.uninstall:
-        yield from _as_far_as_possible("secrets", restorer.derived_secrets(options.namespace))
+        yield from _as_far_as_possible("secrets", reverter.derived_secrets(options.namespace))
         for name in options.release_secrets:
-            yield restorer.delete("secret", str(name), f"/api/v1/namespaces/{name.namespace}/secrets/{name.name}")
+            yield reverter.delete("secret", str(name), f"/api/v1/namespaces/{name.namespace}/secrets/{name.name}")
         if options.lease:
             path = f"/apis/coordination.k8s.io/v1/namespaces/{options.lease.namespace}/leases/{options.lease.name}"
-            yield restorer.delete("lease", str(options.lease), path)
+            yield reverter.delete("lease", str(options.lease), path)
 
 
 def _as_far_as_possible(what: str, found: Iterator[Act]) -> Iterator[Act]:
@@ -159,7 +159,7 @@ def _collection(api: str, resource: str, namespace: str) -> str:
     return f"{api}/namespaces/{namespace}/{resource}" if namespace else f"{api}/{resource}"
 
 
-class _Parser(argparse.ArgumentParser):
+class _RevertParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{PROGRAM}: {message}; see {PROGRAM} --help")
 
@@ -184,7 +184,7 @@ def _named_list(value: str) -> tuple[ObjectName, ...]:
 
 def read(argv: Sequence[str]) -> argparse.Namespace:
     """Raises UsageError."""
-    parser = _Parser(prog=PROGRAM, allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
+    parser = _RevertParser(prog=PROGRAM, allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--namespace", default="", help="only pods (and derived secrets) of this namespace (default: all)")
     parser.add_argument(
         "--release", type=_label, default="", help="only what bears this release's label darner.dev/release (default: all)"
@@ -207,7 +207,7 @@ def run(api: Api, options: argparse.Namespace, output: TextIO, pause: Callable[[
     """Writes one line per act, as it happens. 0 if everything was done."""
     shown: Callable[[Act], str] = str if options.output == "text" else lambda act: json.dumps(asdict(act))
     status = 0
-    for act in acts(Restorer(api, options.dry_run, options.release), options, pause):
+    for act in acts(Reverter(api, options.dry_run, options.release), options, pause):
         output.write(shown(act) + "\n")
         output.flush()
         status = status if act.done else PARTLY_STATUS

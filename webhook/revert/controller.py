@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from webhook.admission.rewrite import mapping_at, rewritten_by, text_at
-from webhook.breaker.breaker import YOUNG_SECONDS, controller
-from webhook.breaker.shared import Learning, Owned
-from webhook.certificates.stores import Unreachable
+from webhook.breaker.breaker import YOUNG_SECONDS
+from webhook.breaker.shared import Owned, SharedBreakers
+from webhook.errors import Unreachable
+from webhook.kube.api import Api, ObjectName, mapping_at, text_at
 from webhook.kube.events import NOT_REVERTED, REVERTED, Events
-from webhook.kube.informer import Api, Changes, Mirror, ObjectKey
+from webhook.kube.informer import Changes, Informer
 from webhook.kube.worker import Work
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
+from webhook.pods import controller_of, rewritten_by
+from webhook.revert.causes import Cause
 from webhook.revert.failures import FailedPull, Failures, failed_pulls, patch, pulled
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,11 @@ LOOK_SECONDS = 0.5
 TOLD_MAX = 1000
 TIMEOUT_SECONDS = (2.0, 5.0)
 
+for _cause in Cause:
+    REVERTED_PODS.labels(_cause)
 
-class Kept(NamedTuple):
+
+class KeptPod(NamedTuple):
     """What is kept of a rewritten pod."""
 
     uid: str
@@ -53,12 +58,12 @@ class Kept(NamedTuple):
     """Registries by whose fault a pull fails."""
 
 
-def keep(pod: Mapping[str, Any]) -> Kept:
+def keep(pod: Mapping[str, Any]) -> KeptPod:
     metadata = mapping_at(pod, "metadata")
     going = bool(text_at(metadata, "deletionTimestamp"))
     failures = Failures() if going else failed_pulls(pod)
     failed = (*failures.back, *failures.stuck)
-    return Kept(
+    return KeptPod(
         text_at(metadata, "uid"),
         frozenset(str(pull.place) for pull in failed),
         _owned(pod),
@@ -77,12 +82,12 @@ class _Due:
     busy: bool = False
 
 
-class Unrewriter:
+class RevertController:
     def __init__(
         self,
         api: Api,
         events: Events,
-        learning: Learning,
+        breakers: SharedBreakers,
         leading: Callable[[], bool],
         release: str = "",
         clock: Callable[[], float] = time.monotonic,
@@ -90,21 +95,23 @@ class Unrewriter:
     ) -> None:
         self._api = api
         self._events = events
-        self._learning = learning
+        self._breakers = breakers
         self._leading = leading
         self._clock = clock
         self._wall_clock = wall_clock
-        self._due: dict[ObjectKey, _Due] = {}
-        self._seen: dict[ObjectKey, float] = {}
+        self._due: dict[ObjectName, _Due] = {}
+        self._seen: dict[ObjectName, float] = {}
         """When a pod was first seen, by our own clock, which may differ from the API server's by more than a pod's life."""
         self._told: dict[tuple[str, str], None] = {}
         """Pods and places that nothing can be done about; once is enough."""
         self._changes = threading.Condition()
-        self._mirror: Mirror[Kept] = Mirror(api, "/api/v1/pods", {"labelSelector": rewritten_by(release)}, keep, self._changed)
+        self._informer: Informer[KeptPod] = Informer(
+            api, "/api/v1/pods", {"labelSelector": rewritten_by(release)}, keep, self._changed
+        )
 
     def working(self) -> dict[str, Work]:
         workers: dict[str, Work] = {f"revert {number}": self.work for number in range(1, WORKERS + 1)}
-        return {"rewritten pods": self._mirror.run, **workers}
+        return {"rewritten pods": self._informer.run, **workers}
 
     def work(self, stopped: threading.Event) -> None:
         while not stopped.is_set():
@@ -125,7 +132,7 @@ class Unrewriter:
                 done = False
             self._finish(key, due, done)
 
-    def look_after(self, key: ObjectKey) -> bool:
+    def look_after(self, key: ObjectName) -> bool:
         """Puts back what can be; whether there is nothing left to do. Raises Unreachable."""
         path = f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
         for _ in range(ATTEMPTS_MAX):
@@ -171,7 +178,7 @@ class Unrewriter:
             self._events.warn(pod, NOT_REVERTED, message, _field(pull))
         at_fault = {pull.registry: None for pull in (*failures.back, *failures.stuck) if pull.cause.registry_is_at_fault}
         for registry in at_fault:
-            self._learning.failed(registry, pod, uid)
+            self._breakers.failed(registry, pod, uid)
 
     def _first_time(self, uid: str, place: str) -> bool:
         with self._changes:
@@ -182,7 +189,7 @@ class Unrewriter:
                 del self._told[next(iter(self._told))]
             return True
 
-    def _take(self) -> tuple[ObjectKey, _Due] | None:
+    def _take(self) -> tuple[ObjectName, _Due] | None:
         if not self._leading():
             return None
         now = self._clock()
@@ -193,7 +200,7 @@ class Unrewriter:
                     return key, due
         return None
 
-    def _finish(self, key: ObjectKey, due: _Due, done: bool) -> None:
+    def _finish(self, key: ObjectName, due: _Due, done: bool) -> None:
         with self._changes:
             if self._due.get(key) is not due:
                 return  # It has changed meanwhile, and is looked at again or gone.
@@ -205,7 +212,7 @@ class Unrewriter:
             due.attempts += 1
             due.busy = False
 
-    def _changed(self, changes: Changes[Kept]) -> None:
+    def _changed(self, changes: Changes[KeptPod]) -> None:
         for key, (before, after) in changes.items():
             with self._changes:
                 if after is None or not after.failing:
@@ -215,7 +222,7 @@ class Unrewriter:
                     self._changes.notify()
             self._learn(key, before, after)
 
-    def _learn(self, key: ObjectKey, before: Kept | None, after: Kept | None) -> None:
+    def _learn(self, key: ObjectName, before: KeptPod | None, after: KeptPod | None) -> None:
         """A pod's deletion counts once, when it begins, and not when the pod had done its work."""
         now = self._wall_clock()
         gone = before is not None and (after is None or after.uid != before.uid)
@@ -223,16 +230,16 @@ class Unrewriter:
             self._prove(None if gone else before, after, now)
         begun = gone or (after is not None and after.going and not after.finished)
         if before and before.owned and begun and not before.going and not before.finished:
-            self._learning.deleted(before.owned, self._seen.get(key, before.created), now)
+            self._breakers.deleted(before.owned, self._seen.get(key, before.created), now)
         if after is None:
             self._seen.pop(key, None)
         elif before is None or gone:
             # One that is old when it is first seen was there before us.
             self._seen[key] = after.created if after.created < now - YOUNG_SECONDS else now
 
-    def _prove(self, before: Kept | None, after: Kept, now: float) -> None:
+    def _prove(self, before: KeptPod | None, after: KeptPod, now: float) -> None:
         """What is seen to happen has happened now, by our own clock; what had happened before we came is told by the node's."""
-        evidence, known = self._learning.evidence, dict(before.pulled) if before else None
+        evidence, known = self._breakers.evidence, dict(before.pulled) if before else None
         for registry, started in after.pulled:
             if known is None:
                 evidence.saw_pulled(registry, min(started, now))
@@ -248,7 +255,7 @@ def _field(pull: FailedPull) -> str:
 
 def _owned(pod: Mapping[str, Any]) -> Owned | None:
     metadata = mapping_at(pod, "metadata")
-    owner = controller(pod, text_at(metadata, "namespace"))
+    owner = controller_of(pod, text_at(metadata, "namespace"))
     if owner is None:
         return None
     reference = next(item for item in metadata["ownerReferences"] if isinstance(item, Mapping) and item.get("controller") is True)

@@ -7,93 +7,32 @@ A container that runs is never in it, and neither is an image of which nobody kn
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from agent.values.reference import InvalidReference, Reference, from_local, is_local
-from webhook.admission.rewrite import (
-    CONTAINER_KINDS,
-    DECISION,
-    VOLUMES,
-    Place,
-    Pod,
-    mapping_at,
-    original_images,
-    places,
-    text_at,
-)
+from webhook.kube.api import mapping_at, mappings_at, text_at
+from webhook.pods import CONTAINER_KINDS, DECISION, MUTABLE_KINDS, VOLUMES, ImagePlace, Pod, original_images, places
+from webhook.revert.causes import Cause, cause_of, shortened
 
 FAILED_PULL = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed", "InvalidImageName"}
 )
 """Reasons for which a container waits (kubelet, pkg/kubelet/images/types.go)."""
-MUTABLE_KINDS = ("initContainers", "containers")
-"""Where Kubernetes lets an image be changed; ephemeral containers and volumes keep what they were made with."""
 STATUSES = {
     "initContainers": "initContainerStatuses",
     "containers": "containerStatuses",
     "ephemeralContainers": "ephemeralContainerStatuses",
 }
-WORDS_LENGTH_MAX = 600
-"""Characters of a kubelet's message that are told to people."""
-MATCHED_LENGTH_MAX = 2048
-"""Characters of a kubelet's message by which its cause is found. The expressions take time by the square of them: 6 ms for so
-many, and 4.7 s for the 56 kB of a registry that had much to say. Its beginning and its end, where the answer is, are kept."""
 DECISION_LENGTH_MAX = 4096
-
-
-class Cause(StrEnum):
-    """What a pull failed by, as the metric names it. Told by the runtime's words, because a pod's status has nothing else."""
-
-    AGENT_UNREACHABLE = "agent-unreachable"
-    NOT_FOUND = "not-found"
-    DENIED = "denied"
-    FORBIDDEN = "forbidden"
-    NOT_ASKED = "not-asked"
-    THROTTLED = "throttled"
-    FAILED = "failed"
-    UNTOLD = "untold"
-    """The kubelet says no more than that it waits before it tries again, as until 1.30."""
-
-    @property
-    def registry_is_at_fault(self) -> bool:
-        """Not when nobody listens on the node; not when the registry itself has answered, as it would have without us.
-
-        The agent passes on what a registry answers, and says 502 or 504 when none did: so not-found and denied (404, 401) are the
-        registry's own words about an image, which anybody could bring about by misspelling a name; and so is forbidden (403).
-        421 is what the agent says of a registry that it may not ask, such as one with a private address, and never of an image.
-        """
-        return self in (Cause.FAILED, Cause.THROTTLED, Cause.NOT_ASKED)
-
-
-_NAMES = re.compile(r'"[^"]*"|\[[^]]*\]|\S*127\.0\.0\.1:65001/\S*')
-"""Names of images, which may hold any word or number, and addresses and tags with them."""
-_STATUS = re.compile(r"\bstatus\b[^:]*[: ] *([45]\d\d)\b|: ([45]\d\d) [A-Z]")
-"""What the agent has answered; HTTP/1.1 lets it say so without a phrase, and containerd repeats that."""
-_STATUSES = {"401": Cause.DENIED, "403": Cause.FORBIDDEN, "404": Cause.NOT_FOUND, "421": Cause.NOT_ASKED, "429": Cause.THROTTLED}
-
-# Of containerd 1.6 to 2.2 and CRI-O, without the names in them; the first that is found decides.
-_CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
-    (cause, re.compile(expression, re.IGNORECASE))
-    for cause, expression in (
-        (Cause.UNTOLD, r"^(back-off pulling image|errimagepull|imagepullbackoff)?[\s:]*$"),
-        # To the agent: that a registry cannot be reached is the agent's own word, in the body of its 502.
-        (Cause.AGENT_UNREACHABLE, r"\b(dial|read|write) tcp \S*127\.0\.0\.1:65001: |\b(head|get) : EOF\b"),
-        (Cause.THROTTLED, r"too ?many ?requests"),
-        (Cause.DENIED, r"authorization failed|pull access denied|insufficient_scope|no basic auth credentials|\bunauthorized\b"),
-        (Cause.NOT_FOUND, r"\bnot ?found\b|manifest unknown|name unknown"),
-    )
-)
 
 
 @dataclass(frozen=True)
 class FailedPull:
     """A place whose image could not be pulled by its local name."""
 
-    place: Place
+    place: ImagePlace
     original: str
     registry: str
     cause: Cause
@@ -235,27 +174,11 @@ def _started(status: Mapping[str, Any]) -> str:
     return max(text_at(mapping_at(states, state), "startedAt") for state in ("running", "terminated"))
 
 
-def cause_of(words: str) -> Cause:
-    text = _NAMES.sub("", shortened(words, MATCHED_LENGTH_MAX))
-    status = _STATUS.search(text)
-    if status:
-        return _STATUSES.get(status[1] or status[2], Cause.FAILED)
-    return next((cause for cause, expression in _CAUSES if expression.search(text)), Cause.FAILED)
-
-
-def shortened(words: str, length: int = WORDS_LENGTH_MAX) -> str:
-    """Cut in the middle: the answer of whoever refused is at the end, and before it the image is named again and again."""
-    if len(words) <= length:
-        return words
-    head = length // 4
-    return f"{words[:head]} ... {words[-(length - head - 5) :]}"
-
-
 def _failure(pull: FailedPull) -> str:
     return f"its pull through the agent {'would fail' if pull.foreseen else 'failed'} ({pull.cause})"
 
 
-def _failed(place: Place, original: str, waiting: Mapping[str, Any]) -> FailedPull:
+def _failed(place: ImagePlace, original: str, waiting: Mapping[str, Any]) -> FailedPull:
     words = text_at(waiting, "message") or text_at(waiting, "reason")
     return FailedPull(place, original, _registry_of(original), cause_of(words), shortened(words))
 
@@ -276,9 +199,5 @@ def _original(image: str | None) -> str:
 
 def _statuses(pod: Pod) -> dict[str, Mapping[str, Any]]:
     """By place, as `kind/name`."""
-    return {f"{kind}/{text_at(item, 'name')}": item for kind, field in STATUSES.items() for item in _items(pod, field)}
-
-
-def _items(pod: Pod, field: str) -> Iterator[Mapping[str, Any]]:
-    items = mapping_at(pod, "status").get(field)
-    yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, Mapping))
+    status = mapping_at(pod, "status")
+    return {f"{kind}/{text_at(item, 'name')}": item for kind, field in STATUSES.items() for item in mappings_at(status, field)}

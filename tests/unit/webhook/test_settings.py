@@ -11,7 +11,8 @@ from agent.config import flag
 from agent.values.errors import UsageError
 from agent.values.reference import Reference
 from webhook.admission.policy import pattern
-from webhook.settings import ObjectName, WebhookSettings, load_webhook_settings
+from webhook.kube.api import ObjectName
+from webhook.settings import WebhookSettings, load_webhook_settings
 
 
 def test_the_defaults_listen_where_the_chart_expects_it() -> None:

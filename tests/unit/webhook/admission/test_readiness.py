@@ -8,7 +8,8 @@ import pytest
 
 from tests.webhook_lab import admitted, container, pod
 from webhook.admission.readiness import Agents, agents_of, bound_nodes, ready_nodes_only, together
-from webhook.admission.rewrite import DECISION, ORIGINAL_IMAGES, Reason
+from webhook.gates import Reason
+from webhook.pods import DECISION, ORIGINAL_IMAGES
 
 
 def endpoint(node: str | None, **conditions: bool | None) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import json
 
 from tests.webhook_lab import LOCAL, admitted, container, operations, pod, respond, review
 from webhook.admission.review import WARNING_LENGTH_MAX, WARNINGS_MAX, patch, read
-from webhook.admission.rewrite import ORIGINAL_IMAGES, Outcome
+from webhook.admission.rewrite import Verdict
+from webhook.pods import ORIGINAL_IMAGES
 
 
 def test_an_answer_has_a_patch_type_only_with_a_patch() -> None:
@@ -44,9 +45,9 @@ def test_warnings_are_few_and_short() -> None:
 
 def test_pull_secrets_are_appended_once_and_those_that_are_there_stay() -> None:
     subject = pod(container("a", "nginx"), imagePullSecrets=[{"name": "registry"}, {"name": "darner-there"}])
-    outcome = Outcome(pull_secrets=("darner-registry", "darner-there"))
+    verdict = Verdict(pull_secrets=("darner-registry", "darner-there"))
     admission = read(json.dumps(review(subject)).encode())
-    assert patch(admission.pod, outcome) == [
+    assert patch(admission.pod, verdict) == [
         {"op": "add", "path": "/spec/imagePullSecrets/-", "value": {"name": "darner-registry"}}
     ]
 

@@ -11,7 +11,9 @@ import pytest
 
 from tests.webhook_lab import LOCAL, admitted, applied, container, image_volume, originals, pod, respond, review
 from webhook.admission.policy import Policy, pattern
-from webhook.admission.rewrite import DECISION, ORIGINAL_IMAGES, REWRITTEN, Left, Pod, Reason, Rewrite, pull_secrets, rewrite_pod
+from webhook.admission.rewrite import rewrite_pod
+from webhook.gates import LeftAlone, Reason, Rewrite
+from webhook.pods import DECISION, ORIGINAL_IMAGES, REWRITTEN, Pod
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -163,13 +165,13 @@ def test_containers_with_names_that_no_api_server_accepts_are_shown_harmlessly()
     assert outcome.decision.isprintable()
 
 
-def refuse_redis(namespace: str, subject: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
+def refuse_redis(namespace: str, subject: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
     assert (namespace, subject["kind"]) == ("shop", "Pod")
-    yield from (Left(item.place.where, Reason.AGENTS_UNKNOWN, "not redis") for item in rewrites if item.original == "redis")
+    yield from (LeftAlone(item.place.where, Reason.AGENTS_UNKNOWN, "not redis") for item in rewrites if item.original == "redis")
 
 
-def refuse_all(namespace: str, subject: Pod, rewrites: Sequence[Rewrite]) -> Iterator[Left]:
-    yield Left("pod", Reason.AGENT_NOT_READY, f"not now, none of {len(rewrites)}")
+def refuse_all(namespace: str, subject: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
+    yield LeftAlone("pod", Reason.AGENT_NOT_READY, f"not now, none of {len(rewrites)}")
 
 
 def test_what_a_gate_refuses_stays_and_the_rest_is_rewritten() -> None:
@@ -209,10 +211,3 @@ def test_a_refused_ephemeral_container_stays_without_a_word_on_the_running_pod()
     response = respond(update, gates=(refuse_all,))
     assert "patch" not in response
     assert response["auditAnnotations"]["decision"] == "pod: not now, none of 1"
-
-
-def test_a_pods_pull_secrets_are_read_once_each_and_malformed_ones_never() -> None:
-    names: list[Any] = [{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": ""}, {}, None, "c", {"name": 7}]
-    assert pull_secrets(pod(imagePullSecrets=names)) == ("a", "b")
-    assert pull_secrets(pod(imagePullSecrets="a")) == ()
-    assert pull_secrets({}) == ()

@@ -11,20 +11,9 @@ from hypothesis import strategies as st
 
 from tests.threads import between_lines
 from tests.webhook_lab import admitted, container, pod
-from webhook.admission.rewrite import DECISION, ORIGINAL_IMAGES
-from webhook.breaker.breaker import (
-    KEPT_MAX,
-    PAUSE_SECONDS_MAX,
-    Breakers,
-    Owner,
-    OwnerKind,
-    Pauses,
-    Tripped,
-    controller,
-    leave_alone,
-    owner_kind,
-    registry_key,
-)
+from webhook.breaker.breaker import Breakers, Tripped
+from webhook.breaker.pauses import KEPT_MAX, PAUSE_SECONDS_MAX, OwnerKind, Pauses, leave_alone, owner_kind, registry_key
+from webhook.pods import DECISION, ORIGINAL_IMAGES, Owner
 
 NOW = 1_800_000_000.0
 OPERATOR = Owner("shop", "Cluster", "example.com", "db")
@@ -221,11 +210,6 @@ def test_owners_that_are_none_are_no_reason(references: Any) -> None:
     assert ORIGINAL_IMAGES in decided(
         pod(container("a", "nginx"), metadata={"ownerReferences": references}), None, OwnerKind("A", "b")
     )
-
-
-def test_the_controller_among_several_owners_is_the_one_that_counts() -> None:
-    references = [*owned("A", "a.io/v1", "a", controller=False)["ownerReferences"], *owned("B", "v1", "b")["ownerReferences"]]
-    assert controller(pod(metadata={"ownerReferences": references}), "shop") == Owner("shop", "B", "", "b")
 
 
 @pytest.mark.parametrize("text", ["", ".", "cluster", "Cluster.", "Cluster.a b", "a/b", "Clu ster.a"])

@@ -10,7 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from webhook.certificates.authority import Bundle, CertificateError, Files, Lifetimes, advanced, parse
+from webhook.certificates.authority import Bundle, Lifetimes, advanced, parse
+from webhook.certificates.stores import Files
+from webhook.errors import CertificateError
 
 NOW = 1_800_000_000.0
 DAY = 24 * 3600.0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from webhook.certificates.stores import FILE_BYTES_MAX, DirectoryStore, Store, Stored, StoreError, settle
+from webhook.certificates.stores import FILE_BYTES_MAX, DirectoryStore, KeyStore, Stored, settle
+from webhook.errors import KeyStoreError, Unreachable
 
 
 class MemoryStore:
@@ -28,11 +29,11 @@ class MemoryStore:
 
 
 @pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyStore:
     return DirectoryStore(str(tmp_path / "a" / "store")) if request.param == "directory" else MemoryStore()
 
 
-def test_an_empty_store_holds_nothing_and_keeps_what_is_written(store: Store) -> None:
+def test_an_empty_store_holds_nothing_and_keeps_what_is_written(store: KeyStore) -> None:
     assert store.read() is None
     assert store.write({"a": b"1", "b": b""}, None)
     stored = store.read()
@@ -40,7 +41,7 @@ def test_an_empty_store_holds_nothing_and_keeps_what_is_written(store: Store) ->
     assert stored.files == {"a": b"1", "b": b""}
 
 
-def test_a_write_is_refused_when_somebody_else_was_first(store: Store) -> None:
+def test_a_write_is_refused_when_somebody_else_was_first(store: KeyStore) -> None:
     assert store.write({"a": b"1"}, None)
     assert not store.write({"a": b"2"}, None)
     before = store.read()
@@ -53,7 +54,7 @@ def test_a_write_is_refused_when_somebody_else_was_first(store: Store) -> None:
     assert after.version != before.version
 
 
-def test_settling_makes_what_is_missing_and_leaves_what_is_right(store: Store) -> None:
+def test_settling_makes_what_is_missing_and_leaves_what_is_right(store: KeyStore) -> None:
     assert settle(store, lambda files: files or {"a": b"mine"}) == {"a": b"mine"}
     assert settle(store, lambda files: files or {"a": b"another"}) == {"a": b"mine"}
     assert settle(store, lambda files: {"a": b"due"}) == {"a": b"due"}
@@ -64,7 +65,7 @@ def test_settling_gives_up_on_a_store_that_others_keep_changing() -> None:
         def write(self, files: Mapping[str, bytes], version: str | None) -> bool:
             return False
 
-    with pytest.raises(StoreError, match="8 times"):
+    with pytest.raises(Unreachable, match="8 times"):
         settle(Contested(), lambda files: {"a": b""})
 
 
@@ -106,10 +107,10 @@ def test_a_mounted_secret_is_read_through_its_links(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_directory_and_a_file_that_is_huge_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match="cannot be read: Not a directory"):
+    with pytest.raises(KeyStoreError, match="cannot be read: Not a directory"):
         DirectoryStore(str(tmp_path / "file")).read()
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(KeyStoreError, match="cannot be written"):
         DirectoryStore(str(tmp_path / "file" / "store")).write({"a": b""}, None)
     (tmp_path / "file").write_bytes(b"x" * (FILE_BYTES_MAX + 1))
-    with pytest.raises(StoreError, match="more than"):
+    with pytest.raises(KeyStoreError, match="more than"):
         DirectoryStore(str(tmp_path)).read()

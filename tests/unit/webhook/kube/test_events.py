@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from webhook.certificates.stores import Unreachable
+from webhook.errors import Unreachable
 from webhook.kube.events import MESSAGE_LENGTH_MAX, REVERTED, Events, event
 
 NOW = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)

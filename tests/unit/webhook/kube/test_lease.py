@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from webhook.certificates.stores import Unreachable
+from webhook.errors import Unreachable
+from webhook.kube.api import ObjectName
 from webhook.kube.lease import DURATION_SECONDS, LEAD_SECONDS, SHARED, Lease
-from webhook.settings import ObjectName
 
 NAME = ObjectName("darner-system", "darner-webhook")
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from webhook.kube.informer import ObjectKey
+from webhook.errors import NotDerived, Obstacle
+from webhook.kube.api import ObjectName
 from webhook.pullsecrets import cache
-from webhook.pullsecrets.cache import CONFIRM_SECONDS, FAILURE_SECONDS, KNOWN_SECONDS_MAX, MISSING_SECONDS_MAX, PullSecrets
-from webhook.pullsecrets.writer import Cause, Derived, NotDerived
+from webhook.pullsecrets.cache import CONFIRM_SECONDS, FAILURE_SECONDS, KNOWN_SECONDS_MAX, MISSING_SECONDS_MAX, PullSecretCache
+from webhook.pullsecrets.writer import Derived
 
-REGISTRY = ObjectKey("shop", "registry")
+REGISTRY = ObjectName("shop", "registry")
 EXAMPLE = frozenset({"reg.example.com"})
 OTHER = frozenset({"quay.io"})
 
@@ -43,13 +44,13 @@ class Cluster:
         return Derived(registries & held, registries - held, ("1",))
 
 
-def sentence(test: Callable[[Cluster, PullSecrets], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+def sentence(test: Callable[[Cluster, PullSecretCache], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     """The test, in an event loop of its own."""
 
     def run() -> None:
         async def inside() -> None:
             cluster = Cluster()
-            secrets = PullSecrets(cluster.settle, 0.3, lambda: cluster.now)
+            secrets = PullSecretCache(cluster.settle, 0.3, lambda: cluster.now)
             try:
                 await test(cluster, secrets)
             finally:
@@ -76,19 +77,19 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def refused(asking: Awaitable[object]) -> Cause:
+async def refused(asking: Awaitable[object]) -> Obstacle:
     with pytest.raises(NotDerived) as raised:
         await asking
-    return raised.value.cause
+    return raised.value.obstacle
 
 
-def ask(secrets: PullSecrets, *names: str, registries: frozenset[str] = EXAMPLE) -> Coroutine[Any, Any, tuple[str, ...]]:
+def ask(secrets: PullSecretCache, *names: str, registries: frozenset[str] = EXAMPLE) -> Coroutine[Any, Any, tuple[str, ...]]:
     return secrets.names_for("shop", names or ("registry",), registries)
 
 
 @sentence
 async def test_a_pod_is_told_the_derived_secrets_that_hold_something_for_its_registries(
-    cluster: Cluster, secrets: PullSecrets
+    cluster: Cluster, secrets: PullSecretCache
 ) -> None:
     cluster.held["quay"] = OTHER
     assert await ask(secrets, "registry", "quay", "missing") == ("darner-registry",)
@@ -96,7 +97,7 @@ async def test_a_pod_is_told_the_derived_secrets_that_hold_something_for_its_reg
 
 
 @sentence
-async def test_a_rollout_of_a_thousand_pods_asks_once(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_a_rollout_of_a_thousand_pods_asks_once(cluster: Cluster, secrets: PullSecretCache) -> None:
     answers = await asyncio.gather(*(ask(secrets) for _ in range(1000)))
     assert set(answers) == {("darner-registry",)}
     assert len(cluster.asked) == 1
@@ -104,7 +105,7 @@ async def test_a_rollout_of_a_thousand_pods_asks_once(cluster: Cluster, secrets:
 
 @sentence
 async def test_a_registry_that_nobody_has_asked_for_yet_is_asked_for_together_with_the_others(
-    cluster: Cluster, secrets: PullSecrets
+    cluster: Cluster, secrets: PullSecretCache
 ) -> None:
     await ask(secrets)
     assert await ask(secrets, registries=OTHER) == ()
@@ -114,7 +115,9 @@ async def test_a_registry_that_nobody_has_asked_for_yet_is_asked_for_together_wi
 
 
 @sentence
-async def test_two_pods_with_different_registries_at_once_both_get_what_they_need(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_two_pods_with_different_registries_at_once_both_get_what_they_need(
+    cluster: Cluster, secrets: PullSecretCache
+) -> None:
     cluster.held["registry"] = EXAMPLE | OTHER
     answers = await asyncio.gather(ask(secrets), ask(secrets, registries=OTHER), ask(secrets, registries=EXAMPLE | OTHER))
     assert set(answers) == {("darner-registry",)}
@@ -122,31 +125,33 @@ async def test_two_pods_with_different_registries_at_once_both_get_what_they_nee
 
 
 @sentence
-async def test_what_comes_too_late_for_one_pod_serves_the_next(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_what_comes_too_late_for_one_pod_serves_the_next(cluster: Cluster, secrets: PullSecretCache) -> None:
     with closed(cluster):
-        assert await refused(ask(secrets)) == Cause.LATE
+        assert await refused(ask(secrets)) == Obstacle.LATE
     await until(lambda: not secrets._pending)
     assert await ask(secrets) == ("darner-registry",)
     assert len(cluster.asked) == 1
 
 
 @sentence
-async def test_once_some_have_waited_in_vain_others_are_told_at_once(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_once_some_have_waited_in_vain_others_are_told_at_once(cluster: Cluster, secrets: PullSecretCache) -> None:
     loop = asyncio.get_running_loop()
     with closed(cluster):
-        assert await refused(ask(secrets)) == Cause.LATE
+        assert await refused(ask(secrets)) == Obstacle.LATE
         cluster.now += 0.31
         begun = loop.time()
-        assert await refused(ask(secrets)) == Cause.LATE
+        assert await refused(ask(secrets)) == Obstacle.LATE
         assert loop.time() - begun < 0.1
 
 
 @sentence
-async def test_a_failure_is_told_to_everybody_for_a_moment_and_then_tried_again(cluster: Cluster, secrets: PullSecrets) -> None:
-    cluster.failure = NotDerived(Cause.REFUSED, "the API server answered 403 about the Secret registry")
+async def test_a_failure_is_told_to_everybody_for_a_moment_and_then_tried_again(
+    cluster: Cluster, secrets: PullSecretCache
+) -> None:
+    cluster.failure = NotDerived(Obstacle.REFUSED, "the API server answered 403 about the Secret registry")
     causes = await asyncio.gather(*(refused(ask(secrets)) for _ in range(100)))
-    assert set(causes) == {Cause.REFUSED}
-    assert await refused(ask(secrets)) == Cause.REFUSED
+    assert set(causes) == {Obstacle.REFUSED}
+    assert await refused(ask(secrets)) == Obstacle.REFUSED
     assert len(cluster.asked) == 1
     cluster.failure = None
     cluster.now += FAILURE_SECONDS
@@ -154,7 +159,7 @@ async def test_a_failure_is_told_to_everybody_for_a_moment_and_then_tried_again(
 
 
 @sentence
-async def test_a_fault_of_our_own_is_raised_and_not_kept(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_a_fault_of_our_own_is_raised_and_not_kept(cluster: Cluster, secrets: PullSecretCache) -> None:
     cluster.failure = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         await ask(secrets)
@@ -163,7 +168,7 @@ async def test_a_fault_of_our_own_is_raised_and_not_kept(cluster: Cluster, secre
 
 
 @sentence
-async def test_what_is_known_is_confirmed_meanwhile_before_it_is_too_old(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_what_is_known_is_confirmed_meanwhile_before_it_is_too_old(cluster: Cluster, secrets: PullSecretCache) -> None:
     await ask(secrets)
     cluster.now += CONFIRM_SECONDS + 1
     with closed(cluster):
@@ -177,15 +182,15 @@ async def test_what_is_known_is_confirmed_meanwhile_before_it_is_too_old(cluster
 
 
 @sentence
-async def test_what_could_not_be_confirmed_for_too_long_is_not_used_any_more(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_what_could_not_be_confirmed_for_too_long_is_not_used_any_more(cluster: Cluster, secrets: PullSecretCache) -> None:
     await ask(secrets)
     cluster.now += KNOWN_SECONDS_MAX + 1
-    cluster.failure = NotDerived(Cause.UNREACHABLE, "the API server did not answer")
-    assert await refused(ask(secrets)) == Cause.UNREACHABLE
+    cluster.failure = NotDerived(Obstacle.UNREACHABLE, "the API server did not answer")
+    assert await refused(ask(secrets)) == Obstacle.UNREACHABLE
 
 
 @sentence
-async def test_an_original_that_does_not_exist_is_looked_for_again_soon(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_an_original_that_does_not_exist_is_looked_for_again_soon(cluster: Cluster, secrets: PullSecretCache) -> None:
     assert await ask(secrets, "new") == ()
     cluster.held["new"] = EXAMPLE
     assert await ask(secrets, "new") == ()
@@ -194,7 +199,9 @@ async def test_an_original_that_does_not_exist_is_looked_for_again_soon(cluster:
 
 
 @sentence
-async def test_a_change_in_the_cluster_is_believed_at_once_and_our_own_is_no_news(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_a_change_in_the_cluster_is_believed_at_once_and_our_own_is_no_news(
+    cluster: Cluster, secrets: PullSecretCache
+) -> None:
     await ask(secrets)
     secrets.changed(REGISTRY, "1")
     await asyncio.sleep(0)
@@ -208,7 +215,7 @@ async def test_a_change_in_the_cluster_is_believed_at_once_and_our_own_is_no_new
 
 
 @sentence
-async def test_what_was_read_before_a_change_is_not_kept_after_it(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_what_was_read_before_a_change_is_not_kept_after_it(cluster: Cluster, secrets: PullSecretCache) -> None:
     with closed(cluster):
         asking = asyncio.ensure_future(ask(secrets))
         await until(lambda: bool(cluster.asked))
@@ -220,7 +227,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(cluster: Clust
 
 
 @sentence
-async def test_namespaces_are_kept_apart(cluster: Cluster, secrets: PullSecrets) -> None:
+async def test_namespaces_are_kept_apart(cluster: Cluster, secrets: PullSecretCache) -> None:
     await ask(secrets)
     await secrets.names_for("bank", ("registry",), EXAMPLE)
     assert [namespace for namespace, _, _ in cluster.asked] == ["shop", "bank"]
@@ -228,9 +235,9 @@ async def test_namespaces_are_kept_apart(cluster: Cluster, secrets: PullSecrets)
 
 @sentence
 async def test_a_pod_with_very_many_pull_secrets_is_refused_before_anybody_is_asked(
-    cluster: Cluster, secrets: PullSecrets
+    cluster: Cluster, secrets: PullSecretCache
 ) -> None:
-    assert await refused(ask(secrets, *(f"s{index}" for index in range(33)))) == Cause.TOO_MANY
+    assert await refused(ask(secrets, *(f"s{index}" for index in range(33)))) == Obstacle.TOO_MANY
     assert cluster.asked == []
 
 
@@ -238,11 +245,11 @@ def test_only_so_many_secrets_are_looked_at_at_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cache, "PENDING_MAX", 4)
 
     @sentence
-    async def held_back(cluster: Cluster, secrets: PullSecrets) -> None:
+    async def held_back(cluster: Cluster, secrets: PullSecretCache) -> None:
         with closed(cluster):
             asking = [asyncio.ensure_future(ask(secrets, f"s{index}")) for index in range(4)]
             await asyncio.sleep(0)
-            assert await refused(ask(secrets, "another")) == Cause.BUSY
+            assert await refused(ask(secrets, "another")) == Obstacle.BUSY
         await asyncio.gather(*asking)
 
     held_back()
@@ -252,7 +259,7 @@ def test_what_is_known_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "KNOWN_MAX", 3)
 
     @sentence
-    async def forgets_the_oldest(cluster: Cluster, secrets: PullSecrets) -> None:
+    async def forgets_the_oldest(cluster: Cluster, secrets: PullSecretCache) -> None:
         for name in "abcd":
             await ask(secrets, name)
         assert [key.name for key in secrets._known] == ["b", "c", "d"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.kubelet_keyring import auths_of, credentials_for
-from webhook.admission.rewrite import RELEASE
+from webhook.pods import RELEASE
 from webhook.pullsecrets.dockerconfig import (
     DERIVED_FROM,
     NAME_LENGTH_MAX,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from typing import Any
 
 import jsonpatch
 import pytest
 
 from tests.webhook_lab import LOCAL, admitted, container, image_volume, pod
-from webhook.admission.rewrite import DECISION, ORIGINAL_IMAGES
-from webhook.revert.failures import Cause, cause_of, failed_pulls, patch, pulled, running, shortened, waiting
+from webhook.pods import DECISION, ORIGINAL_IMAGES
+from webhook.revert.causes import Cause
+from webhook.revert.failures import failed_pulls, patch, pulled, running, waiting
 
 LOCAL_NGINX = LOCAL + "docker.io/library/nginx:1"
 REFUSED = (
@@ -149,54 +149,6 @@ def test_the_patch_does_nothing_to_a_pod_that_has_changed_since(path: tuple[str,
         jsonpatch.apply_patch(changed, operations)
 
 
-RESOLVE = 'failed to pull and unpack image "127.0.0.1:65001/r/a:1": failed to resolve reference "127.0.0.1:65001/r/a:1": '
-
-
-@pytest.mark.parametrize(
-    ("words", "cause"),
-    [
-        (REFUSED, Cause.AGENT_UNREACHABLE),
-        (RESOLVE + 'failed to do request: Head "http://127.0.0.1:65001/v2/r/a/manifests/1": EOF', Cause.AGENT_UNREACHABLE),
-        (
-            RESOLVE
-            + 'failed to do request: Head "http://127.0.0.1:65001/v2/x": read tcp 127.0.0.1:4->127.0.0.1:65001: i/o timeout',
-            Cause.AGENT_UNREACHABLE,
-        ),
-        ("rpc error: code = NotFound desc = " + RESOLVE + "127.0.0.1:65001/r/a:1: not found", Cause.NOT_FOUND),
-        (
-            RESOLVE + "pull access denied, repository does not exist or may require authorization: authorization failed",
-            Cause.DENIED,
-        ),
-        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 401 Unauthorized", Cause.DENIED),
-        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a/manifests/502: 401 ", Cause.DENIED),
-        (RESOLVE + "pulling from host 127.0.0.1:65001 failed with status code [manifests 502]: 403 ", Cause.FORBIDDEN),
-        (RESOLVE + "pulling from host 127.0.0.1:65001 failed with status code [manifests 401]: 502 ", Cause.FAILED),
-        (RESOLVE + "failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauthorized", Cause.DENIED),
-        ("initializing source docker://127.0.0.1:65001/r/a:1: reading manifest 1 in r/a: manifest unknown", Cause.NOT_FOUND),
-        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 403 Forbidden", Cause.FORBIDDEN),
-        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 421 ", Cause.NOT_ASKED),
-        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 429 Too Many Requests", Cause.THROTTLED),
-        (RESOLVE + "unexpected status from HEAD request to http://127.0.0.1:65001/v2/a: 502 Bad Gateway", Cause.FAILED),
-        (RESOLVE + "unexpected status code [manifests 1]: 504 Gateway Timeout", Cause.FAILED),
-        ("the registry r cannot be reached: dial tcp 10.0.0.1:443: connect: connection refused", Cause.FAILED),
-        ('failed to pull "127.0.0.1:65001/r/not-found/unauthorized:429": something new', Cause.FAILED),
-        ("something new", Cause.FAILED),
-        ('Back-off pulling image "127.0.0.1:65001/r/a:1"', Cause.UNTOLD),
-        ("", Cause.UNTOLD),
-    ],
-)
-def test_the_runtimes_words_tell_what_a_pull_has_failed_by(words: str, cause: Cause) -> None:
-    assert cause_of(words) == cause
-
-
-@pytest.mark.parametrize("filling", ["x", "[", "status ", "a:", "x.y/"])
-def test_the_cause_in_a_message_of_many_kilobytes_is_found_at_once(filling: str) -> None:
-    words = f"{RESOLVE}{filling * (56_000 // len(filling))}: unexpected status: 404 Not Found"
-    begun = time.thread_time()
-    assert cause_of(words) is Cause.NOT_FOUND
-    assert time.thread_time() - begun < 0.2
-
-
 INITIALISING = state("x", "PodInitializing")["state"]
 
 
@@ -227,10 +179,6 @@ def test_what_has_begun_is_not_foreseen(app: dict[str, Any]) -> None:
     assert in_a_row(REFUSED, "a", "b", "b", app=app) == {"initContainers/i1": "b"}
 
 
-def test_a_registry_is_at_fault_only_where_neither_the_node_nor_the_image_is() -> None:
-    assert {cause for cause in Cause if cause.registry_is_at_fault} == {Cause.FAILED, Cause.NOT_ASKED, Cause.THROTTLED}
-
-
 def test_what_was_pulled_is_told_by_the_containers_that_were_started() -> None:
     subject = rewritten(
         *(container(name, f"quay.io/a/{name}") for name in ("runs", "ended", "waits")),
@@ -247,13 +195,6 @@ def test_what_was_pulled_is_told_by_the_containers_that_were_started() -> None:
         ("quay.io", "2026-01-01T00:00:01Z"),
         ("quay.io", "2026-01-01T00:00:02Z"),
     ]
-
-
-def test_words_that_are_too_long_keep_their_end_where_the_answer_is() -> None:
-    words = "failed to pull " + "x" * 2000 + ": 502 Bad Gateway"
-    assert len(shortened(words)) == 600
-    assert shortened(words).endswith(": 502 Bad Gateway")
-    assert shortened("short") == "short"
 
 
 def test_when_darner_leaves_everything_that_does_not_run_gets_its_image_back_and_what_runs_keeps_it() -> None:
