@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jsonpatch import JsonPatch
+
 from webhook.admission.policy import Policy
 from webhook.admission.rewrite import Verdict, rewrite_ephemeral_containers, rewrite_pod
 from webhook.errors import BadReview
@@ -85,9 +87,11 @@ def decide(admission: Admission, policy: Policy, gates: Sequence[Gate] = ()) -> 
 def answer(admission: Admission, verdict: Verdict) -> dict[str, Any]:
     """The AdmissionReview that tells the API server."""
     response: dict[str, Any] = {"uid": admission.uid, "allowed": True}
-    operations = patch(admission.pod, verdict)
+    # Made of our operations, and not by comparing two pods: only those test what they replace. An operation that is none is
+    # refused here, and the pod admitted as it is, rather than by the API server.
+    operations = JsonPatch(patch(admission.pod, verdict))
     if operations:
-        response |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
+        response |= {"patchType": "JSONPatch", "patch": base64.b64encode(operations.to_string().encode()).decode()}
     if verdict.warnings:
         response["warnings"] = _warnings(verdict.warnings)
     if verdict.decision:
