@@ -27,9 +27,9 @@ CONTAINER_KINDS = ("initContainers", "containers", "ephemeralContainers")
 VOLUMES = "volumes"
 EVERY_KIND = (*CONTAINER_KINDS, VOLUMES)
 MUTABLE_KINDS = ("initContainers", "containers")
-"""Where Kubernetes lets an image be changed once it is there (validation.ValidatePodUpdate)."""
+"""In these places Kubernetes lets an image be changed once it is there (validation.ValidatePodUpdate)."""
 IMMUTABLE_KINDS = ("ephemeralContainers", VOLUMES)
-"""These keep the image that they were made with."""
+"""These places keep the image that they were made with."""
 OWNER_LENGTH_MAX = 600
 
 Pod = Mapping[str, Any]
@@ -52,7 +52,7 @@ class ImagePlace:
     kind: str
     name: str
     pointer: str
-    """Of the image, as RFC 6901 writes it."""
+    """The path of the image in the pod, as RFC 6901 writes it."""
     image: str | None
     """None: the place names none, perhaps yet."""
     never_pulled: bool
@@ -98,7 +98,7 @@ def places(pod: Pod, kinds: tuple[str, ...]) -> Iterator[ImagePlace]:
 
 
 def original_images(pod: Pod) -> dict[str, str]:
-    """What an earlier pass has noted, as far as it is true: the original of each place whose present image is its local name."""
+    """The originals that an earlier pass has noted, as far as it is true: of each place whose image is its local name now."""
     text = text_at(mapping_at(mapping_at(pod, "metadata"), "annotations"), ORIGINAL_IMAGES)
     if not text:
         return {}

@@ -99,7 +99,7 @@ class WebhookSettings:
         "proven",
     )
     # Both compare a pod's images with those that they asked for (cloudnative-pg#6344, operator-lifecycle-manager#2986); the
-    # third is a fork of the first. Whoever compares revisions, as Kubernetes' own controllers do, does not belong here.
+    # third is a fork of the first. A controller that compares revisions, as Kubernetes' own do, does not belong here.
     excluded_owners: tuple[OwnerKind, ...] = setting(
         listed(owner_kind),
         "pods of these owners, as KIND.GROUP, are left alone: operators that replace a pod whose image differs",

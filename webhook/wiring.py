@@ -1,6 +1,6 @@
-"""What this webhook is made of beyond its listeners and its certificate, as its settings have it.
+"""The parts of a webhook beyond its listeners and its certificate, as its settings have them.
 
-The one place where settings become gates, controllers and the reasons for not being ready; `webhook.server` only runs them.
+Here alone settings become gates, controllers and the reasons for not being ready; `webhook.server` only runs them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Wiring:
     unready: list[Callable[[], str | None]] = field(default_factory=list)
     """Each says in words why it cannot do its work yet, None if it can."""
     working: dict[str, Work] = field(default_factory=dict)
-    """What runs in a thread of its own, by its name, until the process ends."""
+    """Work that has a thread of its own, by its name, until the process ends."""
     pull_secrets: PullSecretCache | None = None
     lease: Lease | None = None
 

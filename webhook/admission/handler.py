@@ -1,7 +1,7 @@
 """From a question to what is done about it: what the rules say, what the gates let pass, and the pull secrets that it takes.
 
-The only step of an admission that may have to wait for the cluster is here, and comes last: whatever else leaves a pod alone,
-nothing is made for it. What cannot be had in time leaves the pod as it is, with the reason on it.
+The only step of an admission that may have to wait for the cluster is here, and comes last: nothing is made for a pod that
+is left alone for another reason. A secret that cannot be had in time leaves the pod as it is, with the reason on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The webhook's HTTP: POST /mutate for API servers. Health and metrics have a listener of their own (`agent.admin`).
 
-It bounds what it reads, counts, and turns whatever goes wrong inside into a pod that is admitted as it is: an error of ours
-must never stand between a pod and the cluster. It decides nothing; `webhook.admission.handler` does.
+This module bounds what it reads, counts, and turns an error inside into a pod that is admitted as it is: an error of ours
+must never stand between a pod and the cluster. Decisions are `webhook.admission.handler`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 BODY_BYTES_MAX = 3 << 20
 """The API server takes objects of up to 3 MiB, and etcd half of that."""
 DISCARDED_BYTES_MAX = 32 << 20
-"""What is read and dropped of a body that is too large, so that its sender gets to read why."""
+"""So much of a body that is too large is read and dropped, so that its sender gets to read why."""
 BODY_SECONDS_MAX = 5.0
 
 for _reason in Reason:

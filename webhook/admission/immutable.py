@@ -15,7 +15,7 @@ from webhook.pods import IMMUTABLE_KINDS, Pod
 
 
 class ImmutableImages(StrEnum):
-    """When images are rewritten that cannot be put back."""
+    """The operator's choice when images are rewritten that cannot be put back."""
 
     PROVEN = "proven"
     ALWAYS = "always"

@@ -35,7 +35,7 @@ class Policy:
     """Empty: every image."""
     exclude: tuple[Pattern, ...] = ()
     release: str = ""
-    """What rewritten pods are labelled with."""
+    """The label of rewritten pods."""
 
     def admits(self, reference: Reference) -> bool:
         included = not self.include or any(item.matches(reference) for item in self.include)

@@ -27,7 +27,7 @@ class Agents:
 
 
 def agents_of(endpoint_slice: Mapping[str, Any]) -> Agents:
-    """What one EndpointSlice of the agents' Service says (discovery.k8s.io/v1)."""
+    """The agents in one EndpointSlice of their Service (discovery.k8s.io/v1)."""
     nodes: set[str] = set()
     ready: set[str] = set()
     endpoints = endpoint_slice.get("endpoints")
@@ -75,7 +75,7 @@ def _refusal(pod: Pod, agents: Agents | None, ready_percent: int) -> LeftAlone |
 
 
 def _shown(name: str) -> str:
-    """As a message may carry it: nothing of a pod is validated yet when a webhook sees it."""
+    """The name as a message may carry it: nothing of a pod is validated yet when a webhook sees it."""
     return name if len(name) <= 253 and name.isascii() and name.isprintable() else ascii(name[:80])
 
 

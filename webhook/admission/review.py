@@ -31,7 +31,7 @@ Operation = dict[str, Any]
 
 @dataclass(frozen=True)
 class Admission:
-    """What the API server asks about one object."""
+    """The API server's question about one object."""
 
     uid: str
     operation: str

@@ -45,14 +45,14 @@ class Verdict:
     rewrites: tuple[Rewrite, ...] = ()
     left: tuple[LeftAlone, ...] = ()
     annotations: Mapping[str, str | None] = field(default_factory=dict)
-    """Those that are to change; None: removed."""
+    """The annotations that are to change; None: removed."""
     labels: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
     """Names that the pod is to be given besides its own."""
 
     @property
     def decision(self) -> str:
-        """In words why what was not rewritten was not."""
+        """The reasons, in words, for every image that was not rewritten."""
         return "; ".join(map(str, self.left))
 
     @property
@@ -112,7 +112,7 @@ def _decide(pod: Pod, namespace: str, candidates: tuple[ImagePlace, ...], policy
         names = {item.where for item in refused}
         rewrites = [] if "pod" in names else [item for item in rewrites if item.place.where not in names]
     verdict = Verdict(tuple(rewrites), tuple(left))
-    # Also when every rewrite had to stay this time: whoever wonders why finds the reason on the pod.
+    # Also when every image had to stay this time: the reason is then found on the pod.
     annotations: dict[str, str | None] = {DECISION: verdict.decision or None}
     if rewrites:
         originals |= {str(item.place): item.original for item in rewrites}

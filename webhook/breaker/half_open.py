@@ -1,7 +1,7 @@
-"""Which registries are known to work through the agents, and what is admitted as long as that is not known. Pure.
+"""A registry after its pause is half open: one pod at a time tries it, until pulls through the agents are known to succeed. Pure.
 
-Known is what has been pulled: a container that was started under a rewritten name is the proof. After a pause one pod at a time
-is rewritten, until there is proof or the next pause. Each replica sees the same pods and keeps its own record.
+The knowledge comes from pods: a container that was started under a rewritten name is the proof. Each replica sees the same pods
+and keeps its own record.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from webhook.gates import Gate, LeftAlone, Reason, Rewrite
 from webhook.pods import Pod, controller_of
 
 TRIAL_SECONDS_MAX = 30.0
-"""Of one pod, when nothing is heard of its pull: it may not have been scheduled. Then another one is let through."""
+"""One pod has so long to be heard of: it may not have been scheduled. Then another one is let through."""
 PROVEN_SECONDS = 24 * 3600.0
 """A pull longer ago proves nothing about today."""
 

@@ -21,7 +21,7 @@ PAUSE_SECONDS_MAX = 3600.0
 TRIAL_SECONDS = 3600.0
 """After a pause, one more failure begins the next one, twice as long; after this time without any, all is forgotten."""
 SKEW_SECONDS_MAX = 60.0
-"""By which the clocks of two replicas may differ."""
+"""The clocks of two replicas may differ by so much."""
 KEPT_MAX = 500
 """Registries, and owners, that are remembered. The Lease's annotation has room for these."""
 KEY_LENGTH_MAX = 600
@@ -31,12 +31,12 @@ KEY_LENGTH_MAX = 600
 class Pause:
     until: float
     times: int
-    """In a row."""
+    """Pauses in a row."""
 
 
 @dataclass(frozen=True)
 class Pauses:
-    """Who is left alone, and until when. A key is `registry NAME` or `owner NAMESPACE/KIND/NAME`.
+    """The registries and owners that are left alone, and until when. A key is `registry NAME` or `owner NAMESPACE/KIND/NAME`.
 
     A value that never changes: admissions read it while another thread learns, and a dictionary in which that thread put
     entries in order would for a moment lack the very entry that an admission asks for.
@@ -45,7 +45,7 @@ class Pauses:
     entries: Mapping[str, Pause] = field(default_factory=dict)
 
     def remaining(self, key: str, now: float) -> float:
-        """Seconds; 0 if it is not left alone. Never longer than any pause is, whatever a clock has done meanwhile."""
+        """Seconds until its pause ends; 0 if it has none. Never longer than any pause is, whatever the clock does."""
         pause = self.entries.get(key)
         # One that ends later than any could is from before a clock was set back, and would else last until that time comes again.
         if pause is None or pause.until > now + PAUSE_SECONDS_MAX + SKEW_SECONDS_MAX:
@@ -57,7 +57,7 @@ class Pauses:
         return pause is not None and pause.until <= now < pause.until + TRIAL_SECONDS
 
     def trial_since(self, key: str, now: float) -> float | None:
-        """When its last pause ended, while the next failure would begin another one; None at any other time."""
+        """The time when its last pause ended, while the next failure would begin another one; None at any other time."""
         return self.entries[key].until if self.on_trial(key, now) else None
 
     def with_another(self, key: str, now: float) -> tuple[Pauses, float]:
@@ -71,7 +71,7 @@ class Pauses:
         return Pauses(entries), seconds
 
     def left_alone(self, registry: str, owner: Owner | None, now: float) -> str | None:
-        """What an admission asks; from memory, in words."""
+        """The answer to an admission, from memory: in words why the registry or the owner is left alone, None if it is not."""
         if owner and (seconds := self.remaining(owner_key(owner), now)):
             why = f"pods of {owner.kind} {owner.name} are deleted again and again soon after they are rewritten"
         elif seconds := self.remaining(registry_key(registry), now):
@@ -94,7 +94,7 @@ class Pauses:
 
     @classmethod
     def read(cls, text: str, now: float) -> Pauses:
-        """What a leader has written; whatever is not that is left out."""
+        """The pauses in a text that a leader has written; entries of any other form are left out."""
         try:
             known = json.loads(text or "{}")
         except (ValueError, RecursionError):

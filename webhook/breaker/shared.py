@@ -1,4 +1,4 @@
-"""What the replicas know together about who is left alone: the leader learns it, its Lease carries it, all of them go by it.
+"""The pauses that the replicas share: the leader begins them, its Lease carries them, and every replica admits pods by them.
 
 Between the pure breakers and the threads that ask and tell them: one lock, the clock, and a word to people when a pause begins.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Owned(NamedTuple):
-    """Whose pod it is, and what an event about that owner has to name."""
+    """The owner of a pod, and the fields by which an event names that owner."""
 
     owner: Owner
     version: str
@@ -42,7 +42,7 @@ class SharedBreakers:
         self._clock = clock
         self._breakers = Breakers()
         self.evidence = Evidence()
-        """Of this replica alone: each of them follows the rewritten pods."""
+        """The knowledge of this replica alone: each of them follows the rewritten pods."""
         self._lock = threading.Lock()
         for kind in ("registry", "owner"):
             PAUSED.labels(kind).set_function(partial(self._paused, kind))
@@ -52,7 +52,7 @@ class SharedBreakers:
         return self._breakers.pauses
 
     def told(self, text: str) -> None:
-        """What the Lease says. The leader's own breakers know it already, and more."""
+        """Takes over the text of the Lease. The leader's own breakers know it already, and more."""
         if not self.leading():
             with self._lock:
                 self._breakers = Breakers(Pauses.read(text, self._clock()))

@@ -2,8 +2,8 @@
 
 Pure but for the random numbers in new keys: the time is an argument, and where a bundle is kept is
 `webhook.certificates.stores`'. An authority is replaced in three steps, each when the one before has had time to reach everybody:
-first the new one is trusted beside the old one, then it signs, then the old one is forgotten. So no handshake fails, whoever
-learns of a step first.
+first the new one is trusted beside the old one, then it signs, then the old one is forgotten. So no handshake fails, whichever
+client learns of a step first.
 """
 
 from __future__ import annotations

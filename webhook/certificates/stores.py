@@ -24,7 +24,7 @@ ATTEMPTS_MAX = 8
 """Each lost attempt means that another process has won one, and then there is rarely anything left to do."""
 FILE_BYTES_MAX = 1 << 20
 LABELS = {"app.kubernetes.io/name": "darner", "app.kubernetes.io/managed-by": "darner-webhook"}
-"""Of a Secret that is made here."""
+"""The labels of a Secret that is made here."""
 
 
 class Stored(NamedTuple):
@@ -88,7 +88,7 @@ class DirectoryStore:
         return True
 
     def _replace(self, name: str, content: bytes) -> None:
-        # A crash between two files leaves a set that does not belong together; whoever parses it makes another.
+        # A crash between two files leaves a set that does not belong together; the next process that parses it makes another.
         temporary = self._path / f".{name}.{os.getpid()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -29,7 +29,7 @@ PAGES_MAX = 2000
 
 Kept = TypeVar("Kept")
 Changes = Mapping[ObjectName, tuple[Kept | None, Kept | None]]
-"""What is kept of each changed object, before and after; None: it did not, or does not, exist."""
+"""Each changed object, as far as it is kept, before and after; None: it did not, or does not, exist."""
 
 
 class _Expired(Exception):  # noqa: N818 (it is no error: the API server keeps only so much history)
@@ -64,7 +64,7 @@ class Informer(Generic[Kept]):
         return dict(self.objects)
 
     def age_seconds(self) -> float | None:
-        """How long ago the copy was certainly right; None if it never was."""
+        """The seconds since the copy was certainly right; None if it never was."""
         return None if self._proven is None else max(0.0, self._clock() - self._proven)
 
     def run(self, stopped: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Which of the replicas acts: a Lease of coordination.k8s.io that one of them holds, and a text of the holder's that all read.
+"""The election of the one replica that acts: a Lease of coordination.k8s.io, and a text of its holder's that all of them read.
 
 Blocking, one thread. It acts on nothing itself; `leading` is asked before every act, from any thread. What others wrote is
 timed by our own clock from when we saw it, never by theirs, so that clocks may differ (as client-go's leaderelection does).

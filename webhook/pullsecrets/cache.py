@@ -1,6 +1,6 @@
 """Derived pull secrets while the API server waits: an admission learns in time that they exist, or why it cannot count on them.
 
-Nothing here blocks the event loop: the calls are made in a few threads, one at a time for each Secret, whoever asks. What is
+Nothing here blocks the event loop: the calls are made in a few threads, one at a time for each Secret. An answer that is
 known is used for a while and confirmed before it gets old, so that a rollout of a thousand pods costs one look. State belongs to
 the event loop; `changed` alone may be called from other threads.
 """

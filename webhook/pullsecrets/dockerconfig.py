@@ -106,7 +106,7 @@ def originals_among(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def registries_with_credentials(original: Original, registries: Iterable[str]) -> frozenset[str]:
-    """Those of the registries for which the original holds anything that an agent can be sent."""
+    """The registries among these for which the original holds anything that an agent can be sent."""
     return frozenset(registry for registry in registries if any(True for _ in _local_entries(original, registry)))
 
 
@@ -149,7 +149,7 @@ def derived_from(metadata: Mapping[str, Any]) -> str | None:
 
 
 def owner_uid(metadata: Mapping[str, Any]) -> str:
-    """Of a derived secret's original."""
+    """The uid of a derived secret's original."""
     return text_at(metadata["ownerReferences"][0], "uid")
 
 

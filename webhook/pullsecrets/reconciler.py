@@ -39,11 +39,11 @@ Settle = Callable[[str, str, Iterable[str]], Derived]
 
 
 class KeptSecret(NamedTuple):
-    """What is kept of a pull secret."""
+    """The fields of a pull secret that are kept, none of them secret."""
 
     version: str
     original: str | None
-    """Of a derived one: the name of its original."""
+    """The name of its original, if it is a derived one."""
     made_from: str
     owner_uid: str
     registries: frozenset[str]
@@ -92,7 +92,7 @@ class PullSecretReconciler:
                 pause = CHECK_SECONDS if self.step() else RETRY_SECONDS
 
     def step(self) -> bool:
-        """Derives anew whatever is out of step; whether all of it could be."""
+        """Derives anew every secret that is out of step; whether all of them could be."""
         behind = dict(self._out_of_step())
         failures = 0
         for key, registries in behind.items():
@@ -132,7 +132,7 @@ class PullSecretReconciler:
 
     @staticmethod
     def _concerned(key: ObjectName, kept: KeptSecret) -> ObjectName:
-        """The original, of whatever this is."""
+        """The name of the original, for a pull secret and for one that is derived from it."""
         return key if kept.original is None else ObjectName(key.namespace, kept.original)
 
     def _remember(self, of: ObjectName, derived: KeptSecret) -> None:

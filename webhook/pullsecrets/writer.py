@@ -43,14 +43,14 @@ for _how in ("created", "updated"):
 
 @dataclass(frozen=True)
 class Derived:
-    """What is certain about an original at some moment."""
+    """The certain knowledge about an original at some moment."""
 
     covered: frozenset[str] = frozenset()
     """Registries whose credentials are in the derived secret."""
     without: frozenset[str] = frozenset()
     """Registries for which the original holds nothing, or does not exist."""
     versions: tuple[str, ...] = ()
-    """Of the original and of the derived secret, as far as there are such."""
+    """The versions of the original and of the derived secret, as far as there are such."""
     missing: bool = False
     """There is no original, and there may be one in a moment."""
 

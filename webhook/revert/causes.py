@@ -1,4 +1,4 @@
-"""By what a pull has failed, and by whose fault: told from the runtime's words, which are all that a pod's status has.
+"""The causes for which a pull fails, and whose fault each is: told from the runtime's words, because a pod's status has no more.
 
 Pure. The words are those of containerd 1.6 to 2.2 and of CRI-O, in the kubelet's message, with the agent's own answer at their
 end. What follows from a cause is `webhook.revert.failures`'s and `webhook.revert.controller`'s to say.
@@ -43,7 +43,7 @@ class Cause(StrEnum):
 _NAMES = re.compile(r'"[^"]*"|\[[^]]*\]|\S*127\.0\.0\.1:65001/\S*')
 """Names of images, which may hold any word or number, and addresses and tags with them."""
 _STATUS = re.compile(r"\bstatus\b[^:]*[: ] *([45]\d\d)\b|: ([45]\d\d) [A-Z]")
-"""What the agent has answered; HTTP/1.1 lets it say so without a phrase, and containerd repeats that."""
+"""The status that the agent has answered; HTTP/1.1 lets it do so without a phrase, and containerd repeats that."""
 _STATUSES = {"401": Cause.DENIED, "403": Cause.FORBIDDEN, "404": Cause.NOT_FOUND, "421": Cause.NOT_ASKED, "429": Cause.THROTTLED}
 
 # Of containerd 1.6 to 2.2 and CRI-O, without the names in them; the first that is found decides.

@@ -47,13 +47,13 @@ class Act:
 
 class Reverter:
     def __init__(self, api: Api, dry_run: bool, release: str = "") -> None:
-        """Of one release, or with an empty name of all."""
+        """Reverts what one release has made, or with an empty name what all have."""
         self._api = api
         self._release = release
         self._dry_run = dry_run
 
     def pods(self, namespace: str) -> Iterator[Act]:
-        """Of one namespace, or with an empty name of all."""
+        """Gives pods their original images back, in one namespace, or with an empty name in all."""
         for item in self._listed(_collection("/api/v1", "pods", namespace), rewritten_by(self._release)):
             metadata = item["metadata"]
             name = ObjectName(metadata["namespace"], metadata["name"])
@@ -63,7 +63,7 @@ class Reverter:
                 yield Act("pod", str(name), str(error), done=False)
 
     def derived_secrets(self, namespace: str) -> Iterator[Act]:
-        """Those that Darner has derived, and no Secret that merely bears its labels."""
+        """Deletes the Secrets that Darner has derived, and none that merely bears its labels."""
         path = _collection("/api/v1", "secrets", namespace)
         selector = of_release(f"{MANAGED_BY}={MANAGER},{DERIVED_FROM}", self._release)
         for item in self._listed(path, selector, metadata_only=True):

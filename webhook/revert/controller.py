@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 4
 ATTEMPTS_MAX = 4
-"""In a row, of a pod that changes between our look and our patch."""
+"""Looks in a row at a pod that changes between our look and our patch."""
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.5
@@ -43,7 +43,7 @@ for _cause in Cause:
 
 
 class KeptPod(NamedTuple):
-    """What is kept of a rewritten pod."""
+    """The fields of a rewritten pod that are kept."""
 
     uid: str
     failing: frozenset[str]
@@ -101,7 +101,7 @@ class RevertController:
         self._wall_clock = wall_clock
         self._due: dict[ObjectName, _Due] = {}
         self._seen: dict[ObjectName, float] = {}
-        """When a pod was first seen, by our own clock, which may differ from the API server's by more than a pod's life."""
+        """The time when a pod was first seen, by our own clock: the API server's may differ by more than a pod's life."""
         self._told: dict[tuple[str, str], None] = {}
         """Pods and places that nothing can be done about; once is enough."""
         self._changes = threading.Condition()
@@ -238,7 +238,7 @@ class RevertController:
             self._seen[key] = after.created if after.created < now - YOUNG_SECONDS else now
 
     def _prove(self, before: KeptPod | None, after: KeptPod, now: float) -> None:
-        """What is seen to happen has happened now, by our own clock; what had happened before we came is told by the node's."""
+        """A pull that is seen to happen has happened now, by our own clock; one from before we came is dated by the node's."""
         evidence, known = self._breakers.evidence, dict(before.pulled) if before else None
         for registry, started in after.pulled:
             if known is None:
@@ -263,7 +263,7 @@ def _owned(pod: Mapping[str, Any]) -> Owned | None:
 
 
 def _seconds(stamp: str) -> float:
-    """Of an RFC 3339 time, since the epoch."""
+    """An RFC 3339 time in seconds since the epoch; 0 if it is none."""
     try:
         return datetime.fromisoformat(stamp).timestamp()
     except ValueError:

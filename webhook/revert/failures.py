@@ -39,7 +39,7 @@ class FailedPull:
     words: str
     """The kubelet's, which carry the runtime's, which carry the agent's."""
     foreseen: bool = False
-    """It has not been tried: the pod has not come to this container yet."""
+    """The pull has not been tried: the pod has not come to this container yet."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Failures:
 
 
 def failed_pulls(pod: Pod) -> Failures:
-    """What has failed in a pod, by its status."""
+    """The pulls that have failed in a pod, by its status."""
     statuses = _statuses(pod)
     if not any(_wait(status) in FAILED_PULL for status in statuses.values()):
         return Failures()  # Nearly all pods that are ever looked at, and of these nothing more needs to be known.
@@ -169,7 +169,7 @@ def _wait(status: Mapping[str, Any]) -> str:
 
 
 def _started(status: Mapping[str, Any]) -> str:
-    """When, in RFC 3339; empty: it is not told."""
+    """The time when a container was started, in RFC 3339; empty: it is not told."""
     states = mapping_at(status, "state")
     return max(text_at(mapping_at(states, state), "startedAt") for state in ("running", "terminated"))
 
@@ -198,6 +198,6 @@ def _original(image: str | None) -> str:
 
 
 def _statuses(pod: Pod) -> dict[str, Mapping[str, Any]]:
-    """By place, as `kind/name`."""
+    """The status of each container by its place, as `kind/name`."""
     status = mapping_at(pod, "status")
     return {f"{kind}/{text_at(item, 'name')}": item for kind, field in STATUSES.items() for item in mappings_at(status, field)}
