@@ -1,7 +1,7 @@
 """Which files of the agent one cold GET of a blob passes through: `python -m hack.way`.
 
-An agent, a supernode and an origin run on this machine, each in a process of its own. From the request to its last byte, every call
-of a function of the agent is noted with the file that it is in; heartbeats and housekeeping that fall into that moment are too.
+An agent, a supernode and an origin run on this machine, each in a process of its own. From the request to its last byte, each
+call of a function of the agent is noted with the file that it is in; what else the agent does in that moment is noted too.
 """
 
 from __future__ import annotations

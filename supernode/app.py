@@ -118,9 +118,7 @@ class Supernode:
         where = settings.piece_address or self._pieces.address
         loop = asyncio.get_running_loop()
         self._tags = TagResolver(self._manifests, loop, lambda: tracker.sessions.values())
-        tracker = self._tracker = Tracker(
-            settings.node_name, where, self._seeder, self._tags, health, limits, random.Random()
-        )
+        tracker = self._tracker = Tracker(settings.node_name, where, self._seeder, self._tags, health, limits, random.Random())
         channels = ChannelServer(tracker)
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)
         self._loop, self._ending = loop, asyncio.Event()
