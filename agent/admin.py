@@ -145,7 +145,6 @@ class _Config(uvicorn.Config):
             ssl_context_factory=(lambda _config, _default: context) if context else None,
             log_config=None,
             access_log=False,
-            server_header=False,
             lifespan="off",
             ws="none",
             backlog=BACKLOG_MAX,
