@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from agent.admin import ControlServer
+from agent.admin import AcceptComplaints, ControlServer
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
 from agent.http.server import Listener, bind
@@ -117,6 +117,7 @@ class Supernode:
         limits = Limits(upload_slots_max=settings.upload_slots).for_seed(upload_slots(self._upload))
         where = settings.piece_address or self._pieces.address
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(AcceptComplaints())
         self._tags = TagResolver(self._manifests, loop, lambda: tracker.sessions.values())
         tracker = self._tracker = Tracker(settings.node_name, where, self._seeder, self._tags, health, limits, random.Random())
         channels = ChannelServer(tracker)
