@@ -155,7 +155,11 @@ class Destinations:
         end = min(until, time.monotonic() + LOOKUP_SECONDS_MAX)
         if not self._lookups.acquire(timeout=max(0.0, end - time.monotonic())):
             raise DestinationError(504, f"the name {where.host} is not looked up: {LOOKUPS_MAX} others are waited for already")
-        threading.Thread(target=ask, name=f"look up {where.host[:40]}", daemon=True).start()
+        try:
+            threading.Thread(target=ask, name=f"look up {where.host[:40]}", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left; what it did not start gives no slot back
+            self._lookups.release()
+            raise DestinationError(502, f"the name {where.host} is not looked up: {error}") from None
         try:
             found = answer.result(max(0.0, end - time.monotonic()))
         except TimeoutError:

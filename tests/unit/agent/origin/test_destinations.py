@@ -189,3 +189,19 @@ def test_a_resolver_that_does_not_answer_is_not_waited_for_and_not_asked_without
     answer.set()
     with pytest.raises(DestinationError, match="does not resolve"):
         rules.hop("https://registry.test/", time.monotonic() + 10)
+
+
+def test_a_look_up_whose_thread_cannot_be_started_leaves_its_slot_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(destinations, "LOOKUPS_MAX", 2)
+    rules = Destinations([], look_up(registry_test=FAR))
+    with monkeypatch.context() as full:
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        full.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(DestinationError, match="is not looked up: can't start new thread") as failed:
+                rules.hop("https://registry.test/", time.monotonic() + 0.1)
+            assert failed.value.status == 502
+    assert rules.hop("https://registry.test/", time.monotonic() + 10).place.addresses == (Address(FAR, 443),)
