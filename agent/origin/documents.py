@@ -5,11 +5,10 @@ Encoders in Go write `null` for a list that is empty, so every member may be nul
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 
 from agent.values.errors import OriginError
+from agent.values.manifest import Descriptor, decoded
 
 SAID_CHARACTERS_MAX = 200
 SAID_ERRORS_MAX = 3
@@ -17,36 +16,6 @@ TOKEN_CHARACTERS_MAX = 64 << 10
 TOKEN_SECONDS_DEFAULT = 60.0
 """When a token service does not say (distribution's token specification)."""
 TOKEN_SECONDS_MARGIN = 0.8
-
-Document = TypeVar("Document")
-
-
-def _read(body: bytes, document: type[Document]) -> Document | None:
-    """A JSON document of that form, or None."""
-    try:
-        return msgspec.json.decode(body, type=document)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
-
-
-class Descriptor(msgspec.Struct):
-    digest: str | None = None
-    urls: list[str] | None = None
-
-
-class Listing(msgspec.Struct):
-    """The members of a manifest or an index by which it lists other contents (OCI image specification 1.1)."""
-
-    config: Descriptor | None = None
-    layers: list[Descriptor] | None = None
-    manifests: list[Descriptor] | None = None
-    blobs: list[Descriptor] | None = None
-    media_type: str | None = msgspec.field(name="mediaType", default=None)
-
-
-def listing_of(body: bytes) -> Listing:
-    """What a manifest lists; nothing when it is not a manifest of a known form."""
-    return _read(body, Listing) or Listing()
 
 
 class _Shape(msgspec.Struct):
@@ -60,13 +29,13 @@ class _Shape(msgspec.Struct):
 
 def is_manifest(body: bytes) -> bool:
     """Whether this is a manifest, an index or an artifact of any type."""
-    shape = _read(body, _Shape)
+    shape = decoded(body, _Shape)
     return shape is not None and bool(shape.schema_version or shape.media_type)
 
 
 def is_listing(body: bytes) -> bool:
     """Whether this is a tag list or a list of referrers (OCI distribution specification 1.1)."""
-    shape = _read(body, _Shape)
+    shape = decoded(body, _Shape)
     return shape is not None and (shape.tags is not msgspec.UNSET or shape.manifests is not msgspec.UNSET)
 
 
@@ -84,7 +53,7 @@ class TokenAnswer(msgspec.Struct):
 
 def token_of(registry: str, body: bytes) -> TokenAnswer:
     """The token in a token service's answer. Raises OriginError when there is none that can be sent."""
-    answer = _read(body, _Token) or _Token()
+    answer = decoded(body, _Token) or _Token()
     value = answer.token or answer.access_token or ""
     if not value.isascii() or not value.isprintable() or not 0 < len(value) <= TOKEN_CHARACTERS_MAX:
         raise OriginError(502, f"the token service of the registry {registry} did not answer with a token")
@@ -103,7 +72,7 @@ class _Errors(msgspec.Struct):
 
 def what_it_said(body: bytes) -> str:
     """The message of a registry's error, on one line and cut, or nothing when it is not an OCI error."""
-    answer = _read(body, _Errors) or _Errors()
+    answer = decoded(body, _Errors) or _Errors()
     errors = (answer.errors or [])[:SAID_ERRORS_MAX]
     said = "; ".join(" ".join(filter(None, (error.code, error.message))) for error in errors)
     return "".join(character if character.isprintable() else " " for character in said[:SAID_CHARACTERS_MAX])

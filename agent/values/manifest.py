@@ -1,12 +1,13 @@
-"""A manifest: bytes that are passed on verbatim, with the media type they came with. Pure."""
+"""A manifest: bytes that are passed on verbatim, with the media type they came with, and what they list. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from agent.origin.documents import listing_of
+import msgspec
 
 MANIFEST_BYTES_MAX = 4 << 20
 """What registries accept (distribution and Docker Hub cap manifests at 4 MiB)."""
@@ -17,6 +18,36 @@ MEDIA_TYPE_DEFAULT = "application/vnd.oci.image.manifest.v1+json"
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
 """RFC 6838 section 4.2: it goes into headers and messages, so nothing else does."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+Document = TypeVar("Document")
+
+
+def decoded(body: bytes, document: type[Document]) -> Document | None:
+    """A JSON document of that form, or None. Encoders in Go write `null` for an empty list, so every member may be null."""
+    try:
+        return msgspec.json.decode(body, type=document)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+class Descriptor(msgspec.Struct):
+    digest: str | None = None
+    urls: list[str] | None = None
+
+
+class Listing(msgspec.Struct):
+    """The members of a manifest or an index by which it lists other contents (OCI image specification 1.1)."""
+
+    config: Descriptor | None = None
+    layers: list[Descriptor] | None = None
+    manifests: list[Descriptor] | None = None
+    blobs: list[Descriptor] | None = None
+    media_type: str | None = msgspec.field(name="mediaType", default=None)
+
+
+def listing_of(body: bytes) -> Listing:
+    """What a manifest lists; nothing when it is not a manifest of a known form."""
+    return decoded(body, Listing) or Listing()
 
 
 @dataclass(frozen=True)
