@@ -17,8 +17,11 @@ LOCAL_REGISTRY = "127.0.0.1:65001"
 """Where every node's agent listens. Never `localhost`, which may resolve to ::1, where no runtime accepts plain HTTP unasked."""
 
 DOCKER_HUB = "docker.io"
-NAME_LENGTH_MAX = 255
-"""Characters of `registry/repository`, as every client counts them (OCI distribution specification 1.1, "Pulling manifests")."""
+REPOSITORY_LENGTH_MAX = 255
+"""Characters of a repository, without its registry: RepositoryNameTotalLengthMax of distribution/reference since 0.6."""
+LOCAL_NAME_LENGTH_MAX = 255
+"""Characters of a local name, with its registry. Older clients, such as containerd 1.6, count that as well (OCI distribution
+specification 1.1, "Pulling manifests"), and no pod may get a name that its node's runtime refuses."""
 TAG_LENGTH_MAX = 128
 
 Digest = NewType("Digest", str)
@@ -120,8 +123,10 @@ class Reference:
             origin_of(self.repository)
             return str(self)
         name = f"{LOCAL_REGISTRY}/{component_of(self.registry)}/{self.repository}"
-        if len(name) > NAME_LENGTH_MAX:
-            raise InvalidReference(f"{_shown(str(self))} has no local name, which would be over {NAME_LENGTH_MAX} characters")
+        if len(name) > LOCAL_NAME_LENGTH_MAX:
+            raise InvalidReference(
+                f"{_shown(str(self))} has no local name, which would be over {LOCAL_NAME_LENGTH_MAX} characters"
+            )
         return name + self._suffix()
 
     def _suffix(self) -> str:
@@ -154,6 +159,8 @@ def origin_of(local_repository: str) -> tuple[str, str]:
         raise InvalidReference(
             f"{_shown(local_repository)} names no registry; write REGISTRY/REPOSITORY, such as docker.io/library/nginx"
         )
+    if len(local_repository) > REPOSITORY_LENGTH_MAX:
+        raise _too_long(local_repository)
     return _normalised(registry_of(component), repository)
 
 
@@ -188,7 +195,7 @@ def _split_registry(name: str) -> tuple[str, str]:
 
 
 def _normalised(host: str, repository: str) -> tuple[str, str]:
-    """Registry and repository after the rules of docker.io, each checked as a whole and their length together."""
+    """Registry and repository after the rules of docker.io, each checked as a whole."""
     registry = parse_registry(host)
     if registry == DOCKER_HUB and repository and "/" not in repository:
         repository = f"library/{repository}"
@@ -196,11 +203,13 @@ def _normalised(host: str, repository: str) -> tuple[str, str]:
         raise InvalidReference(
             f"{_shown(repository)} is not a repository; write lower-case letters and digits, joined by '/', '.', '_', '__' or '-'"
         )
-    if len(registry) + 1 + len(repository) > NAME_LENGTH_MAX:
-        raise InvalidReference(
-            f"{_shown(repository)} is too long: registry and repository have at most {NAME_LENGTH_MAX} characters"
-        )
+    if len(repository) > REPOSITORY_LENGTH_MAX:
+        raise _too_long(repository)
     return registry, repository
+
+
+def _too_long(repository: str) -> InvalidReference:
+    return InvalidReference(f"{_shown(repository)} is too long: a repository has at most {REPOSITORY_LENGTH_MAX} characters")
 
 
 def _shown(text: str) -> str:

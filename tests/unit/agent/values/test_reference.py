@@ -126,11 +126,32 @@ def test_the_longest_local_name_has_255_characters() -> None:
         to_local(longest + "a")
 
 
-def test_the_name_may_have_255_characters_apart_from_tag_and_digest() -> None:
-    longest = "h.io/" + "a" * 250
+@pytest.mark.parametrize("registry", ["h.io", f"{'h' * 60}.example.com:5000", "[fd00::1]:5000"])
+def test_the_repository_may_have_255_characters_apart_from_registry_tag_and_digest(registry: str) -> None:
+    longest = f"{registry}/{'a/' * 127}a"
     assert Reference.parse(f"{longest}:{'t' * 128}@{SHA}").tag == "t" * 128
-    with pytest.raises(InvalidReference, match="too long"):
+    with pytest.raises(InvalidReference, match="too long: a repository has at most 255 characters"):
         Reference.parse(longest + "a")
+
+
+def test_what_docker_io_puts_before_a_repository_counts_as_its_part() -> None:
+    assert Reference.parse("a" * 247).repository == "library/" + "a" * 247
+    with pytest.raises(InvalidReference, match="too long"):
+        Reference.parse("a" * 248)
+
+
+def test_a_repository_at_the_agent_has_255_characters_with_its_registry() -> None:
+    longest = "h.io/" + "a" * 250
+    assert origin_of(longest) == ("h.io", "a" * 250)
+    with pytest.raises(InvalidReference, match="too long"):
+        origin_of(longest + "a")
+
+
+def test_a_name_as_long_as_a_repository_may_be_has_no_local_one() -> None:
+    text = "h.io/" + "a" * 255
+    assert str(Reference.parse(text)) == text
+    with pytest.raises(InvalidReference, match="no local name"):
+        to_local(text)
 
 
 def test_a_local_name_is_recognised_and_stays_as_it_is() -> None:
