@@ -1,27 +1,19 @@
-"""Where a registry's credentials may be sent besides the registry itself: token services of the same domain. Pure.
+"""Where a registry's credentials may be sent besides the registry itself: token services of the same domain.
 
-It is the second guard. The first is that only the registry's own host is believed when it names a token service.
+It is the second guard. The first is that only the registry's own host is believed when it names a token service. Which names
+belong to one owner is told by the public suffix list (publicsuffix.org), both its sections, as shipped with `publicsuffixlist`
+(docs/decisions/0018): nothing is fetched.
 """
 
 from __future__ import annotations
 
-import re
+from functools import cache
 
-_FOR_EVERYBODY = re.compile(
-    r"(?:ac|co|com|edu|gob|gouv|gov|go|govt|ind|info|ltd|me|mil|ne|net|nhs|nom|or|org|plc|police|sch)\.[a-z]{2}"
-)
-"""Second levels that countries give to all comers: `co.uk`, `com.au`, `ne.jp`."""
+from publicsuffixlist import PublicSuffixList
 
-# fmt: off
-_SHARED = frozenset({
-    "amazonaws.com", "appspot.com", "azurecr.io", "azurewebsites.net", "cloudfront.net", "codeberg.page", "duckdns.org",
-    "dyndns.org", "firebaseapp.com", "fly.dev", "github.io", "gitlab.io", "herokuapp.com", "jfrog.io", "netlify.app",
-    "ngrok.app", "ngrok.io", "nip.io", "no-ip.org", "onrender.com", "pages.dev", "r2.dev", "run.app", "sslip.io", "surge.sh",
-    "vercel.app", "web.app", "windows.net", "workers.dev",
-})
-# fmt: on
-"""Where whoever likes gets a name. The list of all such places (publicsuffix.org) is long and changes every week; these are the
-ones where registries are seen."""
+_SHARED = frozenset({"amazonaws.com", "azurecr.io", "jfrog.io", "nip.io", "sslip.io", "windows.net"})
+"""Domains that hand out names to registries of many owners, or to whoever likes, and that the public suffix list does not have:
+it takes only those whose owners ask for it."""
 
 
 def realm_belongs(realm_host: str, registry_host: str) -> bool:
@@ -35,14 +27,22 @@ def realm_belongs(realm_host: str, registry_host: str) -> bool:
         return bool(realm_host)
     if _is_address(registry_host):
         return False
+    # The domain whose owner decides on the token service's name. A public suffix has none, and neither has what is no name.
+    registered = _public_suffixes().privatesuffix(realm_host)
+    if registered is None:
+        return False
     domains = (registry_host, registry_host.partition(".")[2])
-    return any(_is_in_one_hand(domain) and (realm_host == domain or realm_host.endswith("." + domain)) for domain in domains)
+    return any(domain not in _SHARED and _is_in(realm_host, domain) and _is_in(domain, registered) for domain in domains)
 
 
-def _is_in_one_hand(domain: str) -> bool:
-    """Whether all names below a domain are its owner's, as far as one can tell by looking at it."""
-    labels = domain.split(".")
-    return len(labels) > 1 and all(labels) and domain not in _SHARED and not _FOR_EVERYBODY.fullmatch(domain)
+def _is_in(host: str, domain: str) -> bool:
+    return host == domain or (bool(domain) and host.endswith("." + domain))
+
+
+@cache
+def _public_suffixes() -> PublicSuffixList:
+    """Read when a token service is elsewhere for the first time: it takes 2.5 MiB, and a moment."""
+    return PublicSuffixList()
 
 
 def _is_address(host: str) -> bool:

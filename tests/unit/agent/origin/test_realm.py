@@ -65,9 +65,31 @@ def test_a_foreign_host_may_not(realm: str, registry: str) -> None:
         ("evil.azurecr.io", "somebody.azurecr.io"),
         ("evil.10.0.0.7.nip.io", "nip.io"),
         ("evil.nip.io", "registry.nip.io"),
+        ("evil.amazonaws.com", "registry.amazonaws.com"),
+        ("evil.jfrog.io", "somebody.jfrog.io"),
+        ("evil.sslip.io", "registry.sslip.io"),
+        ("evil.windows.net", "registry.windows.net"),
+        ("evil.blob.core.windows.net", "somebody.blob.core.windows.net"),
+        ("evil.kobe.jp", "example.kobe.jp"),
+        ("evil.lib.ca.us", "example.lib.ca.us"),
+        ("evil.translate.goog", "registry.translate.goog"),
+        ("evil.xn--55qx5d.cn", "registry.xn--55qx5d.cn"),
+        ("evil.公司.cn", "registry.公司.cn"),
     ],
 )
 def test_a_neighbour_may_not_where_whoever_likes_gets_a_name(realm: str, registry: str) -> None:
+    assert not realm_belongs(realm, registry)
+
+
+@pytest.mark.parametrize(
+    ("realm", "registry"),
+    [
+        ("evil.s3.amazonaws.com", "amazonaws.com"),
+        ("evil.github.io", "github.io"),
+        ("evil.ap-south-1.elasticbeanstalk.com", "registry.elasticbeanstalk.com"),
+    ],
+)
+def test_a_name_of_another_owner_may_not_although_it_is_below_the_registrys_domain(realm: str, registry: str) -> None:
     assert not realm_belongs(realm, registry)
 
 
