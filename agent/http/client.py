@@ -2,7 +2,7 @@
 
 h11 reads heads and small bodies; the bytes of pieces and blobs go past it by `recv_into`. Nodes and registries are asked the same
 way. Connections are made and kept by `agent.http.pool`; which server may be asked, and with which credentials, is decided before
-(`agent.origin.redirects`). Why there is no HTTP library here is written in docs/decisions/0005.
+(`agent.origin.redirects`). Small questions to registries are asked with httpx over the same connections (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -218,6 +218,11 @@ class Connection:
     def reusable(self) -> bool:
         """Whether the answer was read to its end, and another may follow."""
         return self._left == 0 and self._kept_alive and not self._buffered
+
+    @property
+    def sock(self) -> socket.socket:
+        """For a caller that asks and reads by itself."""
+        return self._sock
 
     def abort(self) -> None:
         """Make another thread, which waits for this connection, see its end."""

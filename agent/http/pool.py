@@ -50,7 +50,7 @@ class ConnectionPool:
         for kept_ones in range(KEPT_CONNECTION_TRIES_MAX, -1, -1):
             connection = self._take_idle(place) if kept_ones else None
             kept = connection is not None
-            connection = connection or self._connect(place, until)
+            connection = connection or self.connect(place, until)
             try:
                 left = Limits(max(0.0, until - time.monotonic()), limits.stall, limits.body)
                 return connection, connection.ask(method, target, headers, left)
@@ -60,6 +60,29 @@ class ConnectionPool:
                 if not kept or not isinstance(error, TransferError) or isinstance(error, StalledError):
                     raise
         raise AssertionError("the last try is made on a connection of its own")
+
+    def connect(self, place: Place, until: float) -> Connection:
+        """A new connection, on which nothing was asked. The caller gives it back. Raises TransferError."""
+        error: TransferError | None = None
+        if place.server_name and self._tls is None:
+            raise TransferError(f"{place.server_name} is not asked: there is no TLS here")
+        for address in place.addresses:
+            seconds = min(CONNECT_SECONDS_MAX, until - time.monotonic())
+            if seconds <= 0:
+                break
+            try:
+                tls = self._tls if place.server_name else None
+                connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
+            except TransferError as failed:
+                error = failed
+                continue
+            with self._lock:
+                if not self._closed:
+                    self._busy.add(connection)
+                    return connection
+            connection.close()
+            raise TransferError("this process is stopping")
+        raise error or StalledError(f"no time is left to connect to {place.addresses[0]}")
 
     def give_back(self, connection: Connection) -> None:
         """The caller is done with the answer, read to its end or not."""
@@ -98,28 +121,6 @@ class ConnectionPool:
                     self._busy.add(connection)
                     return connection
         return None
-
-    def _connect(self, place: Place, until: float) -> Connection:
-        error: TransferError | None = None
-        if place.server_name and self._tls is None:
-            raise TransferError(f"{place.server_name} is not asked: there is no TLS here")
-        for address in place.addresses:
-            seconds = min(CONNECT_SECONDS_MAX, until - time.monotonic())
-            if seconds <= 0:
-                break
-            try:
-                tls = self._tls if place.server_name else None
-                connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
-            except TransferError as failed:
-                error = failed
-                continue
-            with self._lock:
-                if not self._closed:
-                    self._busy.add(connection)
-                    return connection
-            connection.close()
-            raise TransferError("this process is stopping")
-        raise error or StalledError(f"no time is left to connect to {place.addresses[0]}")
 
     def _drop(self, connection: Connection) -> None:
         with self._lock:

@@ -14,12 +14,13 @@ from urllib.parse import urlencode, urlsplit
 from agent.origin.destinations import DestinationError, server_of
 from agent.origin.documents import TokenAnswer, token_of
 from agent.origin.realm import realm_belongs
-from agent.origin.redirects import Outward
+from agent.origin.redirects import Redirects
 from agent.values.credential import Challenge, Credential, key_of, parse_challenge
 from agent.values.errors import OriginError
 
 REMEMBERED_MAX = 1024
 REMEMBERED_SECONDS_MAX = 300.0
+TOKEN_ANSWER_BYTES_MAX = 4 << 20
 
 
 class Access(NamedTuple):
@@ -34,11 +35,11 @@ class Access(NamedTuple):
         return self.registry, self.repository, key_of(self.credential)
 
 
-class Tokens:
+class Authorizer:
     """Authorizations by access. Raises OriginError and, where the network fails, TransferError."""
 
-    def __init__(self, outward: Outward) -> None:
-        self._outward = outward
+    def __init__(self, redirects: Redirects) -> None:
+        self._redirects = redirects
         self._lock = threading.Lock()
         self._remembered: dict[tuple[str, str, str], tuple[float, str]] = {}
 
@@ -79,10 +80,10 @@ class Tokens:
         query = urlencode({name: value for name, value in fields.items() if value})
         url = f"{challenge.realm}{'&' if realm.query else '?'}{query}"
         try:
-            reply = self._outward.ask("GET", url, {}, credential.header if credential else None, until)
+            reply = self._redirects.get(url, {}, credential.header if credential else None, until)
         except DestinationError as error:  # what the registry wants is not done, and its first answer stands
             raise OriginError(401, f"{registry} has its tokens where none are asked for: {error}", "UNAUTHORIZED") from None
         with reply:
             if reply.status != 200:
                 raise reply.refusal(f"the token service of the registry {registry}", repository, credential is None)
-            return token_of(registry, reply.read())
+            return token_of(registry, reply.read(TOKEN_ANSWER_BYTES_MAX))

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agent import metrics
 from agent.http.client import StalledError, TransferError
 from agent.http.ratelimit import Pace
-from agent.origin.auth import Access, Tokens
+from agent.origin.auth import Access, Authorizer
 from agent.origin.blobstream import BlobStream
 from agent.origin.destinations import DestinationError, Destinations, LookUp
 from agent.origin.documents import is_listing, is_manifest
 from agent.origin.proxies import Proxies
-from agent.origin.redirects import Outward, Reply
+from agent.origin.redirects import AnyReply, Redirects
+from agent.origin.reply import Reply
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError, UsageError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
@@ -39,6 +40,8 @@ ACCEPT = ", ".join(
 )
 _CONDITIONAL = {"Range": 206, "If-None-Match": 304}
 """Headers that make another status than 200 a success."""
+Ask = Callable[[str, dict[str, str], str | None, float], AnyReply]
+"""A registry is asked: for which URL, with which headers and Authorization, until when."""
 _UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "NAME_UNKNOWN"}
 
 
@@ -62,12 +65,12 @@ class Origin:
             except OSError as error:
                 raise UsageError(f"--ca-files: {path} cannot be used: {error}") from None
         self._destinations = Destinations(insecure_registries, look_up, proxies)
-        self._outward = Outward(self._destinations, tls)
-        self._tokens = Tokens(self._outward)
+        self._redirects = Redirects(self._destinations, tls)
+        self._authorizer = Authorizer(self._redirects)
 
     def close(self) -> None:
         """End all that is under way."""
-        self._outward.close()
+        self._redirects.close()
 
     def digest_of(
         self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
@@ -75,13 +78,13 @@ class Origin:
         """The digest that a tag has now, or None when the registry tells it only with the manifest. `known` is the last one."""
         headers = {"If-None-Match": f'"{known}"'} if known else {}
         access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        with self._ask("HEAD", access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
+        with self._ask(self._redirects.head, access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
             return known if reply.status == 304 else reply.headers.get("docker-content-digest")
 
     def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
         """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        with self._ask("GET", access, path, "manifest", {"Accept": ACCEPT}) as reply:
+        with self._ask(self._redirects.get, access, path, "manifest", {"Accept": ACCEPT}) as reply:
             manifest = Manifest.of(reply.headers.get("content-type", ""), _read(reply, registry, MANIFEST_BYTES_MAX))
             named = reference if reference.startswith("sha256:") else reply.headers.get("docker-content-digest", "")
         if named.startswith("sha256:") and manifest.digest != named:
@@ -94,7 +97,7 @@ class Origin:
         """Bytes of a blob, or None when the repository does not hold it."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
         try:
-            with self._ask("HEAD", access, path, "blob") as reply:
+            with self._ask(self._redirects.head, access, path, "blob") as reply:
                 size = reply.length
         except OriginError as error:
             if error.status == 404:
@@ -106,7 +109,7 @@ class Origin:
 
     def listing(self, registry: str, repository: str, path: str, credential: Credential | None) -> tuple[str, bytes]:
         """Media type and body of a small answer that is passed on as it is: tag lists and referrers."""
-        with self._ask("GET", Access(registry, repository, credential), path, "listing") as reply:
+        with self._ask(self._redirects.get, Access(registry, repository, credential), path, "listing") as reply:
             media_type, body = reply.headers.get("content-type", "application/json"), _read(reply, registry, MANIFEST_BYTES_MAX)
         if not is_listing(body):
             raise OriginError(502, f"the registry {registry} answered with something that is no list")
@@ -115,17 +118,17 @@ class Origin:
     def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
         """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
-        reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {})
+        reply = self._ask(self._redirects.open, access, path, "blob", {"Range": f"bytes={start}-"} if start else {})
         return BlobStream(reply, registry, start, self._paces)
 
-    def _ask(self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None) -> Reply:
+    def _ask(self, ask: Ask[AnyReply], access: Access, path: str, what: str, headers: dict[str, str] | None = None) -> AnyReply:
         """The answer when it is a success; what is none, and no answer, becomes an OriginError."""
         until = time.monotonic() + ASK_SECONDS_MAX
         headers = headers or {}
         registry, repository, credential = access
         outcome = "unreachable"
         try:
-            reply = self._authorized(method, access, path, headers, until)
+            reply = self._authorized(ask, access, path, headers, until)
             outcome = f"{reply.status // 100}xx"
             if reply.status in (200, *(_CONDITIONAL[name] for name in headers if name in _CONDITIONAL)):
                 return reply
@@ -141,22 +144,22 @@ class Origin:
         finally:
             metrics.ORIGIN_REQUESTS.labels(what, outcome).inc()
 
-    def _authorized(self, method: str, access: Access, path: str, headers: dict[str, str], until: float) -> Reply:
+    def _authorized(self, ask: Ask[AnyReply], access: Access, path: str, headers: dict[str, str], until: float) -> AnyReply:
         """What the registry answers to this access, after one challenge at the most."""
         url = self._destinations.url(access.registry, path)
-        sent = self._tokens.remembered(access)
-        reply = self._outward.ask(method, url, headers, sent, until)
+        sent = self._authorizer.remembered(access)
+        reply = ask(url, headers, sent, until)
         if reply.status != 401 or reply.foreign:  # a server that a redirect led to gets nothing of what is the registry's
             return reply
         try:
-            authorization = self._tokens.meet(access, reply.headers.get("www-authenticate", ""), sent, until)
+            authorization = self._authorizer.meet(access, reply.headers.get("www-authenticate", ""), sent, until)
         except BaseException:
             reply.close()
             raise
         if authorization is None:
             return reply
         reply.close()
-        return self._outward.ask(method, url, headers, authorization, until)
+        return ask(url, headers, authorization, until)
 
 
 def _read(reply: Reply, registry: str, bytes_max: int) -> bytes:

@@ -47,7 +47,7 @@ class Proxy:
 
 
 @dataclass(frozen=True)
-class _Exception:
+class _NoProxyItem:
     """One item of NO_PROXY."""
 
     network: Network | None
@@ -57,7 +57,7 @@ class _Exception:
     port: int | None
 
     @classmethod
-    def of(cls, item: str) -> _Exception:
+    def of(cls, item: str) -> _NoProxyItem:
         text, port = item.lower(), None
         host, colon, number = text.rpartition(":")
         if colon and number.isdecimal() and (":" not in host or host.endswith("]")):
@@ -90,7 +90,7 @@ class Proxies:
         self._proxies = {name[:-6].lower(): Proxy.of(name, url) for name, url in given.items() if name != "NO_PROXY"}
         items = [item.strip() for item in given.get("NO_PROXY", "").split(",") if item.strip()]
         self._nowhere = "*" in items
-        self._exceptions = [_Exception.of(item) for item in items if item != "*"]
+        self._exceptions = [_NoProxyItem.of(item) for item in items if item != "*"]
 
     def before(self, scheme: str, host: str, port: int) -> Proxy | None:
         """The proxy to ask for this server; None for one that is asked directly, as this machine always is."""

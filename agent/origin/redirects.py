@@ -1,4 +1,4 @@
-"""The way out: one GET or HEAD to a URL outside, with redirects followed.
+"""The way out: one GET or HEAD to a URL outside, with redirects followed hop by hop.
 
 Every hop's name is looked up and checked anew (`agent.origin.destinations`), and the address that was checked is the one
 connected to; whoever answers over TLS proves that it bears the hop's name. What proves who asks stays with the server that it is
@@ -9,87 +9,62 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urljoin
 
-from agent.http.client import Answer, Connection, Limits, TransferError
+from agent.http.client import Limits, TransferError
 from agent.http.pool import ConnectionPool
-from agent.origin.destinations import NOT_ASKED, DestinationError, Destinations
-from agent.origin.documents import what_it_said
-from agent.values.errors import OriginError
+from agent.origin.blobstream import BlobReply
+from agent.origin.destinations import DestinationError, Destinations, Hop
+from agent.origin.questions import Questions
+from agent.origin.reply import Reply
 
 REDIRECTS_MAX = 5
-SMALL_BYTES_MAX = 4 << 20
-ERROR_BYTES_MAX = 64 << 10
 BODY_STALL_SECONDS_MAX = 15.0
 
 PROXY_REFUSES = 407
 """From a proxy in plain HTTP: it is no word of the registry's on what may be pulled (RFC 9110 section 15.5.8)."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_CODES = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
+
+AnyReply = TypeVar("AnyReply", bound=Reply)
+AskOne = Callable[[Hop, str, dict[str, str], float], AnyReply]
+"""One server is asked: where, by which method, with which headers, until when."""
 
 
-class Reply:
-    """An answer whose head is here and whose body is not read yet. Whoever got it closes it. Raises TransferError."""
+class Redirects:
+    """Raises TransferError for a server that does not answer, and DestinationError for one that is not asked."""
 
-    def __init__(self, pool: ConnectionPool, connection: Connection, answer: Answer, foreign: bool) -> None:
-        self._pool = pool
-        self._connection = connection
-        self.status = answer.status
-        self.headers = answer.headers
-        self.length = answer.length
-        self.foreign = foreign
-        """Whether another server answers than the one that was asked: a redirect led to it."""
-
-    def __enter__(self) -> Reply:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._pool.give_back(self._connection)
-
-    def abort(self) -> None:
-        """Make another thread, which reads this, see its end at once."""
-        self._connection.abort()
-
-    def read_into(self, buffer: memoryview) -> int:
-        return self._connection.read_into(buffer)
-
-    def read(self, bytes_max: int = SMALL_BYTES_MAX) -> bytes:
-        """All of a small body."""
-        return self._connection.read_all(bytes_max)
-
-    def refusal(self, who: str, repository: str, anonymous: bool, unknown: str = "UNKNOWN") -> OriginError:
-        """What an answer that is no success says, with the server's own words. `unknown` is the OCI code for a 404.
-
-        To whoever sent no credential a 403 is said as 401: runtimes send theirs only when they are asked for it.
-        """
-        try:
-            said = what_it_said(self.read(ERROR_BYTES_MAX))
-        except TransferError:
-            said = ""
-        status = self.status if 400 <= self.status < 500 and self.status != NOT_ASKED else 502
-        status = 401 if status == 403 and anonymous else status
-        words = f"{who} answered {self.status} for {repository}"
-        return OriginError(status, f"{words}: {said}" if said else words, {**_CODES, 404: unknown}.get(status, "UNAVAILABLE"))
-
-
-class Outward:
     def __init__(self, destinations: Destinations, tls: ssl.SSLContext) -> None:
         self._destinations = destinations
         self._pool = ConnectionPool(tls)
+        self._questions = Questions(self._pool)
 
     def close(self) -> None:
         """End all that is under way."""
         self._pool.close()
 
-    def ask(self, method: str, url: str, headers: dict[str, str], authorization: str | None, until: float) -> Reply:
-        """The last hop's answer, whatever its status, if its head is here by `until` (monotonic).
+    def head(self, url: str, headers: dict[str, str], authorization: str | None, until: float) -> Reply:
+        """Whether it is there, how long it is, and what else the head of an answer says."""
+        return self._follow(self._questions.ask, "HEAD", url, headers, authorization, until)
 
-        Raises TransferError for a server that does not answer, and DestinationError for one that is not asked.
-        """
+    def get(self, url: str, headers: dict[str, str], authorization: str | None, until: float) -> Reply:
+        """An answer with a small body, which has to be here by `until` as well."""
+        return self._follow(self._questions.ask, "GET", url, headers, authorization, until)
+
+    def open(self, url: str, headers: dict[str, str], authorization: str | None, until: float) -> BlobReply:
+        """An answer with a big body, over a socket of its own (docs/decisions/0001)."""
+        return self._follow(self._open, "GET", url, headers, authorization, until)
+
+    def _open(self, hop: Hop, method: str, headers: dict[str, str], until: float) -> BlobReply:
+        limits = Limits(head=until - time.monotonic(), stall=BODY_STALL_SECONDS_MAX)
+        return BlobReply(self._pool, *self._pool.ask(hop.place, method, hop.target, headers, limits))
+
+    def _follow(
+        self, ask: AskOne[AnyReply], method: str, url: str, headers: dict[str, str], authorization: str | None, until: float
+    ) -> AnyReply:
+        """The last hop's answer, whatever its status, if its head is here by `until` (monotonic)."""
         first = None
         for _ in range(REDIRECTS_MAX + 1):
             hop = self._destinations.hop(url, until)
@@ -101,12 +76,11 @@ class Outward:
                 lines["Authorization"] = authorization
             else:
                 authorization = None  # also when a later hop leads back
-            limits = Limits(head=until - time.monotonic(), stall=BODY_STALL_SECONDS_MAX)
-            connection, answer = self._pool.ask(hop.place, method, hop.target, lines, limits)
-            if answer.status == PROXY_REFUSES:
-                self._pool.give_back(connection)
-                raise TransferError(f"the proxy {connection.where} wants to know who asks")
-            reply = Reply(self._pool, connection, answer, foreign=hop.server != first)
+            reply = ask(hop, method, lines, until)
+            if reply.status == PROXY_REFUSES:
+                reply.close()
+                raise TransferError(f"the proxy {reply.where} wants to know who asks")
+            reply.foreign = hop.server != first
             location = reply.headers.get("location")
             if reply.status not in _REDIRECTS or not location:
                 return reply

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -299,6 +302,68 @@ def test_a_registry_that_is_silent_is_waited_for_once_whatever_it_does(monkeypat
         assert (failed.value.status, failed.value.answered) == (504, False)
         assert time.monotonic() - began < 5
         client.close()
+
+
+@pytest.mark.parametrize("sent_at_once", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"], ids=["head", "body"])
+def test_a_registry_that_sends_a_byte_now_and_then_is_waited_for_no_longer(
+    sent_at_once: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes in time, and the deadline is for all of them."""
+    monkeypatch.setattr(origin_client, "ASK_SECONDS_MAX", 1.0)
+
+    def trickle(sock: socket.socket) -> None:
+        sock.sendall(sent_at_once)
+        for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"y" * 300:
+            time.sleep(0.2)
+            sock.sendall(bytes([byte]))
+
+    with Scripted(trickle) as server:
+        client = Client([str(server.address)], [])
+        began = time.monotonic()
+        with pytest.raises(OriginError, match=f"the registry {server.address} did not answer in time") as failed:
+            client.manifest(str(server.address), REPOSITORY, "1", None)
+        assert failed.value.status == 504
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"SSH-2.0-x\r\n", "did not answer in HTTP"),
+        (b"", "did not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, "did not answer in HTTP"),
+    ],
+    ids=["another protocol", "nothing", "no length", "endless"],
+)
+def test_a_server_that_does_not_speak_http_is_named(answer: bytes, why: str) -> None:
+    with Scripted(answer) as server, pytest.raises(OriginError, match=why) as failed:
+        Client([str(server.address)], []).manifest(str(server.address), REPOSITORY, "1", None)
+    assert failed.value.status == 502
+    assert str(server.address) in str(failed.value)
+
+
+def test_a_manifest_in_chunks_or_to_the_end_of_the_connection_is_read_as_well() -> None:
+    body = IMAGE.manifest
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    answers = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, b"HTTP/1.0 200 OK\r\n\r\n" + body]
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    with Scripted(*answers, early + answers[0]) as server:
+        client = Client([str(server.address)], [])
+        for _ in range(3):
+            assert client.manifest(str(server.address), REPOSITORY, "1", None).digest == IMAGE.digest
+
+
+def test_a_client_that_is_closed_ends_a_question_that_is_under_way() -> None:
+    asked, answer = threading.Event(), threading.Event()
+    with Scripted(lambda sock: (asked.set(), answer.wait(10))[0]) as server, ThreadPoolExecutor() as threads:
+        client = Client([str(server.address)], [])
+        under_way = threads.submit(client.manifest, str(server.address), REPOSITORY, "1", None)
+        assert asked.wait(10)
+        client.close()
+        with pytest.raises(OriginError):
+            under_way.result(5)
+        answer.set()
 
 
 def test_a_client_that_is_closed_asks_nobody_and_ends_what_is_under_way(client: Client, origin: Origin) -> None:

@@ -250,7 +250,7 @@ def test_what_is_remembered_has_a_limit(basic: Origin, monkeypatch: pytest.Monke
     for number in range(5):
         with pytest.raises(OriginError):
             client.manifest(basic.address, REPOSITORY, "1", Credential(f"user{number}", "x"))
-    assert len(client._tokens._remembered) == 3
+    assert len(client._authorizer._remembered) == 3
 
 
 def test_no_secret_is_in_what_is_said_of_a_credential() -> None:

@@ -118,11 +118,18 @@ def test_every_hop_goes_through_the_rules_for_destinations(origin: Origin, locat
     def resolve(host: str, port: int) -> list[tuple[object, ...]]:
         return [(0, 0, 0, "", (host, port, 0, 0))] if ":" in host else names(host, port)
 
+    client = Client([origin.address], [], resolve)
     redirect(origin, location)
-    with pytest.raises(OriginError, match=why) as refused:
-        pull(Client([origin.address], [], resolve), origin)
-    assert str(refused.value).startswith(f"the registry {origin.address} cannot be asked: ")
-    assert "s3cret" not in str(refused.value)
+    origin.fail(Fault(path="/manifests/2", status=307, headers={"Location": location}))
+    for ask in (
+        lambda: pull(client, origin),
+        lambda: client.manifest(origin.address, REPOSITORY, "2", ALICE),
+        lambda: client.digest_of(origin.address, REPOSITORY, "2", ALICE),
+    ):
+        with pytest.raises(OriginError, match=why) as refused:
+            ask()
+        assert str(refused.value).startswith(f"the registry {origin.address} cannot be asked: ")
+        assert "s3cret" not in str(refused.value)
 
 
 def test_a_loop_ends_after_five_redirects(origin: Origin) -> None:
@@ -131,6 +138,26 @@ def test_a_loop_ends_after_five_redirects(origin: Origin) -> None:
         pull(Client([origin.address], []), origin)
     assert failed.value.status == 502
     assert len(origin.asked(DIGEST)) == 1 + REDIRECTS_MAX == 6
+
+
+def test_a_question_is_followed_as_a_blob_is_and_the_credential_stays_behind(origin: Origin) -> None:
+    with Scripted(http(200, IMAGE.manifest)) as elsewhere:
+        location = f"http://{elsewhere.address}/bucket/sn\xf6?signature=a%2Fb"
+        origin.fail(Fault(path="/manifests/", status=307, headers={"Location": location}))
+        client = Client([origin.address, str(elsewhere.address)], [])
+        assert client.manifest(origin.address, REPOSITORY, "1", ALICE).digest == IMAGE.digest
+    assert elsewhere.requests[0].startswith(b"GET /bucket/sn%F6?signature=a%2Fb HTTP/1.1\r\n")
+    assert f"host: {elsewhere.address}\r\n".encode() in elsewhere.requests[0].lower()
+    assert b"authorization" not in elsewhere.requests[0].lower()
+    assert b"cookie" not in elsewhere.requests[0].lower()
+
+
+def test_a_signed_url_is_in_no_log(origin: Origin, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with Scripted(http(200, IMAGE.manifest)) as elsewhere:
+        origin.fail(Fault(path="/manifests/", status=307, headers={"Location": f"http://{elsewhere.address}/?signature=s3cret"}))
+        Client([origin.address, str(elsewhere.address)], []).manifest(origin.address, REPOSITORY, "1", ALICE)
+    assert "s3cret" not in caplog.text
 
 
 def test_a_redirect_to_nowhere_is_no_success(origin: Origin) -> None:
