@@ -232,7 +232,7 @@ class Download:
             self._events.put(planner.NotFetched(piece, source, 0.0, messages.MISSING))
         elif self._blob.confirm(piece, digest):
             self._events.put(planner.Fetched(piece, source, 0.0))
-        elif piece not in self._fetching:  # an earlier fetch of it may still be under way: its end is this one's too
+        else:
             self._fetching.add(piece)
             self._all.threads.submit(self._fetch, self._blob, piece, digest, source, where)
 

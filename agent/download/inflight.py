@@ -1,7 +1,8 @@
 """The pieces of one blob: which are here, which are on their way and from whom, and what of that is still to be reported. Pure.
 
-No piece is ever written by two at once: what is granted while the origin's stream, or a fetch for an earlier swarm, is writing
-it is put off until that has ended. Whom to ask, and when to stop asking, is decided by `agent.download.planner`.
+No piece is ever written by two at once. A piece that is granted while the origin's stream, or a fetch for an earlier swarm, is
+writing it is put off until that writer has ended; a fetch counts as under way until its end is told, which its own limits bring
+about (`agent.swarm.piece_client`). Whom to ask, and when to stop asking, is decided by `agent.download.planner`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.download.events import Command, Confirm, Fetch, FetchOrigin, GrantedPiece, Outcome, Tell
-from agent.swarm.messages import DELIVERED, STALLED
+from agent.swarm.messages import DELIVERED
 from agent.values.pieces import Layout, lowest
 
 WINDOW = 16
@@ -20,8 +21,6 @@ FAST_PIECE_SECONDS = 0.05
 REPORT_EVERY = 4
 REPORT_SECONDS_MAX = 0.005
 """A slot stands empty for as long as an outcome is not reported."""
-FETCH_SECONDS_MAX = 30.0
-"""A fetch that takes longer counts as lost: the supernode grants its piece anew after that time too."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class _Flight:
 
     granted: GrantedPiece
     source: int
-    since: float
 
 
 @dataclass
@@ -43,8 +41,8 @@ class Intake:
     """Granted pieces that a stray, or the origin's stream, is writing."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
-    _strays: dict[int, float] = field(default_factory=dict)
-    """Pieces still on their way from a swarm that is over, whose numbers mean nothing any more, and since when."""
+    _strays: set[int] = field(default_factory=set)
+    """Pieces still on their way from a swarm that is over, whose numbers mean nothing any more."""
     _unreported: list[Outcome] = field(default_factory=list)
     _report_at: float = 0.0
     _piece_seconds: float = 1.0
@@ -68,12 +66,12 @@ class Intake:
         if piece in self._strays or piece == self.stream_at:
             self.put_off[piece] = granted
             return []
-        return [self._fetch(granted, granted.source, now)]
+        return [self._fetch(granted, granted.source)]
 
     def fetched(self, outcome: Outcome, now: float) -> list[Command]:
         self.held |= 1 << outcome.piece
         if self.flights.pop(outcome.piece, None) is None:
-            self._strays.pop(outcome.piece, None)
+            self._strays.discard(outcome.piece)
             return self._take_up(outcome.piece, now)
         self._piece_seconds += (outcome.seconds - self._piece_seconds) / 4
         self._note(outcome, now)
@@ -83,25 +81,23 @@ class Intake:
         """Turn to the alternative, once."""
         flight = self.flights.get(outcome.piece)
         if flight is None:
-            self._strays.pop(outcome.piece, None)
+            self._strays.discard(outcome.piece)
             return self._take_up(outcome.piece, now)
-        if outcome.source != flight.source:  # this fetch counted as lost long ago
-            return []
         self._note(outcome, now)
         if outcome.source != flight.granted.alternative:
-            return [self._fetch(flight.granted, flight.granted.alternative, now)]
+            return [self._fetch(flight.granted, flight.granted.alternative)]
         del self.flights[outcome.piece]
         return []
 
     def let_go(self) -> None:
         """The swarm is over, and with it what its grants and its numbers of sources mean. What is on its way may still come."""
-        self._strays |= {piece: flight.since for piece, flight in self.flights.items()}
+        self._strays |= self.flights.keys()
         self.flights.clear()
         self.put_off.clear()
         self._unreported.clear()
 
-    def _fetch(self, granted: GrantedPiece, source: int, now: float) -> Fetch:
-        self.flights[granted.piece] = _Flight(granted, source, now)
+    def _fetch(self, granted: GrantedPiece, source: int) -> Fetch:
+        self.flights[granted.piece] = _Flight(granted, source)
         return Fetch(granted.piece, granted.digest, source)
 
     def _take_up(self, piece: int, now: float) -> list[Command]:
@@ -151,18 +147,6 @@ class Intake:
     def _is_slow(self) -> bool:
         return self._piece_seconds >= FAST_PIECE_SECONDS
 
-    def count_as_lost(self, now: float) -> list[Command]:
-        """Do without the fetches that have taken too long."""
-        commands: list[Command] = []
-        for piece in [piece for piece, since in self._strays.items() if now >= since + FETCH_SECONDS_MAX]:
-            del self._strays[piece]
-            commands += self._take_up(piece, now)
-        for piece, flight in list(self.flights.items()):
-            if now >= flight.since + FETCH_SECONDS_MAX:
-                commands += self.not_fetched(Outcome(piece, flight.source, now - flight.since, STALLED), now)
-        return commands
-
-    def times(self) -> list[float]:
-        """When something here is due."""
-        began = [*self._strays.values(), *(flight.since for flight in self.flights.values())]
-        return [*(since + FETCH_SECONDS_MAX for since in began), *([self._report_at] if self._unreported else [])]
+    def report_due_at(self) -> float | None:
+        """When what is unreported has to be told at the latest."""
+        return self._report_at if self._unreported else None

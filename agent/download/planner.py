@@ -77,7 +77,8 @@ class Planner:
     mode: Mode = Mode.WAITING
     readers: tuple[int, ...] = ()
     deadline: float | None = None
-    """When a Tick is due, if nothing happens before. None while only the origin's stream is waited for, which ends by itself."""
+    """When a Tick is due, if nothing happens before. None while only the origin's stream or fetches are waited for, which
+    end by their own limits."""
     _intake: Intake = field(default_factory=Intake)
     _mode_at: float = 0.0
     """When the mode was entered."""
@@ -254,12 +255,11 @@ class Planner:
         return None
 
     def _look_at_the_clock(self, now: float) -> list[Command]:
-        commands: list[Command] = []
         ends = self._patience_ends()
-        if (ends is not None and now >= ends) or self._failures >= FAILURES_MAX:
-            self._failures = 0
-            commands += self._go_to_origin(now) if self.mode is Mode.WAITING else self._leave_swarm(now)
-        return commands + self._intake.count_as_lost(now)
+        if (ends is None or now < ends) and self._failures < FAILURES_MAX:
+            return []
+        self._failures = 0
+        return self._go_to_origin(now) if self.mode is Mode.WAITING else self._leave_swarm(now)
 
     def _settle(self, commands: list[Command], now: float) -> list[Command]:
         """Report what is due, stream what only the origin can give, end when everything is here; and say when to look again."""
@@ -273,8 +273,8 @@ class Planner:
             self._enter(Mode.ENDED, now)
             self.deadline = None
             return commands
-        ends = self._patience_ends()
-        self.deadline = min([*self._intake.times(), *([] if ends is None else [ends])], default=None)
+        due = (self._patience_ends(), self._intake.report_due_at())
+        self.deadline = min((at for at in due if at is not None), default=None)
         return commands
 
 

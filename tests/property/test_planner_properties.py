@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.download import planner
-from agent.download.inflight import FETCH_SECONDS_MAX, REPORT_SECONDS_MAX, WINDOW
+from agent.download.inflight import REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
 from agent.swarm import messages
 from agent.values.errors import OriginError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout, lowest, members
 
+FETCH_SECONDS_MAX = 40.0
+"""A fetch always ends: by its own limits, after it has waited for a thread."""
 STEP_SECONDS_MAX = FETCH_SECONDS_MAX + PIECE_SECONDS_MAX
 """The longest that a download stands between two pieces, or between two sources that fail it."""
 STEPS_MAX = SWARM_TRIES_MAX + ORIGIN_TRIES_MAX
@@ -32,12 +34,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sources:
-    """How often which answer is drawn. `never` is the one that does not come."""
+    """How often which answer is drawn. `never` is the one that does not come, `stalled` the one of a fetch's own limits."""
 
     pieces: int = 6
     open: Sequence[str] = ("task", "task", "failed", "lost", "nobody", "never")
     grant: Sequence[str] = ("right", "right", "any", "seeding", "lost", "failed", "never")
-    fetch: Sequence[str] = ("fetched", "fetched", "failed", "never")
+    fetch: Sequence[str] = ("fetched", "fetched", "failed", "stalled")
     origin: Sequence[str] = ("piece", "piece", "piece", "breaks", "refuses", "ends")
     seconds: Sequence[float] = (0.0, 0.001, 0.04, 0.5, 2.0, 9.0, 20.0)
 
@@ -46,7 +48,6 @@ class Sources:
 class Flight:
     source: int
     began: float
-    answered: bool = False
 
 
 class World:
@@ -61,7 +62,8 @@ class World:
         self.story: list[str] = []
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._flights: dict[int, list[Flight]] = {}
+        self._flights: dict[int, Flight] = {}
+        """By piece, what is being written."""
         self._task = 0
         self._asked = False
         self._granted: set[int] = set()
@@ -107,7 +109,7 @@ class World:
         for noted in self._unreported.values():
             assert self.planner.mode is Mode.ENDED or self.now <= noted + REPORT_SECONDS_MAX, "a report is late"
         if self.planner.mode is not Mode.ENDED and self.planner.deadline is None:
-            assert self._stream, "nothing is awaited, and nothing is due"
+            assert self._stream or self._flights, "nothing is awaited, and nothing is due"
 
     def _do(self, commands: list[planner.Command]) -> None:
         for command in commands:
@@ -210,29 +212,25 @@ class World:
 
     # The nodes.
 
-    def _under_way(self, piece: int) -> list[Flight]:
-        flights = self._flights.get(piece, [])
-        return [flight for flight in flights if not flight.answered and self.now < flight.began + FETCH_SECONDS_MAX]
-
     def _fetch(self, fetch: planner.Fetch) -> None:
         piece = fetch.piece
         assert self.layout.everything >> piece & 1, "it is a piece of the blob"
         assert not self.planner.held >> piece & 1, "what is held is not fetched"
-        assert not self._under_way(piece), "nothing is fetched twice at once"
+        assert piece not in self._flights, "nothing is fetched twice at once"
         assert not self._stream or piece != self._stream[0], "the origin's stream is not written over"
-        flight = Flight(fetch.source, self.now)
-        self._flights.setdefault(piece, []).append(flight)
-        assert sum(len(self._under_way(each)) for each in self._flights) <= self.sources.pieces
+        flight = self._flights[piece] = Flight(fetch.source, self.now)
         answer, task = self._one_of(self.sources.fetch), self._task
         if answer == "fetched":
             self._after_a_while(lambda: self._end_fetch(piece, flight, task, messages.DELIVERED))
         elif answer == "failed":
             verdict = self._one_of((messages.UNREACHABLE, messages.STALLED, messages.CORRUPT, messages.MISSING))
             self._after_a_while(lambda: self._end_fetch(piece, flight, task, verdict))
+        else:
+            self.after(FETCH_SECONDS_MAX, lambda: self._end_fetch(piece, flight, task, messages.STALLED))
 
     def _end_fetch(self, piece: int, flight: Flight, task: int, verdict: int) -> None:
-        flight.answered = True
-        if task == self._task and self.now < flight.began + FETCH_SECONDS_MAX:
+        assert self._flights.pop(piece) is flight
+        if task == self._task:
             self._unreported[piece, task] = self.now
         seconds = self.now - flight.began
         if verdict == messages.DELIVERED:
@@ -247,7 +245,7 @@ class World:
         assert 0 <= first < end <= self.layout.count
         for piece in range(first, end):
             assert not self.planner.held >> piece & 1, "what is held is not streamed"
-            assert not self._under_way(piece), "what is on its way is not streamed"
+            assert piece not in self._flights, "what is on its way is not streamed"
         if self.planner.layout:
             free = self._free()
             wanted = next((free >> reader << reader for reader in self.planner.readers if free >> reader), free)
@@ -256,7 +254,7 @@ class World:
         self._after_a_while(self._go_on)
 
     def _free(self) -> int:
-        return self.layout.everything & ~self.planner.held & ~sum(1 << piece for piece in self._flights if self._under_way(piece))
+        return self.layout.everything & ~self.planner.held & ~sum(1 << piece for piece in self._flights)
 
     def _go_on(self) -> None:
         if self.planner.mode is Mode.ENDED:
@@ -314,5 +312,5 @@ def test_a_swarm_that_gives_what_it_is_asked_for_is_all_that_a_blob_needs(data: 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.booleans())
 def test_when_nobody_gives_anything_it_says_so_in_bounded_time(data: st.DataObject, swarm: bool) -> None:
-    world = run(data, Sources(fetch=("failed", "never"), origin=("breaks", "refuses", "ends")), swarm)
+    world = run(data, Sources(fetch=("failed", "stalled"), origin=("breaks", "refuses", "ends")), swarm)
     assert world.given_up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.download.inflight import FETCH_SECONDS_MAX, REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
+from agent.download.inflight import REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import (
     FAILURES_MAX,
     OPEN_SECONDS_MAX,
@@ -421,12 +421,13 @@ def test_what_a_lost_swarm_granted_is_not_fetched_from_the_next_one(swarm: Downl
     assert swarm.hear(NotFetched(0, 7, 1.0, messages.STALLED)) == []
 
 
-def test_a_fetch_for_a_lost_swarm_that_never_ends_is_replaced_and_the_supernode_is_patient(swarm: Download) -> None:
+def test_what_a_fetch_for_a_lost_swarm_still_writes_is_put_off_however_long_that_takes(swarm: Download) -> None:
     swarm.grant(0)
     swarm.hear(SwarmLost())
     swarm.hear(TaskOpened(2))
     swarm.grant(0, source=3)
-    assert swarm.wait() == (FETCH_SECONDS_MAX, [fetch(0, 3)])
+    assert swarm.hear(Tick(), after=PIECE_SECONDS_MAX - 1.0) == []
+    assert swarm.hear(NotFetched(0, 7, 44.0, messages.STALLED)) == [fetch(0, 3)]
 
 
 def test_the_origin_passes_over_what_is_under_way_and_takes_it_up_when_it_fails() -> None:
@@ -441,20 +442,20 @@ def test_the_origin_passes_over_what_is_under_way_and_takes_it_up_when_it_fails(
     assert download.hear(NotFetched(1, 7, 1.0, messages.STALLED)) == [FetchOrigin(1, 2)]
 
 
-def test_a_fetch_that_never_ends_is_replaced_by_the_alternative_and_then_by_the_origin(swarm: Download) -> None:
+def test_a_fetch_that_takes_long_is_waited_for_and_then_the_alternative_is_asked_at_once(swarm: Download) -> None:
     swarm.grant(0)
-    lost = Outcome(0, 7, FETCH_SECONDS_MAX, messages.STALLED)
-    assert swarm.wait() == (FETCH_SECONDS_MAX, [fetch(0, 8), Tell((lost,), WINDOW)])
-    assert swarm.wait() == (PIECE_SECONDS_MAX - FETCH_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(1, None)])
-    swarm.wait()
-    assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, None)]
+    assert swarm.hear(Tick(), after=PIECE_SECONDS_MAX - 1.0) == [], "the piece is still being written"
+    failed = Outcome(0, 7, 44.0, messages.STALLED)
+    assert swarm.hear(NotFetched(0, 7, 44.0, messages.STALLED)) == [fetch(0, 8), Tell((failed,), WINDOW)]
 
 
-def test_the_late_end_of_a_lost_fetch_is_no_news_of_the_one_that_replaced_it(swarm: Download) -> None:
+def test_the_origin_never_writes_what_a_fetch_still_writes(swarm: Download) -> None:
     swarm.grant(0)
-    swarm.wait()
-    assert swarm.hear(NotFetched(0, 7, 31.0, messages.STALLED)) == []
-    assert swarm.hear(Fetched(0, 8, 1.0)) == [Tell((Outcome(0, 8, 1.0, messages.DELIVERED),), WINDOW)]
+    assert swarm.wait() == (PIECE_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(1, None)])
+    swarm.hear(OriginPiece(1))
+    assert swarm.hear(OriginEnded(BROKEN), after=PIECE_SECONDS_MAX) == [FetchOrigin(2, None)]
+    swarm.hear(NotFetched(0, 7, 91.0, messages.STALLED))
+    assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, 1)]
 
 
 # Reports.
