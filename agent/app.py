@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from agent.admin import ControlServer, application
-from agent.download.manager import Downloads
+from agent.download.manager import DownloadManager
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
 from agent.http.server import Listener
@@ -58,7 +58,7 @@ class Agent:
         self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._swarm = Supernodes(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
-        self._downloads = Downloads(self._store, self._swarm, self._origin, swarm_key, download)
+        self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
         self._swarm.recall = Recollection(self._manifests)
         registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)

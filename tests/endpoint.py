@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.download.manager import Downloads
+from agent.download.manager import DownloadManager
 from agent.http.server import Listener
 from agent.origin.client import Origin as OriginClient
 from agent.registry.client_wait import HEAD_SECONDS_MAX
@@ -62,7 +62,7 @@ class Endpoint:
         self.store = Store(root, quota=quota, free=0, age=3600.0)
         self.client = OriginClient([origin.address], [])
         swarm = Supernodes((), _no_hello, lambda _: None)
-        self.downloads = Downloads(self.store, swarm, self.client, SwarmKey(""))
+        self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
         manifests = Manifests(root, self.client, interval=30.0, stale_if_error=3600.0)
         registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds)
         self.listener = Listener(

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.download.manager import Downloads
+from agent.download.manager import DownloadManager
 from agent.http.request import Exchange
 from agent.http.server import Listener
 from agent.origin.client import Origin as OriginClient
@@ -101,7 +101,7 @@ class Node:
             return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
         self.swarm = Supernodes(tuple(lab.channels), hello, self._up)
-        self.downloads = Downloads(self.store, self.swarm, self.client, key)
+        self.downloads = DownloadManager(self.store, self.swarm, self.client, key)
         self.store.on_change = self.swarm.tell
         self.swarm.recall = Recollection(self.manifests)
         self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent import metrics
-from agent.download import planner
+from agent.download import events, planner
 from agent.download.origin_stream import OriginStream
-from agent.download.session import Membership
+from agent.download.session import Session
 from agent.origin.blobstream import BlobStream
 from agent.storage.blob import Blob
 from agent.swarm import messages
@@ -26,7 +26,7 @@ from agent.values.errors import DarnerError, DigestError, OriginError, SourceErr
 from agent.values.pieces import Layout
 
 if TYPE_CHECKING:
-    from agent.download.manager import Downloads
+    from agent.download.manager import DownloadManager
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ class Reader:
 class Download:
     """`downloads` keeps its readers, and what it shares with others."""
 
-    def __init__(self, downloads: Downloads, registry: str, repository: str, digest: str, credential: Credential | None) -> None:
+    def __init__(
+        self, downloads: DownloadManager, registry: str, repository: str, digest: str, credential: Credential | None
+    ) -> None:
         self.digest = digest
         self.readers: list[Reader] = []
         self.left_at = time.monotonic()
@@ -59,9 +61,9 @@ class Download:
         self._registry = registry
         self._repository = repository
         self._credential = credential
-        self._events: queue.SimpleQueue[planner.Event | messages.FromSupernode] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[events.Event | messages.FromSupernode] = queue.SimpleQueue()
         self._planner = planner.Planner()
-        self._membership = Membership(downloads.swarm, digest)
+        self._session = Session(downloads.swarm, digest)
         self._fetching: set[int] = set()
         self._blob: Blob | None = None
         self._blob_lock = threading.Lock()
@@ -89,7 +91,7 @@ class Download:
         """Whether it ended without the blob. Whoever comes then begins anew."""
         return self._error is not None or bool(self._blob and self._blob.error)
 
-    def happened(self, event: planner.Event) -> None:
+    def happened(self, event: events.Event) -> None:
         self._events.put(event)
 
     def fail(self, error: DarnerError) -> None:
@@ -98,7 +100,7 @@ class Download:
             self._error = self._error or error.again()
             if self._blob:
                 self._blob.fail(self._error)
-        self._events.put(planner.Tick())
+        self._events.put(events.TimePassed())
 
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
@@ -128,47 +130,47 @@ class Download:
         try:
             happened = self._events.get(timeout=wait_seconds)
         except queue.Empty:
-            happened = planner.Tick()
+            happened = events.TimePassed()
         now = time.monotonic()
         if self._blob:
             at = tuple(sorted({self._blob.layout.piece_at(reader.offset) for reader in tuple(self.readers)}))
             if at != self._planner.readers:
-                self._do(self._planner.handle(planner.ReadersMoved(at), now))
+                self._do(self._planner.handle(events.ReadersMoved(at), now))
         event = self._understood(happened) if isinstance(happened, messages.Message) else happened
         self._do(self._planner.handle(event, now))
         self._all.abandon(self, now)
 
     def _end(self) -> None:
         """Leave everything in order: the swarm, the origin's stream, and whoever still waits."""
-        self._membership.leave()
+        self._session.leave()
         if self._error:
             self.fail(self._error)
         self._stream.abort()
         self._all.forget(self)
         self._known.set()
-        del self._membership, self._stream  # they know this download: without them it goes, and its blob, with its last reader
+        del self._session, self._stream  # they know this download: without them it goes, and its blob, with its last reader
 
-    def _do(self, commands: list[planner.Command]) -> None:  # noqa: C901 (a table of commands)
+    def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
             match command:
-                case planner.OpenSwarm():
+                case events.OpenSwarm():
                     self._open_swarm()
-                case planner.LeaveSwarm():
-                    self._membership.leave()
-                case planner.Fetch(piece, digest, source):
+                case events.LeaveSwarm():
+                    self._session.leave()
+                case events.Fetch(piece, digest, source):
                     self._begin_fetch(piece, digest, source)
-                case planner.Confirm(piece, digest):
+                case events.Confirm(piece, digest):
                     if self._blob:
                         self._blob.confirm(piece, digest)
-                case planner.Tell(done, window):
+                case events.Tell(done, window):
                     length = self._blob.layout.length if self._blob else 1
                     window = self._all.window(window, length, len(self._fetching))
-                    self._membership.tell(done, window, self._planner.readers)
-                case planner.FetchOrigin(first, end):
+                    self._session.tell(done, window, self._planner.readers)
+                case events.FetchOrigin(first, end):
                     self._begin_stream(first, end)
-                case planner.LeaveOrigin():
+                case events.LeaveOrigin():
                     self._stream.leave()
-                case planner.GiveUp(error):
+                case events.GiveUp(error):
                     self.fail(error)
 
     def _receive(self, layout: Layout) -> Blob | None:
@@ -182,7 +184,7 @@ class Download:
                 except StoreError as error:
                     self._error = error
                     return None
-                self._events.put(planner.SizeKnown(layout, self._blob.held))
+                self._events.put(events.SizeKnown(layout, self._blob.held))
                 self._blob.finish_if_empty()
                 self._known.set()
         if self._blob.layout != layout:
@@ -194,44 +196,44 @@ class Download:
 
     def _open_swarm(self) -> None:
         checked = self._blob.checked if self._blob else 0
-        if not self._membership.open(self._registry, self._repository, checked, self._planner.readers, self._heard):
-            self._events.put(planner.NoSwarm())
+        if not self._session.open(self._registry, self._repository, checked, self._planner.readers, self._heard):
+            self._events.put(events.NoSwarm())
 
     def _heard(self, message: messages.FromSupernode | None) -> None:
         """Called by the channel's thread: the deciding thread looks at it."""
-        self._events.put(message if message is not None else planner.SwarmLost())
+        self._events.put(message if message is not None else events.SwarmLost())
 
-    def _understood(self, message: messages.FromSupernode) -> planner.Event:
+    def _understood(self, message: messages.FromSupernode) -> events.Event:
         if isinstance(message, messages.Task):
             return self._task_opened(message)
         if isinstance(message, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, message.reason)
             if message.corrupt:
                 self.fail(DigestError(message.reason))
-        return self._membership.meaning(message)
+        return self._session.meaning(message)
 
-    def _task_opened(self, message: messages.Task) -> planner.Event:
+    def _task_opened(self, message: messages.Task) -> events.Event:
         try:
             blob = self._receive(Layout(message.size, message.piece_length))
         except ValueError as error:
             log.warning("the supernode names a size that cannot be: %s", error)
-            return planner.SwarmFailed()
+            return events.SwarmFailed()
         if blob is None:
-            return planner.SwarmFailed()
+            return events.SwarmFailed()
         for piece, digest in message.known.items():
             blob.confirm(piece, digest)
-        self._membership.joined(message.task)
-        self._do(self._planner.handle(planner.SizeKnown(blob.layout, blob.held), time.monotonic()))
-        return planner.TaskOpened(message.task)
+        self._session.joined(message.task)
+        self._do(self._planner.handle(events.SizeKnown(blob.layout, blob.held), time.monotonic()))
+        return events.TaskOpened(message.task)
 
     def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
-        where = self._membership.where(source)
+        where = self._session.where(source)
         if self._blob is None or where is None:
-            self._events.put(planner.NotFetched(piece, source, 0.0, messages.UNREACHABLE))
+            self._events.put(events.NotFetched(piece, source, 0.0, messages.UNREACHABLE))
         elif digest == messages.COMING and source != messages.SEED:  # nobody else is believed what a piece should be
-            self._events.put(planner.NotFetched(piece, source, 0.0, messages.MISSING))
+            self._events.put(events.NotFetched(piece, source, 0.0, messages.MISSING))
         elif self._blob.confirm(piece, digest):
-            self._events.put(planner.Fetched(piece, source, 0.0))
+            self._events.put(events.Fetched(piece, source, 0.0))
         else:
             self._fetching.add(piece)
             self._all.threads.submit(self._fetch, self._blob, piece, digest, source, where)
@@ -239,16 +241,16 @@ class Download:
     def _fetch(self, blob: Blob, piece: int, digest: bytes, source: int, where: Address) -> None:
         """In a shared thread: one piece from one node."""
         began = time.monotonic()
-        event: planner.Event = planner.Tick()
+        event: events.Event = events.TimePassed()
         try:
             self._all.fetcher.fetch(blob, piece, digest, where)
         except SourceError as error:
             metrics.PIECE_FAILURES.labels(_VERDICT_NAMES[error.verdict]).inc()
             log.info("piece %d of %s did not come: %s", piece, self.digest, error)
-            event = planner.NotFetched(piece, source, time.monotonic() - began, error.verdict)
+            event = events.NotFetched(piece, source, time.monotonic() - began, error.verdict)
         except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
             log.info("piece %d of %s is not fetched: %s", piece, self.digest, error)
-            event = planner.NotFetched(piece, source, time.monotonic() - began, messages.UNREACHABLE)
+            event = events.NotFetched(piece, source, time.monotonic() - began, messages.UNREACHABLE)
         except OSError as error:
             self.fail(StoreError(f"the store cannot be written: {error.strerror}"))
         except Exception as error:
@@ -257,7 +259,7 @@ class Download:
         else:
             start, end = blob.layout.span(piece)
             metrics.RECEIVED_BYTES.labels("supernode" if source == messages.SEED else "peer").inc(end - start)
-            event = planner.Fetched(piece, source, time.monotonic() - began)
+            event = events.Fetched(piece, source, time.monotonic() - began)
         self._fetching.discard(piece)
         self._events.put(event)
 

@@ -57,7 +57,7 @@ class GrantedPiece:
 
 
 @dataclass(frozen=True)
-class Granted:
+class PiecesGranted:
     pieces: tuple[GrantedPiece, ...]
 
 
@@ -104,13 +104,13 @@ class ReadersMoved:
 
 
 @dataclass(frozen=True)
-class Tick:
+class TimePassed:
     """Time passed."""
 
 
 Event = (
-    SwarmAvailable | NoSwarm | SwarmLost | SwarmFailed | SizeKnown | TaskOpened | Granted | StillSeeding
-    | Fetched | NotFetched | OriginPiece | OriginEnded | ReadersMoved | Tick
+    SwarmAvailable | NoSwarm | SwarmLost | SwarmFailed | SizeKnown | TaskOpened | PiecesGranted | StillSeeding
+    | Fetched | NotFetched | OriginPiece | OriginEnded | ReadersMoved | TimePassed
 )  # fmt: skip
 
 

@@ -32,13 +32,13 @@ class _Flight:
 
 
 @dataclass
-class Intake:
+class Inflight:
     layout: Layout | None = None
     held: int = 0
     flights: dict[int, _Flight] = field(default_factory=dict)
     """By piece, what the swarm that this node is in has granted."""
     put_off: dict[int, GrantedPiece] = field(default_factory=dict)
-    """Granted pieces that a stray, or the origin's stream, is writing."""
+    """PiecesGranted pieces that a stray, or the origin's stream, is writing."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
     _strays: set[int] = field(default_factory=set)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from agent.download import planner
+from agent.download import events
 from agent.download.download import Download, Reader
 from agent.http.ratelimit import Pace
 from agent.origin.client import Origin
@@ -30,7 +30,7 @@ LINGER_SECONDS = 0.5
 STOP_SECONDS_MAX = 5.0
 
 
-class Downloads:
+class DownloadManager:
     """The downloads of a node, and what they share."""
 
     def __init__(self, store: Store, swarm: Supernodes, origin: Origin, swarm_key: SwarmKey, pace: Pace | None = None) -> None:
@@ -93,7 +93,7 @@ class Downloads:
     def swarm_is_up(self, _: Channel) -> None:
         """A channel opened: downloads that go on without a supernode may join one."""
         for download in self._snapshot():
-            download.happened(planner.SwarmAvailable())
+            download.happened(events.SwarmAvailable())
 
     def stop(self) -> None:
         with self._lock:

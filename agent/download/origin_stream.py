@@ -10,7 +10,7 @@ import threading
 from typing import Protocol
 
 from agent import metrics
-from agent.download import planner
+from agent.download import events
 from agent.origin.blobstream import BlobStream
 from agent.storage.blob import Blob
 from agent.swarm.piece_client import fill, pour
@@ -32,7 +32,7 @@ class Taker(Protocol):
     def receive_size(self, size: int) -> Blob | None:
         """The blob to write to, now that its size is known; None when there is none any more."""
 
-    def happened(self, event: planner.Event) -> None:
+    def happened(self, event: events.Event) -> None:
         """Hear of each piece, and of the end."""
 
     def fail(self, error: DarnerError) -> None:
@@ -78,7 +78,7 @@ class OriginStream:
             log.exception("the origin's stream failed inside")
             ended = OriginError(502, f"the origin's stream failed inside: {type(error).__name__}")
         # Without its traceback, whose frames would keep the taker's file open as long as the event.
-        taker.happened(planner.OriginEnded(ended.with_traceback(None) if ended else None))
+        taker.happened(events.OriginEnded(ended.with_traceback(None) if ended else None))
 
     def _fill(self, taker: Taker, first: int, end: int | None, start: int, leaving: threading.Event) -> None:
         stream = taker.open_origin(start)
@@ -99,7 +99,7 @@ class OriginStream:
                 blob.add(piece, digest, checked=False)
                 begun, ended = blob.layout.span(piece)
                 metrics.RECEIVED_BYTES.labels("origin").inc(ended - begun)
-                taker.happened(planner.OriginPiece(piece))
+                taker.happened(events.OriginPiece(piece))
         finally:
             self._stream = None
             stream.close()

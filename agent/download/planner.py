@@ -17,13 +17,9 @@ from enum import Enum
 
 from agent.download.events import (
     Command,
-    Confirm,
     Event,
-    Fetch,
     Fetched,
-    FetchOrigin,
     GiveUp,
-    Granted,
     GrantedPiece,
     LeaveOrigin,
     LeaveSwarm,
@@ -33,6 +29,7 @@ from agent.download.events import (
     OriginEnded,
     OriginPiece,
     Outcome,
+    PiecesGranted,
     ReadersMoved,
     SizeKnown,
     StillSeeding,
@@ -41,9 +38,8 @@ from agent.download.events import (
     SwarmLost,
     TaskOpened,
     Tell,
-    Tick,
 )
-from agent.download.inflight import Intake
+from agent.download.inflight import Inflight
 from agent.swarm.messages import DELIVERED, READERS_MAX
 from agent.values.errors import DarnerError, OriginError
 from agent.values.pieces import Layout
@@ -77,9 +73,9 @@ class Planner:
     mode: Mode = Mode.WAITING
     readers: tuple[int, ...] = ()
     deadline: float | None = None
-    """When a Tick is due, if nothing happens before. None while only the origin's stream or fetches are waited for, which
+    """When a TimePassed is due, if nothing happens before. None while only the origin's stream or fetches are waited for, which
     end by their own limits."""
-    _intake: Intake = field(default_factory=Intake)
+    _inflight: Inflight = field(default_factory=Inflight)
     _mode_at: float = 0.0
     """When the mode was entered."""
     _asked_at: float | None = None
@@ -96,12 +92,12 @@ class Planner:
 
     @property
     def layout(self) -> Layout | None:
-        return self._intake.layout
+        return self._inflight.layout
 
     @property
     def held(self) -> int:
         """The set of pieces that are here."""
-        return self._intake.held
+        return self._inflight.held
 
     def start(self, swarm: bool, now: float) -> list[Command]:
         """Begin: with the swarm if a supernode can be reached, at the origin otherwise."""
@@ -128,22 +124,22 @@ class Planner:
             case SwarmFailed():
                 return self._leave_swarm(now)
             case SizeKnown(layout, held):
-                self._intake.layout = layout
-                self._intake.held |= held  # what was fetched meanwhile may be news to whoever says this
-            case Granted(pieces):
+                self._inflight.layout = layout
+                self._inflight.held |= held  # what was fetched meanwhile may be news to whoever says this
+            case PiecesGranted(pieces):
                 return self._granted(pieces, now)
             case StillSeeding():
                 self._quiet_at = now
             case Fetched(piece, source, seconds):
                 return self._fetched(Outcome(piece, source, seconds, DELIVERED), now)
             case NotFetched(piece, source, seconds, verdict):
-                self._failures += piece in self._intake.flights
-                return self._intake.not_fetched(Outcome(piece, source, seconds, verdict), now)
+                self._failures += piece in self._inflight.flights
+                return self._inflight.not_fetched(Outcome(piece, source, seconds, verdict), now)
             case OriginPiece(piece):
                 self._piece_came(now)
-                return self._intake.streamed(piece, now)
+                return self._inflight.streamed(piece, now)
             case OriginEnded(error):
-                return [*self._intake.stream_ended(now), *self._origin_ended(error, now)]
+                return [*self._inflight.stream_ended(now), *self._origin_ended(error, now)]
             case ReadersMoved(pieces):
                 self.readers = pieces[:READERS_MAX]
         return []
@@ -155,7 +151,7 @@ class Planner:
         self._mode_at = now
 
     def _open(self, now: float) -> list[Command]:
-        self._intake.let_go()
+        self._inflight.let_go()
         if self._swarm_tries == SWARM_TRIES_MAX:
             return self._go_to_origin(now)
         self._swarm_tries += 1
@@ -171,7 +167,7 @@ class Planner:
         self._enter(Mode.SWARM, now)
         self._piece_at = now
         self._failures = self._origin_tries = 0
-        leave: list[Command] = [] if self._intake.stream_at is None else [LeaveOrigin()]
+        leave: list[Command] = [] if self._inflight.stream_at is None else [LeaveOrigin()]
         return [*leave, self._tell(now)]
 
     def _lost(self, now: float) -> list[Command]:
@@ -188,7 +184,7 @@ class Planner:
 
     def _leave_swarm(self, now: float) -> list[Command]:
         self._asked_at = None
-        self._intake.let_go()
+        self._inflight.let_go()
         return [LeaveSwarm(), *self._go_to_origin(now)]
 
     def _go_to_origin(self, now: float) -> list[Command]:
@@ -219,17 +215,17 @@ class Planner:
         if self.mode is not Mode.SWARM:
             return []
         self._quiet_at = now
-        return [command for granted in pieces for command in self._intake.begin(granted, now)]
+        return [command for granted in pieces for command in self._inflight.begin(granted, now)]
 
     def _fetched(self, outcome: Outcome, now: float) -> list[Command]:
         self._piece_came(now)
-        if outcome.piece in self._intake.flights:
+        if outcome.piece in self._inflight.flights:
             self._failures = self._swarm_tries = 0
-        return self._intake.fetched(outcome, now)
+        return self._inflight.fetched(outcome, now)
 
     def _tell(self, now: float) -> Tell:
         self._quiet_at = now
-        return self._intake.tell()
+        return self._inflight.tell()
 
     def _piece_came(self, now: float) -> None:
         self._piece_at = now
@@ -240,7 +236,7 @@ class Planner:
 
     @property
     def _wanting(self) -> bool:
-        return self.mode is not Mode.ENDED and bool(self._intake.missing)
+        return self.mode is not Mode.ENDED and bool(self._inflight.missing)
 
     def _patience_ends(self) -> float | None:
         """When whoever is asked now has had time enough."""
@@ -250,7 +246,7 @@ class Planner:
             return self._mode_at + REOPEN_SECONDS
         if self.mode is Mode.SWARM:
             without_a_piece = self._piece_at + PIECE_SECONDS_MAX
-            expected = self._intake.flights or self._intake.put_off
+            expected = self._inflight.flights or self._inflight.put_off
             return without_a_piece if expected else min(without_a_piece, self._quiet_at + QUIET_SECONDS_MAX)
         return None
 
@@ -263,48 +259,16 @@ class Planner:
 
     def _settle(self, commands: list[Command], now: float) -> list[Command]:
         """Report what is due, stream what only the origin can give, end when everything is here; and say when to look again."""
-        if self.mode is Mode.SWARM and self._intake.report_is_due(now):
+        if self.mode is Mode.SWARM and self._inflight.report_is_due(now):
             commands.append(self._tell(now))
-        if self.mode is Mode.ORIGIN and self._wanting and self._intake.stream_at is None:
-            begun = self._intake.stream(self.readers)
+        if self.mode is Mode.ORIGIN and self._wanting and self._inflight.stream_at is None:
+            begun = self._inflight.stream(self.readers)
             self._origin_tries += len(begun)
             commands += begun
         if not self._wanting:
             self._enter(Mode.ENDED, now)
             self.deadline = None
             return commands
-        due = (self._patience_ends(), self._intake.report_due_at())
+        due = (self._patience_ends(), self._inflight.report_due_at())
         self.deadline = min((at for at in due if at is not None), default=None)
         return commands
-
-
-__all__ = [
-    "Command",
-    "Confirm",
-    "Event",
-    "Fetch",
-    "FetchOrigin",
-    "Fetched",
-    "GiveUp",
-    "Granted",
-    "GrantedPiece",
-    "LeaveOrigin",
-    "LeaveSwarm",
-    "Mode",
-    "NoSwarm",
-    "NotFetched",
-    "OpenSwarm",
-    "OriginEnded",
-    "OriginPiece",
-    "Outcome",
-    "Planner",
-    "ReadersMoved",
-    "SizeKnown",
-    "StillSeeding",
-    "SwarmAvailable",
-    "SwarmFailed",
-    "SwarmLost",
-    "TaskOpened",
-    "Tell",
-    "Tick",
-]

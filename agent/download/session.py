@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 
-from agent.download import planner
+from agent.download import events
 from agent.swarm import messages
 from agent.swarm.channel import Channel, ChannelError, TaskListener
 from agent.swarm.supernodes import Supernodes
@@ -17,7 +17,7 @@ from agent.values.address import Address
 log = logging.getLogger(__name__)
 
 
-class Membership:
+class Session:
     def __init__(self, swarm: Supernodes, digest: str) -> None:
         self._swarm = swarm
         self._digest = digest
@@ -50,7 +50,7 @@ class Membership:
             self._channel.leave(self._listener)
         self._channel = self._listener = None
 
-    def tell(self, done: tuple[planner.Outcome, ...], window: int, readers: tuple[int, ...]) -> None:
+    def tell(self, done: tuple[events.Outcome, ...], window: int, readers: tuple[int, ...]) -> None:
         outcomes = [messages.Done(item.piece, item.source, math.ceil(item.seconds * 1000), item.verdict) for item in done]
         if self._channel:
             try:
@@ -62,16 +62,16 @@ class Membership:
         """The piece server of a node that a grant names."""
         return self._channel.peers.get(source) if self._channel else None
 
-    def meaning(self, message: messages.FromSupernode) -> planner.Event:
+    def meaning(self, message: messages.FromSupernode) -> events.Event:
         """What a message says to the planner. What is said of a swarm that was left meanwhile says nothing."""
         match message:
             case messages.Grant(task, pieces) if task == self._task:
-                return planner.Granted(
-                    tuple(planner.GrantedPiece(item.piece, item.digest, item.source, item.alternative) for item in pieces)
+                return events.PiecesGranted(
+                    tuple(events.GrantedPiece(item.piece, item.digest, item.source, item.alternative) for item in pieces)
                 )
             case messages.Seeding(task) if task == self._task:
-                return planner.StillSeeding()
+                return events.StillSeeding()
             case messages.TaskFailed():
-                return planner.SwarmFailed()
+                return events.SwarmFailed()
             case _:
-                return planner.Tick()
+                return events.TimePassed()

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from agent import metrics
 from agent.download.download import Reader
-from agent.download.manager import Downloads
+from agent.download.manager import DownloadManager
 from agent.http.body import chunks
 from agent.http.request import ClientGone, Exchange, Request
 from agent.origin.client import Origin
-from agent.registry.client_wait import LOOK_SECONDS, Patience
+from agent.registry.client_wait import LOOK_SECONDS, ClientWait
 from agent.registry.target import BlobResource, parse_range
 from agent.storage.blob import Blob
 from agent.storage.store import Store
@@ -61,12 +61,12 @@ class Part:
 
 class Blobs:
     def __init__(
-        self, store: Store, downloads: Downloads, origin: Origin, patience: Patience, common_headers: dict[str, str]
+        self, store: Store, downloads: DownloadManager, origin: Origin, client_wait: ClientWait, common_headers: dict[str, str]
     ) -> None:
         self._store = store
         self._downloads = downloads
         self._origin = origin
-        self._patience = patience
+        self._client_wait = client_wait
         self._common = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **common_headers}
 
     def size(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
@@ -84,7 +84,7 @@ class Blobs:
 
     def size_at_origin(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
         registry, repository, digest = resource.registry, resource.repository, resource.digest
-        size = self._patience.ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
+        size = self._client_wait.ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
         if size is None:
             raise OriginError(404, f"{repository} has no {digest}", "BLOB_UNKNOWN")
         return size
@@ -118,9 +118,9 @@ class Blobs:
         return self._downloads.reading(resource.registry, resource.repository, resource.digest, credential, 0)
 
     def _await_blob(self, exchange: Exchange, resource: BlobResource, reader: Reader) -> Blob:
-        """The arriving blob, once its size is known. Raises what the download failed with, and what `Patience.look` raises."""
+        """The arriving blob, once its size is known. Raises what the download failed with, and what `ClientWait.look` raises."""
         while not reader.download.known(LOOK_SECONDS):
-            self._patience.look(exchange, resource.registry)
+            self._client_wait.look(exchange, resource.registry)
         return reader.download.blob(0)
 
     def _start(self, exchange: Exchange, resource: BlobResource, part: Part) -> None:
@@ -132,7 +132,7 @@ class Blobs:
         if reader:
             reader.offset = part.start
         while not _ready(blob, part.start):
-            self._patience.look(exchange, resource.registry)
+            self._client_wait.look(exchange, resource.registry)
         self._start(exchange, resource, part)
         while (position := part.start + exchange.body_sent) < part.end:
             if reader:

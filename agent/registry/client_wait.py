@@ -24,7 +24,7 @@ QUESTIONS_MAX = 256
 Reply = TypeVar("Reply")
 
 
-class Patience:
+class ClientWait:
     def __init__(self, head_seconds: float = HEAD_SECONDS_MAX) -> None:
         self._head_seconds = head_seconds
         self._places = threading.BoundedSemaphore(QUESTIONS_MAX)

@@ -11,11 +11,11 @@ import logging
 import time
 
 from agent import metrics
-from agent.download.manager import Downloads
+from agent.download.manager import DownloadManager
 from agent.http.request import Exchange
 from agent.origin.client import Origin
 from agent.registry.blobs import Blobs, RangeError
-from agent.registry.client_wait import HEAD_SECONDS_MAX, Patience
+from agent.registry.client_wait import HEAD_SECONDS_MAX, ClientWait
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
 from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, parse_target
@@ -40,7 +40,7 @@ class Registry:
     def __init__(
         self,
         store: Store,
-        downloads: Downloads,
+        downloads: DownloadManager,
         manifests: Manifests,
         permission: Permission,
         swarm: Supernodes,
@@ -51,8 +51,8 @@ class Registry:
         self._permission = permission
         self._swarm = swarm
         self._origin = origin
-        self._patience = Patience(head_seconds)
-        self._blobs = Blobs(store, downloads, origin, self._patience, VERSION)
+        self._client_wait = ClientWait(head_seconds)
+        self._blobs = Blobs(store, downloads, origin, self._client_wait, VERSION)
 
     def handle(self, exchange: Exchange) -> None:
         what = "other"
@@ -87,7 +87,7 @@ class Registry:
         at = self._permission.shown_at(registry, repository, credential, reference, time.monotonic())
         manifest = self._manifests.kept(reference) if at is not None else None
         if at is None or manifest is None:
-            manifest = self._patience.ask(exchange, registry, lambda: self._resolve(resource, credential))
+            manifest = self._client_wait.ask(exchange, registry, lambda: self._resolve(resource, credential))
             at = time.monotonic()
         self._permission.show(registry, repository, credential, [manifest.digest, *manifest.lists()], at)
         headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": manifest.digest, **VERSION}
@@ -109,7 +109,7 @@ class Registry:
     def _listing(self, exchange: Exchange, resource: ListingResource, credential: Credential | None) -> None:
         registry, repository = resource.registry, resource.repository
         path = f"/v2/{repository}/{resource.rest}"
-        media_type, body = self._patience.ask(
+        media_type, body = self._client_wait.ask(
             exchange, registry, lambda: self._origin.listing(registry, repository, path, credential)
         )
         exchange.answer(200, {"Content-Type": media_type, **VERSION}, body)

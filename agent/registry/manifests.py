@@ -42,7 +42,7 @@ MANIFESTS_MAX = 10_000
 """Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
 
 
-class Origin(Protocol):
+class ManifestSource(Protocol):
     """What this module needs of agent.origin.client.Origin."""
 
     def digest_of(
@@ -52,13 +52,13 @@ class Origin(Protocol):
     def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest: ...
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _LastAnswer(msgspec.Struct, frozen=True):
     digest: str
     asked_at: float
     """Unix seconds: it has to mean something after a restart."""
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _ManifestRecord(msgspec.Struct, frozen=True):
     media_type: str
     body: bytes
 
@@ -69,7 +69,7 @@ class Manifests:
     def __init__(
         self,
         directory: Path,
-        origin: Origin,
+        origin: ManifestSource,
         *,
         interval: float,
         stale_if_error: float,
@@ -170,7 +170,7 @@ class Manifests:
     ) -> None:
         """Keep an answer that the origin gave `age` seconds ago, to this process or to another one."""
         self.keep(manifest)
-        answer = msgspec.msgpack.encode(_Answer(manifest.digest, self._now() - age))
+        answer = msgspec.msgpack.encode(_LastAnswer(manifest.digest, self._now() - age))
         try:
             _write(self._tags / _name(registry, repository, reference, credential), answer)
         except OSError as error:  # the answer is right all the same
@@ -183,7 +183,7 @@ class Manifests:
             if self.kept(manifest.digest):
                 os.utime(path)
             else:
-                _write(path, msgspec.msgpack.encode(_Kept(manifest.media_type, manifest.body)))
+                _write(path, msgspec.msgpack.encode(_ManifestRecord(manifest.media_type, manifest.body)))
         except OSError as error:
             log.warning("a manifest is not kept: %s", error)
 
@@ -191,15 +191,15 @@ class Manifests:
         """A manifest that is here, if it still has the digest that it is named by."""
         try:
             raw = (self._manifests / digest.removeprefix("sha256:").replace("/", "")).read_bytes()
-            record = msgspec.msgpack.decode(raw, type=_Kept)
+            record = msgspec.msgpack.decode(raw, type=_ManifestRecord)
         except (OSError, msgspec.MsgspecError):
             return None
         manifest = Manifest.of(record.media_type, record.body)
         return manifest if manifest.digest == digest else None
 
-    def _last_answer(self, name: str) -> _Answer | None:
+    def _last_answer(self, name: str) -> _LastAnswer | None:
         try:
-            return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_Answer)
+            return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_LastAnswer)
         except (OSError, msgspec.MsgspecError):
             return None
 

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
-from agent.download import planner
+from agent.download import events, planner
 from agent.swarm.messages import CORRUPT, DELIVERED, STALLED, UNREACHABLE
 from agent.values.pieces import Layout, lowest
 from hack.simulate.network import Flow, Host
@@ -68,15 +68,15 @@ class Node:
         self._do(self._planner.start(True, self._world.now))
 
     def task_opened(self) -> None:
-        self._happened(planner.SizeKnown(self._world.layout, 0))
-        self._happened(planner.TaskOpened(1))
+        self._happened(events.SizeKnown(self._world.layout, 0))
+        self._happened(events.TaskOpened(1))
 
     def granted(self, pieces: tuple[tuple[int, int, int], ...]) -> None:
-        granted = tuple(planner.GrantedPiece(piece, b"", source, alternative) for piece, source, alternative in pieces)
-        self._happened(planner.Granted(granted))
+        granted = tuple(events.GrantedPiece(piece, b"", source, alternative) for piece, source, alternative in pieces)
+        self._happened(events.PiecesGranted(granted))
 
     def still_seeding(self) -> None:
-        self._happened(planner.StillSeeding())
+        self._happened(events.StillSeeding())
 
     # What the network does.
 
@@ -114,15 +114,15 @@ class Node:
         _, source, began = self._fetches.pop(piece)
         seconds = self._world.now - began
         if verdict != DELIVERED:
-            self._happened(planner.NotFetched(piece, source, seconds, verdict))
+            self._happened(events.NotFetched(piece, source, seconds, verdict))
             return
         if piece == 0:
             self.first_at = self._world.now
-        self._happened(planner.Fetched(piece, source, seconds))
+        self._happened(events.Fetched(piece, source, seconds))
 
     # What the planner wants.
 
-    def _happened(self, event: planner.Event) -> None:
+    def _happened(self, event: events.Event) -> None:
         if self.dead or self.ended_at is not None:
             return
         plan = self._planner
@@ -151,25 +151,25 @@ class Node:
         if deadline > self._world.now:
             self._book_tick(deadline)
         else:
-            self._happened(planner.Tick())
+            self._happened(events.TimePassed())
 
-    def _do(self, commands: list[planner.Command]) -> None:
+    def _do(self, commands: list[events.Command]) -> None:
         world = self._world
         for command in commands:
             match command:
-                case planner.Fetch(piece, _, source):
+                case events.Fetch(piece, _, source):
                     world.after(world.latency_seconds, self._fetch, piece, source)
-                case planner.Tell(done, window):
+                case events.Tell(done, window):
                     outcomes = tuple((item.piece, item.source, item.seconds, item.verdict) for item in done)
                     world.after(world.latency_seconds, world.reported, self, outcomes, window, self._planner.readers)
-                case planner.OpenSwarm():
+                case events.OpenSwarm():
                     world.after(world.latency_seconds, world.opened, self)
-                case planner.LeaveSwarm():
+                case events.LeaveSwarm():
                     world.after(world.latency_seconds, world.closed, self)
-                case planner.FetchOrigin():
+                case events.FetchOrigin():
                     # An origin that can serve everybody directly is not what is simulated: the node counts as failed.
                     self.fell_back = True
                     self.ended_at = world.now
                     world.ended()
-                case planner.GiveUp() | planner.LeaveOrigin() | planner.Confirm():
+                case events.GiveUp() | events.LeaveOrigin() | events.Confirm():
                     pass

@@ -15,7 +15,7 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.download import planner
+from agent.download import events, planner
 from agent.download.inflight import REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
 from agent.swarm import messages
@@ -79,7 +79,7 @@ class World:
             deadline = self.planner.deadline
             if deadline is not None and (not self._due or deadline <= self._due[0][0]):
                 self.now = max(self.now, deadline)
-                self._happened(planner.Tick())
+                self._happened(events.TimePassed())
                 assert self.planner.deadline is None or self.planner.deadline > self.now, "a tick is never due twice"
             else:
                 assert self._due, "something is awaited that nobody will bring"
@@ -100,38 +100,38 @@ class World:
         """Some of the numbers below `end`."""
         return self.data.draw(st.lists(st.integers(0, end - 1), max_size=most))
 
-    def _happened(self, event: planner.Event) -> None:
+    def _happened(self, event: events.Event) -> None:
         self.story.append(f"{self.now:7.3f} {event}")
-        if not isinstance(event, planner.Tick | planner.ReadersMoved):
+        if not isinstance(event, events.TimePassed | events.ReadersMoved):
             readers = tuple(sorted(self._some(self.sources.pieces + 1, 2)))
-            self._do(self.planner.handle(planner.ReadersMoved(readers), self.now))
+            self._do(self.planner.handle(events.ReadersMoved(readers), self.now))
         self._do(self.planner.handle(event, self.now))
         for noted in self._unreported.values():
             assert self.planner.mode is Mode.ENDED or self.now <= noted + REPORT_SECONDS_MAX, "a report is late"
         if self.planner.mode is not Mode.ENDED and self.planner.deadline is None:
             assert self._stream or self._flights, "nothing is awaited, and nothing is due"
 
-    def _do(self, commands: list[planner.Command]) -> None:
+    def _do(self, commands: list[events.Command]) -> None:
         for command in commands:
             self.story.append(f"{self.now:7.3f}   -> {command}")
             match command:
-                case planner.OpenSwarm():
+                case events.OpenSwarm():
                     self._open()
-                case planner.LeaveSwarm():
+                case events.LeaveSwarm():
                     self._leave()
-                case planner.Tell():
+                case events.Tell():
                     self._told(command)
-                case planner.Fetch():
+                case events.Fetch():
                     self._fetch(command)
-                case planner.Confirm(piece, _):
+                case events.Confirm(piece, _):
                     assert self.planner.held >> piece & 1
                     self._unreported[piece, self._task] = self.now
-                case planner.FetchOrigin(first, end):
+                case events.FetchOrigin(first, end):
                     self._begin_stream(first, self.layout.count if end is None else end)
-                case planner.LeaveOrigin():
+                case events.LeaveOrigin():
                     assert self._stream
                     self._stream_left = True
-                case planner.GiveUp(error):
+                case events.GiveUp(error):
                     self.given_up = error
 
     # The supernode.
@@ -142,21 +142,21 @@ class World:
         task = self._task
         answer = self._one_of(self.sources.open)
         if answer == "nobody":
-            self.after(0.0, lambda: self._of(task, planner.NoSwarm()))
+            self.after(0.0, lambda: self._of(task, events.NoSwarm()))
             self._comes_back()
         elif answer == "lost":
             self._after_a_while(lambda: self._lose(task))
         elif answer == "failed":
-            self._after_a_while(lambda: self._of(task, planner.SwarmFailed()))
+            self._after_a_while(lambda: self._of(task, events.SwarmFailed()))
         elif answer == "task":
             self._after_a_while(lambda: self._answer(task))
 
     def _answer(self, task: int) -> None:
         if task == self._task:
-            self._happened(planner.SizeKnown(self.layout, 0))
-            self._of(task, planner.TaskOpened(task))
+            self._happened(events.SizeKnown(self.layout, 0))
+            self._of(task, events.TaskOpened(task))
 
-    def _of(self, task: int, event: planner.Event) -> None:
+    def _of(self, task: int, event: events.Event) -> None:
         """Messages of a swarm that was left are not listened to."""
         if task == self._task:
             self._happened(event)
@@ -171,13 +171,13 @@ class World:
         if task == self._task:
             self._leave()
             self._comes_back()
-            self._happened(planner.SwarmLost())
+            self._happened(events.SwarmLost())
 
     def _comes_back(self) -> None:
         if self._one_of((True, False)):
-            self._after_a_while(lambda: self._happened(planner.SwarmAvailable()))
+            self._after_a_while(lambda: self._happened(events.SwarmAvailable()))
 
-    def _told(self, tell: planner.Tell) -> None:
+    def _told(self, tell: events.Tell) -> None:
         assert self._asked, "reports go to a supernode that was asked"
         assert 0 <= tell.window <= WINDOW
         for outcome in tell.done:
@@ -187,14 +187,14 @@ class World:
         if what == "lost":
             self._after_a_while(lambda: self._lose(task))
         elif what == "failed":
-            self._after_a_while(lambda: self._of(task, planner.SwarmFailed()))
+            self._after_a_while(lambda: self._of(task, events.SwarmFailed()))
         elif what == "seeding":
             self._after_a_while(lambda: self._seed(task, tell.window))
         elif what in ("right", "any"):
             self._after_a_while(lambda: self._grant(task, tell.window, what == "any"))
 
     def _seed(self, task: int, window: int) -> None:
-        self._of(task, planner.StillSeeding())
+        self._of(task, events.StillSeeding())
         self.after(1.0, lambda: self._seed(task, window) if self._one_of((True, False)) else self._grant(task, window, False))
 
     def _grant(self, task: int, window: int, anything: bool) -> None:
@@ -207,12 +207,12 @@ class World:
             pieces = [piece for piece in members(lacking) if piece not in self._granted][: window - len(self._granted)]
         self._granted.update(pieces)
         sources = range(4)
-        granted = [planner.GrantedPiece(piece, b"", self._one_of(sources), self._one_of(sources)) for piece in pieces]
-        self._of(task, planner.Granted(tuple(granted)))
+        granted = [events.GrantedPiece(piece, b"", self._one_of(sources), self._one_of(sources)) for piece in pieces]
+        self._of(task, events.PiecesGranted(tuple(granted)))
 
     # The nodes.
 
-    def _fetch(self, fetch: planner.Fetch) -> None:
+    def _fetch(self, fetch: events.Fetch) -> None:
         piece = fetch.piece
         assert self.layout.everything >> piece & 1, "it is a piece of the blob"
         assert not self.planner.held >> piece & 1, "what is held is not fetched"
@@ -234,9 +234,9 @@ class World:
             self._unreported[piece, task] = self.now
         seconds = self.now - flight.began
         if verdict == messages.DELIVERED:
-            self._happened(planner.Fetched(piece, flight.source, seconds))
+            self._happened(events.Fetched(piece, flight.source, seconds))
         else:
-            self._happened(planner.NotFetched(piece, flight.source, seconds, verdict))
+            self._happened(events.NotFetched(piece, flight.source, seconds, verdict))
 
     # The origin.
 
@@ -262,17 +262,17 @@ class World:
         assert self._stream
         piece, end = self._stream
         if self.planner.layout is None:
-            self._happened(planner.SizeKnown(self.layout, 0))
+            self._happened(events.SizeKnown(self.layout, 0))
         what = self._one_of(self.sources.origin)
         if what == "piece" and piece < end:
             self._stream = piece + 1, end
-            self._happened(planner.OriginPiece(piece))
+            self._happened(events.OriginPiece(piece))
             if not self._stream_left:
                 self._after_a_while(self._go_on)
                 return
         self._stream = None
         errors = {"breaks": OriginError(502, "broken"), "refuses": OriginError(404, "unknown")}
-        self._happened(planner.OriginEnded(None if self._stream_left else errors.get(what)))
+        self._happened(events.OriginEnded(None if self._stream_left else errors.get(what)))
 
 
 def run(data: st.DataObject, sources: Sources, swarm: bool = True) -> World:

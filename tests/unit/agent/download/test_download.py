@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from agent.download import manager as module
+from agent.download import planner
 from agent.download.download import Reader
-from agent.download.manager import Downloads
+from agent.download.manager import DownloadManager
 from agent.http.ratelimit import Pace
 from agent.storage.blob import Blob
 from agent.swarm.swarm_key import SwarmKey
@@ -198,7 +199,7 @@ def test_a_disk_that_fails_in_the_middle_ends_the_download_with_its_reason(
 def test_a_mistake_of_ours_ends_one_download_and_is_told(
     node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module.planner.Planner, "start", lambda *_: 1 / 0)
+    monkeypatch.setattr(planner.Planner, "start", lambda *_: 1 / 0)
     with pytest.raises(DarnerError, match="failed inside: ZeroDivisionError"):
         node.pull(digest)
     assert "failed inside" in caplog.text
@@ -234,7 +235,7 @@ def test_without_a_limit_on_downloads_as_much_is_asked_for_as_is_wanted(node: No
 
 
 def test_with_a_limit_no_more_pieces_are_asked_for_than_come_in_time(node: Node) -> None:
-    limited = Downloads(node.store, node.swarm, node.client, SwarmKey(""), Pace(4 << 20))
+    limited = DownloadManager(node.store, node.swarm, node.client, SwarmKey(""), Pace(4 << 20))
     assert [limited.window(4, 16 << 20, fetching) for fetching in (0, 1, 2)] == [2, 1, 1]
     assert limited.window(16, 256 << 10, 0) == 16
     assert limited.window(0, 256 << 10, 0) == 0

@@ -4,6 +4,34 @@ from __future__ import annotations
 
 import pytest
 
+from agent.download.events import (
+    Command,
+    Confirm,
+    Event,
+    Fetch,
+    Fetched,
+    FetchOrigin,
+    GiveUp,
+    GrantedPiece,
+    LeaveOrigin,
+    LeaveSwarm,
+    NoSwarm,
+    NotFetched,
+    OpenSwarm,
+    OriginEnded,
+    OriginPiece,
+    Outcome,
+    PiecesGranted,
+    ReadersMoved,
+    SizeKnown,
+    StillSeeding,
+    SwarmAvailable,
+    SwarmFailed,
+    SwarmLost,
+    TaskOpened,
+    Tell,
+    TimePassed,
+)
 from agent.download.inflight import REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import (
     FAILURES_MAX,
@@ -13,34 +41,8 @@ from agent.download.planner import (
     QUIET_SECONDS_MAX,
     REOPEN_SECONDS,
     SWARM_TRIES_MAX,
-    Command,
-    Confirm,
-    Event,
-    Fetch,
-    Fetched,
-    FetchOrigin,
-    GiveUp,
-    Granted,
-    GrantedPiece,
-    LeaveOrigin,
-    LeaveSwarm,
     Mode,
-    NoSwarm,
-    NotFetched,
-    OpenSwarm,
-    OriginEnded,
-    OriginPiece,
-    Outcome,
     Planner,
-    ReadersMoved,
-    SizeKnown,
-    StillSeeding,
-    SwarmAvailable,
-    SwarmFailed,
-    SwarmLost,
-    TaskOpened,
-    Tell,
-    Tick,
 )
 from agent.swarm import messages
 from agent.values.errors import OriginError
@@ -71,14 +73,14 @@ class Download:
         """Until the planner's own deadline: how long that was, and what it says then."""
         assert self.planner.deadline is not None
         seconds = self.planner.deadline - self.now
-        return round(seconds, 6), self.hear(Tick(), seconds)
+        return round(seconds, 6), self.hear(TimePassed(), seconds)
 
     def join(self) -> list[Command]:
         self.hear(SizeKnown(self.layout, self.held))
         return self.hear(TaskOpened(1))
 
     def grant(self, *pieces: int, source: int = 7, alternative: int = 8) -> list[Command]:
-        return self.hear(Granted(tuple(granted(piece, source, alternative) for piece in pieces)))
+        return self.hear(PiecesGranted(tuple(granted(piece, source, alternative) for piece in pieces)))
 
     def be_fast(self) -> None:
         """Some pieces come so fast that the window grows."""
@@ -426,7 +428,7 @@ def test_what_a_fetch_for_a_lost_swarm_still_writes_is_put_off_however_long_that
     swarm.hear(SwarmLost())
     swarm.hear(TaskOpened(2))
     swarm.grant(0, source=3)
-    assert swarm.hear(Tick(), after=PIECE_SECONDS_MAX - 1.0) == []
+    assert swarm.hear(TimePassed(), after=PIECE_SECONDS_MAX - 1.0) == []
     assert swarm.hear(NotFetched(0, 7, 44.0, messages.STALLED)) == [fetch(0, 3)]
 
 
@@ -444,7 +446,7 @@ def test_the_origin_passes_over_what_is_under_way_and_takes_it_up_when_it_fails(
 
 def test_a_fetch_that_takes_long_is_waited_for_and_then_the_alternative_is_asked_at_once(swarm: Download) -> None:
     swarm.grant(0)
-    assert swarm.hear(Tick(), after=PIECE_SECONDS_MAX - 1.0) == [], "the piece is still being written"
+    assert swarm.hear(TimePassed(), after=PIECE_SECONDS_MAX - 1.0) == [], "the piece is still being written"
     failed = Outcome(0, 7, 44.0, messages.STALLED)
     assert swarm.hear(NotFetched(0, 7, 44.0, messages.STALLED)) == [fetch(0, 8), Tell((failed,), WINDOW)]
 
@@ -526,7 +528,7 @@ def test_when_everything_is_here_already_nobody_is_asked_for_anything() -> None:
     assert download.planner.mode is Mode.ENDED
 
 
-@pytest.mark.parametrize("event", [TaskOpened(1), SwarmFailed(), SwarmAvailable(), OriginEnded(BROKEN), Tick()])
+@pytest.mark.parametrize("event", [TaskOpened(1), SwarmFailed(), SwarmAvailable(), OriginEnded(BROKEN), TimePassed()])
 def test_after_the_end_nothing_that_happens_matters(event: Event) -> None:
     download = Download(pieces=0)
     download.hear(SizeKnown(download.layout, 0))
