@@ -1,7 +1,8 @@
-"""A download: one blob on its way to this node.
+"""A download: one blob on its way to this node, until it is here, has failed, or nobody has read it for a moment.
 
-It drives a `Planner`, which decides, with one thread that does nothing but take what happened and hand out work; pieces are
-fetched by threads that all downloads share. Who waits for it, and until when it goes on, is `agent.download.manager`'s affair.
+A thread of its own takes events from one queue, tells them to a `Planner`, which decides, and carries out the commands that come
+back. Pieces are fetched by threads that all downloads share, the origin's bytes by a thread of their own
+(`agent.download.origin_stream`); both put what became of their work into the queue. Nothing here decides which source is next.
 """
 
 from __future__ import annotations
@@ -10,27 +11,32 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agent import metrics
-from agent.download import events, planner
+from agent.download import events
 from agent.download.origin_stream import OriginStream
+from agent.download.planner import Mode, Planner
 from agent.download.session import Session
-from agent.origin.blobstream import BlobStream
+from agent.origin.client import Origin
 from agent.storage.blob import Blob
+from agent.storage.store import Store
 from agent.swarm import messages
+from agent.swarm.piece_client import PieceFetcher
+from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential
-from agent.values.errors import DarnerError, DigestError, OriginError, SourceError, StoreError
+from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError
 from agent.values.pieces import Layout
-
-if TYPE_CHECKING:
-    from agent.download.manager import DownloadManager
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS_MAX = 0.25
+"""How soon a reader that moved, or left, is noticed."""
+LINGER_SECONDS = 0.5
+"""How long a download goes on after its last reader left: parallel range readers come and go."""
 
 _VERDICT_NAMES = {
     messages.UNREACHABLE: "unreachable",
@@ -40,69 +46,121 @@ _VERDICT_NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Shared:
+    """The parts of the agent that all downloads use."""
+
+    store: Store
+    swarm: Supernodes
+    origin: Origin
+    fetcher: PieceFetcher
+    threads: Executor
+    """Where pieces are fetched."""
+    window: Callable[[int, int, int], int]
+    """Of so many pieces, of so many bytes each, how many can come in time beside so many that are being fetched."""
+    on_end: Callable[[Download], None]
+    """Told of each download's end, by its own thread."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A blob, where it comes from, and the credential of the client that asked for it first."""
+
+    registry: str
+    repository: str
+    digest: str
+    credential: Credential | None
+
+
 @dataclass(eq=False)
 class Reader:
-    """Somebody who waits for bytes from `offset` on, and moves it."""
+    """A client that waits for bytes from `offset` on, and moves it."""
 
     download: Download
     offset: int
 
 
 class Download:
-    """`downloads` keeps its readers, and what it shares with others."""
-
-    def __init__(
-        self, downloads: DownloadManager, registry: str, repository: str, digest: str, credential: Credential | None
-    ) -> None:
-        self.digest = digest
-        self.readers: list[Reader] = []
-        self.left_at = time.monotonic()
-        self._all = downloads
-        self._registry = registry
-        self._repository = repository
-        self._credential = credential
+    def __init__(self, wanted: Wanted, shared: Shared, earlier: Download | None = None) -> None:
+        """`earlier` is a download of the same blob that nobody can join any more; this one sees to it that it writes no more."""
+        self.digest = wanted.digest
+        self._wanted = wanted
+        self._shared = shared
+        self._earlier = earlier
         self._events: queue.SimpleQueue[events.Event | messages.FromSupernode] = queue.SimpleQueue()
-        self._planner = planner.Planner()
-        self._session = Session(downloads.swarm, digest)
+        self._planner = Planner()
+        self._session = Session(shared.swarm, wanted.digest)
+        self._stream: OriginStream | None = None
         self._fetching: set[int] = set()
+        self._readers: list[Reader] = []
+        self._left_at = 0.0
+        """When the last reader left."""
+        self._closed = False
+        self._readers_lock = threading.Lock()
+        """Guards the three above, and is held for nothing that takes time: the manager waits for it under its own lock."""
         self._blob: Blob | None = None
-        self._blob_lock = threading.Lock()
         self._error: DarnerError | None = None
+        self._blob_lock = threading.Lock()
+        """Guards the two above. The store may evict for seconds while it is held."""
         self._known = threading.Event()
         """Set when the blob's size is known, or the download has failed before it was."""
-        self._stream = OriginStream()
-        self._thread = threading.Thread(target=self._run, name=f"download {digest[:19]}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"download {self.digest[:19]}", daemon=True)
+
+    # Readers.
+
+    def begin(self, offset: int) -> Reader:
+        """Start, with the first reader."""
+        reader = Reader(self, offset)
+        self._readers.append(reader)
         self._thread.start()
+        return reader
+
+    def join(self, offset: int) -> Reader | None:
+        """Take part; None when this download has failed or is being abandoned, so that another has to be begun."""
+        with self._readers_lock:
+            if self._closed or self._error or (self._blob and self._blob.error):
+                return None
+            reader = Reader(self, offset)
+            self._readers.append(reader)
+            return reader
+
+    def leave(self, reader: Reader) -> None:
+        with self._readers_lock:
+            self._readers.remove(reader)
+            self._left_at = time.monotonic()
 
     def known(self, seconds: float) -> bool:
         """Whether `blob` has an answer within that time."""
         return self._known.wait(seconds)
 
     def blob(self, seconds: float) -> Blob:
-        """The arriving blob, once its size is known. Raises what the download failed with, or OriginError 504."""
+        """The arriving blob, once its size is known. Raises the error that the download failed with, or OriginError 504."""
         if not self._known.wait(seconds):
-            raise OriginError(504, f"no source of {self.digest} answered in time, the registry {self._registry} included")
+            registry = self._wanted.registry
+            raise OriginError(504, f"no source of {self.digest} answered in time, the registry {registry} included")
         if self._blob is None:
             raise self._error.again() if self._error else OriginError(504, f"the download of {self.digest} ended")
         return self._blob
 
-    @property
-    def failed(self) -> bool:
-        """Whether it ended without the blob. Whoever comes then begins anew."""
-        return self._error is not None or bool(self._blob and self._blob.error)
+    # From other threads.
 
     def happened(self, event: events.Event) -> None:
         self._events.put(event)
 
     def fail(self, error: DarnerError) -> None:
-        """End this download. Nothing is written to its file from now on, and whoever waits is told."""
+        """End this download and tell its readers. When this returns, nothing is written to the blob's file any more.
+
+        Waits for the store while that makes room for the blob.
+        """
+        if earlier := self._earlier:
+            earlier.fail(error)
         with self._blob_lock:
             self._error = self._error or error.again()
             if self._blob:
                 self._blob.fail(self._error)
         self._events.put(events.TimePassed())
 
-    def join(self, seconds: float) -> None:
+    def wait_for_end(self, seconds: float) -> None:
         self._thread.join(seconds)
 
     # The deciding thread.
@@ -110,11 +168,14 @@ class Download:
     def _run(self) -> None:
         metrics.DOWNLOADS.inc()
         try:
-            self._blob = self._all.store.blob(self.digest)
-            if self._blob:  # an earlier download ended between the look of whoever asks and now
+            if self._earlier:  # no two downloads ever write to the same file
+                self._earlier.fail(StoreError(f"the download of {self.digest} was begun anew"))
+                self._earlier = None
+            self._blob = self._shared.store.blob(self.digest)
+            if self._blob:  # an earlier download ended between the client's look into the store and now
                 return
-            self._do(self._planner.start(bool(self._all.swarm.owners(self.digest)), time.monotonic()))
-            while self._planner.mode is not planner.Mode.ENDED and self._error is None:
+            self._do(self._planner.start(bool(self._shared.swarm.owners(self.digest)), time.monotonic()))
+            while self._planner.mode is not Mode.ENDED and self._error is None:
                 self._turn()
         except Exception as error:
             log.exception("the download of %s failed inside", self.digest)
@@ -124,6 +185,7 @@ class Download:
             metrics.DOWNLOADS.dec()
 
     def _turn(self) -> None:
+        """Wait for one event, and do what the planner makes of it."""
         wait_seconds = LOOK_SECONDS_MAX
         if self._planner.deadline is not None:
             wait_seconds = min(wait_seconds, max(0.0, self._planner.deadline - time.monotonic()))
@@ -132,23 +194,36 @@ class Download:
         except queue.Empty:
             happened = events.TimePassed()
         now = time.monotonic()
-        if self._blob:
-            at = tuple(sorted({self._blob.layout.piece_at(reader.offset) for reader in tuple(self.readers)}))
-            if at != self._planner.readers:
-                self._do(self._planner.handle(events.ReadersMoved(at), now))
-        event = self._understood(happened) if isinstance(happened, messages.Message) else happened
-        self._do(self._planner.handle(event, now))
-        self._all.abandon(self, now)
+        news = self._readers_moved()
+        news += self._meaning(happened) if isinstance(happened, messages.Message) else [happened]
+        for event in news:
+            self._do(self._planner.handle(event, now))
+        if self._is_abandoned(now):
+            self.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
+
+    def _readers_moved(self) -> list[events.Event]:
+        if self._blob is None:
+            return []
+        with self._readers_lock:
+            at = tuple(sorted({self._blob.layout.piece_at(reader.offset) for reader in self._readers}))
+        return [events.ReadersMoved(at)] if at != self._planner.readers else []
+
+    def _is_abandoned(self, now: float) -> bool:
+        """Whether nobody has read for a while. From then on nobody joins, and the next client begins another download."""
+        with self._readers_lock:
+            self._closed = not self._readers and now - self._left_at >= LINGER_SECONDS
+            return self._closed
 
     def _end(self) -> None:
-        """Leave everything in order: the swarm, the origin's stream, and whoever still waits."""
+        """Leave everything in order: the swarm, the origin's stream, and the readers that still wait."""
         self._session.leave()
         if self._error:
             self.fail(self._error)
-        self._stream.abort()
-        self._all.forget(self)
+        if self._stream:
+            self._stream.abort()
+            self._stream = None  # the stream knows this download, which shall go, with its blob's file, when its last reader does
+        self._shared.on_end(self)
         self._known.set()
-        del self._session, self._stream  # they know this download: without them it goes, and its blob, with its last reader
 
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
@@ -164,14 +239,17 @@ class Download:
                         self._blob.confirm(piece, digest)
                 case events.Tell(done, window):
                     length = self._blob.layout.length if self._blob else 1
-                    window = self._all.window(window, length, len(self._fetching))
+                    window = self._shared.window(window, length, len(self._fetching))
                     self._session.tell(done, window, self._planner.readers)
                 case events.FetchOrigin(first, end):
                     self._begin_stream(first, end)
                 case events.LeaveOrigin():
-                    self._stream.leave()
+                    if self._stream:
+                        self._stream.leave()
                 case events.GiveUp(error):
                     self.fail(error)
+
+    # The blob's file.
 
     def _receive(self, layout: Layout) -> Blob | None:
         """The blob's file, made when its size is first known. None when there will be none: the download ends."""
@@ -180,7 +258,7 @@ class Download:
                 return None
             if self._blob is None:
                 try:
-                    self._blob = self._all.store.receive(self.digest, layout)
+                    self._blob = self._shared.store.receive(self.digest, layout)
                 except StoreError as error:
                     self._error = error
                     return None
@@ -192,39 +270,40 @@ class Download:
             return None
         return self._blob
 
+    def _receive_size(self, size: int) -> Blob | None:
+        """The supernode may have cut the blob in another way than this node would. Raises ValueError."""
+        return self._receive(self._blob.layout if self._blob and self._blob.size == size else Layout.of(size))
+
     # The swarm.
 
     def _open_swarm(self) -> None:
         checked = self._blob.checked if self._blob else 0
-        if not self._session.open(self._registry, self._repository, checked, self._planner.readers, self._heard):
+        wanted = self._wanted
+        if not self._session.open(wanted.registry, wanted.repository, checked, self._planner.readers, self._heard):
             self._events.put(events.NoSwarm())
 
     def _heard(self, message: messages.FromSupernode | None) -> None:
-        """Called by the channel's thread: the deciding thread looks at it."""
+        """Called by the channel's thread: the deciding thread looks at the message."""
         self._events.put(message if message is not None else events.SwarmLost())
 
-    def _understood(self, message: messages.FromSupernode) -> events.Event:
-        if isinstance(message, messages.Task):
-            return self._task_opened(message)
+    def _meaning(self, message: messages.FromSupernode) -> list[events.Event]:
+        """A supernode's message as the planner's events, after the blob was told what the message says of its pieces."""
         if isinstance(message, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, message.reason)
-            if message.corrupt:
-                self.fail(DigestError(message.reason))
-        return self._session.meaning(message)
-
-    def _task_opened(self, message: messages.Task) -> events.Event:
+            return [events.Broken(DigestError(message.reason)) if message.corrupt else events.SwarmFailed()]
+        if not isinstance(message, messages.Task):
+            return [self._session.meaning(message)]
         try:
             blob = self._receive(Layout(message.size, message.piece_length))
         except ValueError as error:
             log.warning("the supernode names a size that cannot be: %s", error)
-            return events.SwarmFailed()
+            blob = None
         if blob is None:
-            return events.SwarmFailed()
+            return [events.SwarmFailed()]
         for piece, digest in message.known.items():
             blob.confirm(piece, digest)
         self._session.joined(message.task)
-        self._do(self._planner.handle(events.SizeKnown(blob.layout, blob.held), time.monotonic()))
-        return events.TaskOpened(message.task)
+        return [events.SizeKnown(blob.layout, blob.held), events.TaskOpened(message.task)]
 
     def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
         where = self._session.where(source)
@@ -236,14 +315,14 @@ class Download:
             self._events.put(events.Fetched(piece, source, 0.0))
         else:
             self._fetching.add(piece)
-            self._all.threads.submit(self._fetch, self._blob, piece, digest, source, where)
+            self._shared.threads.submit(self._fetch, self._blob, piece, digest, source, where)
 
     def _fetch(self, blob: Blob, piece: int, digest: bytes, source: int, where: Address) -> None:
         """In a shared thread: one piece from one node."""
         began = time.monotonic()
-        event: events.Event = events.TimePassed()
+        event: events.Event
         try:
-            self._all.fetcher.fetch(blob, piece, digest, where)
+            self._shared.fetcher.fetch(blob, piece, digest, where)
         except SourceError as error:
             metrics.PIECE_FAILURES.labels(_VERDICT_NAMES[error.verdict]).inc()
             log.info("piece %d of %s did not come: %s", piece, self.digest, error)
@@ -252,10 +331,10 @@ class Download:
             log.info("piece %d of %s is not fetched: %s", piece, self.digest, error)
             event = events.NotFetched(piece, source, time.monotonic() - began, messages.UNREACHABLE)
         except OSError as error:
-            self.fail(StoreError(f"the store cannot be written: {error.strerror}"))
+            event = events.Broken(StoreError(f"the store cannot be written: {error.strerror}"))
         except Exception as error:
             log.exception("fetching a piece failed inside")
-            self.fail(DarnerError(f"fetching a piece failed inside: {type(error).__name__}"))
+            event = events.Broken(DarnerError(f"fetching a piece failed inside: {type(error).__name__}"))
         else:
             start, end = blob.layout.span(piece)
             metrics.RECEIVED_BYTES.labels("supernode" if source == messages.SEED else "peer").inc(end - start)
@@ -266,18 +345,18 @@ class Download:
     # The origin.
 
     def _begin_stream(self, first: int, end: int | None) -> None:
-        if self._all.swarm.channels:
+        """The planner begins one stream at a time: the last one has ended."""
+        shares = bool(self._shared.swarm.channels)
+        if shares:
             metrics.FALLBACKS.inc()
+        wanted = self._wanted
         start = self._blob.layout.span(first)[0] if self._blob and first else 0
-        self._stream.begin(self, first, end, start, f"origin {self.digest[:19]}")
-
-    @property
-    def shares(self) -> bool:
-        return bool(self._all.swarm.channels)
-
-    def open_origin(self, start: int) -> BlobStream:
-        return self._all.origin.open_blob(self._registry, self._repository, self.digest, self._credential, start)
-
-    def receive_size(self, size: int) -> Blob | None:
-        """The supernode may have cut the blob in another way than this node would. Raises ValueError."""
-        return self._receive(self._blob.layout if self._blob and self._blob.size == size else Layout.of(size))
+        self._stream = OriginStream(
+            lambda: self._shared.origin.open_blob(wanted.registry, wanted.repository, wanted.digest, wanted.credential, start),
+            self._receive_size,
+            self.happened,
+            first=first,
+            end=end,
+            shares=shares,
+        )
+        self._stream.begin(f"origin {self.digest[:19]}")

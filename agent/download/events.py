@@ -98,6 +98,13 @@ class OriginEnded:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """This node cannot go on, or the blob cannot be what its digest says: no other source would help."""
+
+    error: DarnerError
+
+
+@dataclass(frozen=True)
 class ReadersMoved:
     pieces: tuple[int, ...]
     """The pieces that readers wait for, the furthest behind first."""
@@ -110,7 +117,7 @@ class TimePassed:
 
 Event = (
     SwarmAvailable | NoSwarm | SwarmLost | SwarmFailed | SizeKnown | TaskOpened | PiecesGranted | StillSeeding
-    | Fetched | NotFetched | OriginPiece | OriginEnded | ReadersMoved | TimePassed
+    | Fetched | NotFetched | OriginPiece | OriginEnded | Broken | ReadersMoved | TimePassed
 )  # fmt: skip
 
 

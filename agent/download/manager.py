@@ -1,18 +1,19 @@
-"""The downloads of a node: one for each blob that somebody waits for, whoever and however many they are, and what they share.
+"""The downloads of this node: one for each blob that clients wait for, however many clients these are.
 
-A download goes on while anyone waits, and is abandoned within a second when nobody does.
+The manager begins downloads, finds the one that a new reader takes part in, and ends all of them when the agent stops. When a
+download without readers ends is the download's own affair (`agent.download.download`). The manager's lock is held for a look into
+a dict and never while another lock is waited for: every GET of a blob that is not stored takes that lock.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from agent.download import events
-from agent.download.download import Download, Reader
+from agent.download.download import Download, Reader, Shared, Wanted
 from agent.http.ratelimit import Pace
 from agent.origin.client import Origin
 from agent.storage.store import Store
@@ -25,21 +26,15 @@ from agent.values.errors import RequestError
 
 DOWNLOADS_MAX = 64
 FETCHERS_MAX = 32
-LINGER_SECONDS = 0.5
-"""How long a download goes on after its last reader left: parallel range readers come and go."""
 STOP_SECONDS_MAX = 5.0
 
 
 class DownloadManager:
-    """The downloads of a node, and what they share."""
-
     def __init__(self, store: Store, swarm: Supernodes, origin: Origin, swarm_key: SwarmKey, pace: Pace | None = None) -> None:
-        self.store = store
-        self.swarm = swarm
-        self.origin = origin
         self.fetcher = PieceFetcher(swarm_key, pace)
-        self._pace = pace
         self.threads = ThreadPoolExecutor(FETCHERS_MAX, thread_name_prefix="fetch")
+        self._pace = pace
+        self._shared = Shared(store, swarm, origin, self.fetcher, self.threads, self.window, self._ended)
         self._lock = threading.Lock()
         self._active: dict[str, Download] = {}
         self._stopping = False
@@ -53,18 +48,18 @@ class DownloadManager:
             if self._stopping:
                 raise RequestError(503, "UNAVAILABLE", "this agent is stopping")
             download = self._active.get(digest)
-            if download is None or download.failed:
-                if len(self._active) >= DOWNLOADS_MAX:
+            reader = download.join(offset) if download else None
+            if reader is None:  # there is no download, or one that has failed or is being abandoned
+                if download is None and len(self._active) >= DOWNLOADS_MAX:
                     raise RequestError(503, "TOOMANYREQUESTS", f"{DOWNLOADS_MAX} blobs are being downloaded already")
-                download = self._active[digest] = Download(self, registry, repository, digest, credential)
-            reader = Reader(download, offset)
-            download.readers.append(reader)
+                wanted = Wanted(registry, repository, digest, credential)
+                download = Download(wanted, self._shared, earlier=download)
+                reader = download.begin(offset)
+                self._active[digest] = download
         try:
             yield reader
         finally:
-            with self._lock:
-                download.readers.remove(reader)
-                download.left_at = time.monotonic()
+            reader.download.leave(reader)
 
     def window(self, wanted: int, length: int, fetching: int) -> int:
         """Of `wanted` further pieces of `length` bytes, how many can come in time beside those that are being fetched."""
@@ -72,23 +67,6 @@ class DownloadManager:
             return wanted
         in_hand = self._pace.pieces_in_hand(length * max(1, len(self._active)))
         return min(wanted, max(1, in_hand - fetching))  # not none: nothing that comes later would ask for the rest
-
-    def abandon(self, download: Download, now: float) -> None:
-        """End a download for which nobody has waited for a while. Whoever comes from now on begins a new one."""
-        with self._lock:
-            if download.readers or now - download.left_at < LINGER_SECONDS:
-                return
-            # First this: no two downloads ever write to the same file.
-            download.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
-            self._active.pop(download.digest, None)
-
-    def forget(self, download: Download) -> None:
-        """A download has ended."""
-        with self._lock:
-            if self._active.get(download.digest) is download:
-                del self._active[download.digest]
-            if not self._active:
-                self.fetcher.rest()
 
     def swarm_is_up(self, _: Channel) -> None:
         """A channel opened: downloads that go on without a supernode may join one."""
@@ -104,7 +82,16 @@ class DownloadManager:
         self.fetcher.close()
         self.threads.shutdown(cancel_futures=True)
         for download in stopped:
-            download.join(STOP_SECONDS_MAX)
+            download.wait_for_end(STOP_SECONDS_MAX)
+
+    def _ended(self, download: Download) -> None:
+        """Called by the download's thread."""
+        with self._lock:
+            if self._active.get(download.digest) is download:  # and not the one that has replaced it
+                del self._active[download.digest]
+            is_last = not self._active
+        if is_last:
+            self.fetcher.rest()
 
     def _snapshot(self) -> list[Download]:
         with self._lock:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from agent.download.events import (
+    Broken,
     Command,
     Event,
     Fetched,
@@ -140,6 +141,8 @@ class Planner:
                 return self._inflight.streamed(piece, now)
             case OriginEnded(error):
                 return [*self._inflight.stream_ended(now), *self._origin_ended(error, now)]
+            case Broken(error):
+                return self._give_up(error, now)
             case ReadersMoved(pieces):
                 self.readers = pieces[:READERS_MAX]
         return []
@@ -190,10 +193,13 @@ class Planner:
     def _go_to_origin(self, now: float) -> list[Command]:
         """`_settle` begins the stream."""
         if self._origin_error:
-            self._enter(Mode.ENDED, now)
-            return [GiveUp(self._origin_error)]
+            return self._give_up(self._origin_error, now)
         self._enter(Mode.ORIGIN, now)
         return []
+
+    def _give_up(self, error: DarnerError, now: float) -> list[Command]:
+        self._enter(Mode.ENDED, now)
+        return [GiveUp(error)]
 
     def _origin_ended(self, error: DarnerError | None, now: float) -> list[Command]:
         if self.mode is not Mode.ORIGIN:

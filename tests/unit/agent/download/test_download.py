@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +16,15 @@ import pytest
 
 from agent.download import manager as module
 from agent.download import planner
-from agent.download.download import Reader
+from agent.download.download import LINGER_SECONDS, Reader
 from agent.download.manager import DownloadManager
 from agent.http.ratelimit import Pace
 from agent.storage.blob import Blob
+from agent.storage.store import Store
 from agent.swarm.swarm_key import SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
+from agent.values.pieces import Layout
 from hack.origin import Access, Fault
 from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
 
@@ -157,6 +161,72 @@ def test_a_failed_download_that_still_has_readers_is_not_joined(node: Node, lab:
         blob = reader.download.blob(SECONDS)
         wait_until(lambda: blob.error)
         assert node.pull(digest) == BODY
+
+
+class SlowStore:
+    """Makes room for a blob only when the test says so."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting: list[str] = []
+        self.has_room = threading.Event()
+        self._receive = store.receive
+        monkeypatch.setattr(store, "receive", self.receive)
+
+    def receive(self, digest: str, layout: Layout) -> Blob:
+        self.waiting.append(digest)
+        assert self.has_room.wait(SECONDS)
+        return self._receive(digest, layout)
+
+
+def test_while_the_store_makes_room_for_an_abandoned_blob_others_are_begun_at_once(
+    node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = lab.push(noise(PIECE, 2)).layers[0]
+    store = SlowStore(node.store, monkeypatch)
+    try:
+        with reading(node, lab, digest):
+            wait_until(lambda: store.waiting)
+        time.sleep(2 * LINGER_SECONDS)
+        with ThreadPoolExecutor(1) as pool:
+            begun = pool.submit(lambda: reading(node, lab, other).__enter__())
+            try:
+                begun.result(2.0)
+            finally:
+                store.has_room.set()
+    finally:
+        store.has_room.set()
+
+
+def test_a_blob_that_is_wanted_again_is_begun_when_the_abandoned_download_cannot_write_any_more(
+    node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SlowStore(node.store, monkeypatch)
+    with reading(node, lab, digest) as reader:
+        abandoned = reader.download
+        wait_until(lambda: store.waiting)
+    time.sleep(2 * LINGER_SECONDS)
+    with reading(node, lab, digest) as reader:
+        assert reader.download is not abandoned
+        assert not reader.download.known(2 * LINGER_SECONDS)
+        assert store.waiting == [digest], "the second file is not made while the first one may still be"
+        store.has_room.set()
+        assert reader.download.blob(SECONDS).wait_whole(SECONDS)
+    with pytest.raises(DarnerError):
+        abandoned.blob(SECONDS).wait_whole(SECONDS)
+
+
+def test_the_file_of_a_blob_is_closed_with_its_last_reader_and_not_when_memory_is_tidied_up(
+    node: Node, lab: Lab, digest: str
+) -> None:
+    gc.disable()
+    try:
+        with reading(node, lab, digest) as reader:
+            file = weakref.ref(reader.download.blob(SECONDS))
+            wait_until(lambda: not node.downloads._active)
+        del reader
+        wait_until(lambda: file() is None)
+    finally:
+        gc.enable()
 
 
 # Limits and failures of this node.
