@@ -16,7 +16,6 @@ from agent.origin.proxies import Proxies
 from agent.registry.endpoint import CONNECTIONS_MAX, IDLE_SECONDS, Registry
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
-from agent.registry.recollection import Recollection
 from agent.settings import AgentSettings
 from agent.storage.containerd import ContainerdContent
 from agent.storage.scrubber import Scrubber
@@ -60,7 +59,7 @@ class Agent:
         self._swarm = Supernodes(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
-        self._swarm.recall = Recollection(self._manifests)
+        self._swarm.recall = self._manifests.recall
         registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)
         self._registry = Listener(
             settings.registry_listen,

@@ -27,7 +27,6 @@ from agent.http.request import Exchange
 from agent.http.server import Listener
 from agent.origin.client import Origin as OriginClient
 from agent.registry.manifests import Manifests
-from agent.registry.recollection import Recollection
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import frames, messages
@@ -103,7 +102,7 @@ class Node:
         self.swarm = Supernodes(tuple(lab.channels), hello, self._up)
         self.downloads = DownloadManager(self.store, self.swarm, self.client, key)
         self.store.on_change = self.swarm.tell
-        self.swarm.recall = Recollection(self.manifests)
+        self.swarm.recall = self.manifests.recall
         self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
         self.swarm.start()
         if wait:

@@ -1,13 +1,14 @@
 """Blobs on their way to a client of the registry endpoint: from the store, while they arrive, or past a disk that fails.
 
-Who may have a blob is decided before (`agent.registry.endpoint`). An answer says nothing before its first byte is there, so that
-an error can still be told; after that, one that cannot go on is cut off by a reset.
+`Blobs.answer` is a blob request from its permission to its last byte. An answer says nothing before its first byte is there, so
+that an error can still be told; after that, an answer that cannot go on is cut off by a reset.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from agent.http.body import chunks
 from agent.http.request import ClientGone, Exchange, Request
 from agent.origin.client import Origin
 from agent.registry.client_wait import LOOK_SECONDS, ClientWait
+from agent.registry.permission import Permission
 from agent.registry.target import BlobResource, parse_range
 from agent.storage.blob import Blob
 from agent.storage.store import Store
@@ -61,41 +63,58 @@ class Part:
 
 class Blobs:
     def __init__(
-        self, store: Store, downloads: DownloadManager, origin: Origin, client_wait: ClientWait, common_headers: dict[str, str]
+        self,
+        store: Store,
+        downloads: DownloadManager,
+        origin: Origin,
+        permission: Permission,
+        client_wait: ClientWait,
+        common_headers: dict[str, str],
     ) -> None:
         self._store = store
         self._downloads = downloads
         self._origin = origin
+        self._permission = permission
         self._client_wait = client_wait
         self._common = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **common_headers}
 
-    def size(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
-        """Bytes of the blob: as what is here says, or the origin, or other nodes when that is away. Raises OriginError."""
-        blob = self._store.blob(resource.digest) or self._store.arriving(resource.digest)
-        if blob:
-            return blob.size
-        try:
-            return self.size_at_origin(exchange, resource, credential)
-        except OriginError as error:
-            if error.answered:
-                raise
-        with self._reading(resource, credential) as reader:
-            return self._await_blob(exchange, resource, reader).size
+    def answer(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
+        """The answer to a HEAD or a GET: may this client have the blob, how large is it, and its bytes.
 
-    def size_at_origin(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
+        The origin is asked only for permission that this node does not remember, and that tells the size too. Without it the size
+        comes from the store, from the origin, or, when the origin is away, from other nodes.
+        """
+        registry, repository, digest = resource.registry, resource.repository, resource.digest
+        size: int | None = None
+        if not self._permission.covers(registry, repository, credential, digest, time.monotonic()):
+            size = self._size_at_origin(exchange, resource, credential)
+            self._permission.show(registry, repository, credential, [digest], time.monotonic())
+        if exchange.request.method == "GET":
+            self._serve(exchange, resource, credential)
+            return
+        if size is None and (blob := self._store.blob(digest) or self._store.arriving(digest)):
+            size = blob.size
+        if size is None:
+            try:
+                size = self._size_at_origin(exchange, resource, credential)
+            except OriginError as error:
+                if error.answered:
+                    raise
+                with self._reading(resource, credential) as reader:
+                    size = self._await_blob(exchange, resource, reader).size
+        self._start(exchange, resource, Part(0, size, size, 200))  # ranges are for GET alone (RFC 9110 section 14.2)
+        exchange.finish()
+
+    def _size_at_origin(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
+        """Bytes of the blob, if the origin shows it to this credential. Raises OriginError."""
         registry, repository, digest = resource.registry, resource.repository, resource.digest
         size = self._client_wait.ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
         if size is None:
             raise OriginError(404, f"{repository} has no {digest}", "BLOB_UNKNOWN")
         return size
 
-    def tell(self, exchange: Exchange, resource: BlobResource, size: int) -> None:
-        """The answer to a HEAD. Ranges are for GET alone (RFC 9110 section 14.2)."""
-        self._start(exchange, resource, Part(0, size, size, 200))
-        exchange.finish()
-
-    def serve(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
-        """The answer to a GET."""
+    def _serve(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
+        """From the store, or while the blob arrives; past a store that fails, straight from the origin."""
         blob = self._store.blob(resource.digest)
         try:
             if blob:
@@ -107,7 +126,7 @@ class Blobs:
         except DigestError:
             if exchange.answered or not (blob and blob.stored):
                 raise
-            self.serve(exchange, resource, credential)  # what was here is damaged, and dropped by now: get it anew
+            self._serve(exchange, resource, credential)  # the stored blob is damaged, and dropped by now: get it anew
         except StoreError as error:
             log.warning("%s is passed through from its registry: %s", resource.digest, error)
             if blob and blob.stored:
@@ -118,7 +137,7 @@ class Blobs:
         return self._downloads.reading(resource.registry, resource.repository, resource.digest, credential, 0)
 
     def _await_blob(self, exchange: Exchange, resource: BlobResource, reader: Reader) -> Blob:
-        """The arriving blob, once its size is known. Raises what the download failed with, and what `ClientWait.look` raises."""
+        """The arriving blob, once its size is known. Raises the download's error, and those of `ClientWait.look`."""
         while not reader.download.known(LOOK_SECONDS):
             self._client_wait.look(exchange, resource.registry)
         return reader.download.blob(0)
@@ -149,10 +168,11 @@ class Blobs:
     def _pass_through(self, exchange: Exchange, resource: BlobResource, credential: Credential | None, blob: Blob | None) -> None:
         """The last resort: from the origin straight to the client, going on where the disk failed. Nothing is kept.
 
-        The last bytes of a whole blob wait for its digest. Who asks for a part gets what the registry sends and checks the whole.
+        The last bytes of a whole blob wait for its digest. A client that asks for a part gets the
+        registry's bytes as they come, and checks the whole itself.
         """
         registry = resource.registry
-        part = Part.wanted(exchange.request, blob.size if blob else self.size_at_origin(exchange, resource, credential))
+        part = Part.wanted(exchange.request, blob.size if blob else self._size_at_origin(exchange, resource, credential))
         position = part.start + exchange.body_sent
         whole = part.end - part.start == part.size
         hasher = blob.hash_to(position) if blob and whole else hashlib.sha256()

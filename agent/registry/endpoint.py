@@ -52,7 +52,7 @@ class Registry:
         self._swarm = swarm
         self._origin = origin
         self._client_wait = ClientWait(head_seconds)
-        self._blobs = Blobs(store, downloads, origin, self._client_wait, VERSION)
+        self._blobs = Blobs(store, downloads, origin, permission, self._client_wait, VERSION)
 
     def handle(self, exchange: Exchange) -> None:
         what = "other"
@@ -68,7 +68,7 @@ class Registry:
                 case ManifestResource():
                     self._manifest(exchange, resource, credential)
                 case BlobResource():
-                    self._blob(exchange, resource, credential)
+                    self._blobs.answer(exchange, resource, credential)
                 case ListingResource():
                     self._listing(exchange, resource, credential)
             metrics.REGISTRY_ANSWERS.labels(what, "ok").inc()
@@ -113,27 +113,6 @@ class Registry:
             exchange, registry, lambda: self._origin.listing(registry, repository, path, credential)
         )
         exchange.answer(200, {"Content-Type": media_type, **VERSION}, body)
-
-    # Blobs.
-
-    def _blob(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
-        size = self._permit(exchange, resource, credential)
-        if exchange.request.method == "HEAD":
-            self._blobs.tell(exchange, resource, self._blobs.size(exchange, resource, credential) if size is None else size)
-        else:
-            self._blobs.serve(exchange, resource, credential)
-
-    def _permit(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int | None:
-        """Raises unless the origin has shown, or shows now, this blob in this repository to this credential.
-
-        The blob's size, if the origin had to be asked.
-        """
-        registry, repository, digest = resource.registry, resource.repository, resource.digest
-        if self._permission.covers(registry, repository, credential, digest, time.monotonic()):
-            return None
-        size = self._blobs.size_at_origin(exchange, resource, credential)
-        self._permission.show(registry, repository, credential, [digest], time.monotonic())
-        return size
 
 
 def _headers_of(error: DarnerError) -> dict[str, str]:

@@ -24,7 +24,9 @@ import msgspec
 
 from agent import metrics
 from agent.storage.files import changed_at, remove
+from agent.swarm import messages
 from agent.values.credential import Credential, key_of
+from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 
@@ -151,13 +153,17 @@ class Manifests:
             self._failed_at.pop(next(iter(self._failed_at)), None)
         self._failed_at[name] = self._now()
 
-    def recall(self, registry: str, repository: str, reference: str) -> tuple[Manifest, float] | None:
-        """What the origin last said of a name to whoever has no credential, and how many seconds ago, if it may still be used."""
-        last = self._last_answer(_name(registry, repository, reference, None))
+    def recall(self, question: messages.Recall) -> messages.Recalled:
+        """The answer to a supernode that has lost its cache, which is soft: each node remembers what it was told of a name.
+
+        Only what the origin said to clients without a credential: the verdicts on others are nobody's business.
+        """
+        last = self._last_answer(_name(question.registry, question.repository, question.reference, None))
         known = self.kept(last.digest) if last else None
         if last is None or known is None or (age := abs(self._now() - last.asked_at)) >= self._stale_if_error:
-            return None
-        return known, age
+            return messages.Recalled(question.request, None, 0.0, "", b"")
+        body = known.body if question.body else b""
+        return messages.Recalled(question.request, raw_digest(known.digest), age, known.media_type, body)
 
     def remember(
         self,
