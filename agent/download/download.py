@@ -2,7 +2,7 @@
 
 A thread of its own takes events from one queue, tells them to a `Planner`, which decides, and carries out the commands that come
 back. Pieces are fetched by threads that all downloads share, the origin's bytes by a thread of their own
-(`agent.download.origin_stream`); both put what became of their work into the queue. Nothing here decides which source is next.
+(`agent.download.origin_stream`); both put the outcome of their work into the queue. Nothing here decides which source is next.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Download:
             metrics.DOWNLOADS.dec()
 
     def _turn(self) -> None:
-        """Wait for one event, and do what the planner makes of it."""
+        """Wait for one event, and carry out the commands that the planner answers it with."""
         wait_seconds = LOOK_SECONDS_MAX
         if self._planner.deadline is not None:
             wait_seconds = min(wait_seconds, max(0.0, self._planner.deadline - time.monotonic()))
@@ -287,7 +287,7 @@ class Download:
         self._events.put(message if message is not None else events.SwarmLost())
 
     def _meaning(self, message: messages.FromSupernode) -> list[events.Event]:
-        """A supernode's message as the planner's events, after the blob was told what the message says of its pieces."""
+        """A supernode's message as the planner's events, after the blob was told the digests that it names."""
         if isinstance(message, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, message.reason)
             return [events.Broken(DigestError(message.reason)) if message.corrupt else events.SwarmFailed()]
@@ -309,7 +309,9 @@ class Download:
         where = self._session.where(source)
         if self._blob is None or where is None:
             self._events.put(events.NotFetched(piece, source, 0.0, messages.UNREACHABLE))
-        elif digest == messages.COMING and source != messages.SEED:  # nobody else is believed what a piece should be
+        elif (
+            digest == messages.COMING and source != messages.SEED
+        ):  # only the supernode is believed which bytes a piece should have
             self._events.put(events.NotFetched(piece, source, 0.0, messages.MISSING))
         elif self._blob.confirm(piece, digest):
             self._events.put(events.Fetched(piece, source, 0.0))

@@ -1,4 +1,4 @@
-"""What a download's planner is told, and what it answers.
+"""The events that a download's planner is told, and the commands that it answers.
 
 Values only. `agent.download.planner` passes all of them on, so that its users need not know this module.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.values.errors import DarnerError
 from agent.values.pieces import Layout
 
-# What happened.
+# Events: news from the swarm, the origin and the readers.
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class StillSeeding:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A piece came, and is what it should be."""
+    """A piece came, with the bytes that it should have."""
 
     piece: int
     source: int
@@ -99,7 +99,7 @@ class OriginEnded:
 
 @dataclass(frozen=True)
 class Broken:
-    """This node cannot go on, or the blob cannot be what its digest says: no other source would help."""
+    """This node cannot go on, or the blob does not have its digest: no other source would help."""
 
     error: DarnerError
 
@@ -121,7 +121,7 @@ Event = (
 )  # fmt: skip
 
 
-# What to do.
+# Commands.
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Tell:
-    """Report to the supernode what became of pieces, and how many may be in flight from now on."""
+    """Report to the supernode the outcomes of pieces, and how many may be in flight from now on."""
 
     done: tuple[Outcome, ...]
     window: int

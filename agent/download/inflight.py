@@ -1,4 +1,4 @@
-"""The pieces of one blob: which are here, which are on their way and from whom, and what of that is still to be reported. Pure.
+"""The pieces of one blob: which are here, which are on their way and from whom, which outcomes are to be reported. Pure.
 
 No piece is ever written by two at once. A piece that is granted while the origin's stream, or a fetch for an earlier swarm, is
 writing it is put off until that writer has ended; a fetch counts as under way until its end is told, which its own limits bring
@@ -36,7 +36,7 @@ class Inflight:
     layout: Layout | None = None
     held: int = 0
     flights: dict[int, _Flight] = field(default_factory=dict)
-    """By piece, what the swarm that this node is in has granted."""
+    """By piece, the grants of the swarm that this node is in."""
     put_off: dict[int, GrantedPiece] = field(default_factory=dict)
     """PiecesGranted pieces that a stray, or the origin's stream, is writing."""
     stream_at: int | None = None
@@ -90,7 +90,7 @@ class Inflight:
         return []
 
     def let_go(self) -> None:
-        """The swarm is over, and with it what its grants and its numbers of sources mean. What is on its way may still come."""
+        """The swarm is over, and its grants and numbers of sources mean nothing any more. Pieces on their way may still come."""
         self._strays |= self.flights.keys()
         self.flights.clear()
         self.put_off.clear()
@@ -101,14 +101,14 @@ class Inflight:
         return Fetch(granted.piece, granted.digest, source)
 
     def _take_up(self, piece: int, now: float) -> list[Command]:
-        """Nobody writes this piece any more: begin what was put off because of that."""
+        """Nobody writes this piece any more: begin the fetch that was put off because of it."""
         granted = self.put_off.pop(piece, None)
         return self.begin(granted, now) if granted else []
 
     # From the origin.
 
     def stream(self, readers: Iterable[int]) -> list[Command]:
-        """Ask for what nobody else is writing, beginning with the piece that a reader comes to first."""
+        """Ask for the pieces that nobody is writing, beginning with the piece that a reader comes to first."""
         free = self.missing & ~sum(1 << piece for piece in self._strays)
         if not free:
             return []
@@ -126,7 +126,7 @@ class Inflight:
         piece, self.stream_at = self.stream_at, None
         return self._take_up(piece, now) if piece is not None else []
 
-    # What is told, and when.
+    # Reports.
 
     def _note(self, outcome: Outcome, now: float) -> None:
         if not self._unreported:
@@ -148,5 +148,5 @@ class Inflight:
         return self._piece_seconds >= FAST_PIECE_SECONDS
 
     def report_due_at(self) -> float | None:
-        """When what is unreported has to be told at the latest."""
+        """When the next report is due at the latest; None when there is nothing to report."""
         return self._report_at if self._unreported else None

@@ -1,13 +1,9 @@
-"""What one node does next to get one blob: the ladder of sources, and how long each of them is given. Pure.
+"""The next step of one node on its way to one blob: the ladder of sources, and how long each of them is given. Pure.
 
-    OPENING ─── Task ───> SWARM ─── everything is here ───> ENDED
-       │                    │
-       ├────────────────────┼─ lost ──> OPENING at the next supernode; WAITING a little if there is none
-       └────────────────────┴─ failed, stalled, lost too often ──> ORIGIN ─── everything is here, or refused ───> ENDED
-
-The supernode grants pieces with their sources; they are fetched at once, and what became of them is reported. What the swarm
-cannot do the origin is asked for, from the piece that a reader waits for onwards; it streams until a supernode has answered.
-`handle(event, now)` takes what happened and returns what to do; the clock, sockets and threads are `agent.download.download`'s.
+`STEPS` is the ladder, and docs/architecture.md draws it. The supernode grants pieces with their sources; the node fetches them at
+once and reports the outcomes. The origin is asked for the pieces that the swarm cannot give, from the piece that a reader
+waits for onwards, and streams until a supernode has answered. `handle(event, now)` takes one event and returns commands;
+the clock, sockets and threads are `agent.download.download`'s.
 """
 
 from __future__ import annotations
@@ -52,7 +48,7 @@ QUIET_SECONDS_MAX = 10.0
 PIECE_SECONDS_MAX = 45.0
 """Without a piece, the swarm is given up whatever the supernode says: some runtimes cancel a pull that stands for 60 s."""
 FAILURES_MAX = 64
-"""Sources that failed in a row, without a piece between them: twice what can be on its way when all of it fails."""
+"""Sources that failed in a row, without a piece between them: twice as many as can be asked at once."""
 REOPEN_SECONDS = 3.0
 """When there is no supernode: how long one that comes back is waited for, before the origin is asked."""
 SWARM_TRIES_MAX = 3
@@ -62,11 +58,43 @@ ORIGIN_TRIES_MAX = 3
 
 
 class Mode(Enum):
+    """The rung of the ladder that a download stands on."""
+
     WAITING = "waiting"
+    """There is no supernode to ask; one may come back."""
     OPENING = "opening"
+    """A supernode was asked to let this node take part."""
     SWARM = "swarm"
+    """Pieces come from other nodes."""
     ORIGIN = "origin"
+    """The origin streams. A supernode may have been asked meanwhile."""
     ENDED = "ended"
+
+
+STEPS: dict[tuple[Mode, Mode], str] = {
+    (Mode.WAITING, Mode.OPENING): "a supernode is connected",
+    (Mode.WAITING, Mode.ORIGIN): f"none is connected at the start, or comes back within {REOPEN_SECONDS:.0f} s",
+    (Mode.WAITING, Mode.ENDED): "the origin has refused already, or everything came after all",
+    (Mode.OPENING, Mode.SWARM): "the supernode lets this node take part",
+    (Mode.OPENING, Mode.OPENING): "the supernode is lost, and the next one is asked",
+    (Mode.OPENING, Mode.WAITING): "no supernode is connected",
+    (Mode.OPENING, Mode.ORIGIN): (
+        f"the supernode cannot get the blob, says nothing for {OPEN_SECONDS_MAX:.0f} s,"
+        f" or is the last of {SWARM_TRIES_MAX} lost in a row"
+    ),
+    (Mode.OPENING, Mode.ENDED): "the origin has refused already, or everything came after all",
+    (Mode.SWARM, Mode.OPENING): "the supernode is lost, and the next one is asked",
+    (Mode.SWARM, Mode.ORIGIN): (
+        f"the supernode cannot get the blob, is the last of {SWARM_TRIES_MAX} lost in a row, says nothing for {QUIET_SECONDS_MAX:.0f} s,"
+        f" brings no piece for {PIECE_SECONDS_MAX:.0f} s, or names {FAILURES_MAX} sources in a row that fail"
+    ),
+    (Mode.SWARM, Mode.ENDED): "everything is here, or the swarm cannot go on and the origin has refused already",
+    (Mode.ORIGIN, Mode.SWARM): "a supernode that was asked meanwhile lets this node take part",
+    (Mode.ORIGIN, Mode.OPENING): "the origin refuses, and a supernode that was asked meanwhile may know better",
+    (Mode.ORIGIN, Mode.ORIGIN): "a supernode that was asked meanwhile cannot help",
+    (Mode.ORIGIN, Mode.ENDED): f"everything is here, or it refuses, or {ORIGIN_TRIES_MAX} streams in a row bring no piece",
+}
+"""When a download goes from one mode to another. It ends from any mode, too, when this node or the blob itself is broken."""
 
 
 @dataclass
@@ -126,7 +154,7 @@ class Planner:
                 return self._leave_swarm(now)
             case SizeKnown(layout, held):
                 self._inflight.layout = layout
-                self._inflight.held |= held  # what was fetched meanwhile may be news to whoever says this
+                self._inflight.held |= held  # pieces fetched meanwhile may be news to the source of this event
             case PiecesGranted(pieces):
                 return self._granted(pieces, now)
             case StillSeeding():
@@ -150,6 +178,7 @@ class Planner:
     # The ladder.
 
     def _enter(self, mode: Mode, now: float) -> None:
+        """One step of `STEPS`; tests hold that each step taken is one of these."""
         self.mode = mode
         self._mode_at = now
 
@@ -244,8 +273,8 @@ class Planner:
     def _wanting(self) -> bool:
         return self.mode is not Mode.ENDED and bool(self._inflight.missing)
 
-    def _patience_ends(self) -> float | None:
-        """When whoever is asked now has had time enough."""
+    def _time_is_up_at(self) -> float | None:
+        """When the source that is asked now has had time enough."""
         if self._asked_at is not None:
             return self._asked_at + OPEN_SECONDS_MAX
         if self.mode is Mode.WAITING:
@@ -257,14 +286,14 @@ class Planner:
         return None
 
     def _look_at_the_clock(self, now: float) -> list[Command]:
-        ends = self._patience_ends()
+        ends = self._time_is_up_at()
         if (ends is None or now < ends) and self._failures < FAILURES_MAX:
             return []
         self._failures = 0
         return self._go_to_origin(now) if self.mode is Mode.WAITING else self._leave_swarm(now)
 
     def _settle(self, commands: list[Command], now: float) -> list[Command]:
-        """Report what is due, stream what only the origin can give, end when everything is here; and say when to look again."""
+        """Report outcomes that are due, begin the origin's stream, end when all pieces are here; and say when to look again."""
         if self.mode is Mode.SWARM and self._inflight.report_is_due(now):
             commands.append(self._tell(now))
         if self.mode is Mode.ORIGIN and self._wanting and self._inflight.stream_at is None:
@@ -272,9 +301,10 @@ class Planner:
             self._origin_tries += len(begun)
             commands += begun
         if not self._wanting:
-            self._enter(Mode.ENDED, now)
+            if self.mode is not Mode.ENDED:
+                self._enter(Mode.ENDED, now)
             self.deadline = None
             return commands
-        due = (self._patience_ends(), self._inflight.report_due_at())
+        due = (self._time_is_up_at(), self._inflight.report_due_at())
         self.deadline = min((at for at in due if at is not None), default=None)
         return commands

@@ -1,6 +1,6 @@
-"""This node's part in the swarm of one blob: by which channel it takes part, under which number, and what it hears there.
+"""This node's part in the swarm of one blob: its channel, its number there, and the messages that come.
 
-The conversation alone: what is done about it is decided by `agent.download.planner`, for `agent.download.download`.
+The conversation alone: `agent.download.planner` decides what this node does about a message.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Session:
         return self._channel.peers.get(source) if self._channel else None
 
     def meaning(self, message: messages.FromSupernode) -> events.Event:
-        """What a message says to the planner. What is said of a swarm that was left meanwhile says nothing."""
+        """A message as an event for the planner. Messages of a swarm that was left meanwhile mean nothing."""
         match message:
             case messages.Grant(task, pieces) if task == self._task:
                 return events.PiecesGranted(

@@ -39,7 +39,7 @@ class RangeError(RequestError):
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes `start` to `end` of a blob of `size` bytes: what one answer is to carry."""
+    """Bytes `start` to `end` of a blob of `size` bytes: the body of one answer."""
 
     start: int
     end: int

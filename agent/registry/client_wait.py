@@ -1,7 +1,7 @@
-"""How long a client waits for the head of its answer, and waiting on its behalf for those who may never answer.
+"""How long a client waits for the head of its answer, and waiting on its behalf for registries that may never answer.
 
 A runtime gives up after 30 s, so it is told before. Questions to other processes are asked in threads of their own, each with
-the limits of whoever asks; one whose client has left, or was told, ends by those.
+limits of its own; a question whose client has left, or was told an error, ends by those.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ClientWait:
             raise OriginError(504, f"neither other nodes nor the registry {registry} answered in time")
 
     def ask(self, exchange: Exchange, registry: str, question: Callable[[], Reply]) -> Reply:
-        """The reply to a question, or what it raises. Raises what `look` raises, and RequestError when too many wait already."""
+        """The reply to a question. Raises its errors and those of `look`, and RequestError when too many wait already."""
         if not self._places.acquire(blocking=False):
             raise RequestError(503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} requests wait for registries already")
         reply: Future[Reply] = Future()

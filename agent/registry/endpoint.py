@@ -1,8 +1,7 @@
-"""The registry endpoint: what the container runtime on this node pulls from (OCI distribution specification 1.1, pull part).
+"""The registry endpoint, from which the container runtime on this node pulls (OCI distribution specification 1.1, pull part).
 
 Every request becomes a value (`agent.registry.target`), every answer comes from the ladder of sources: the store, the swarm, the
-origin. Read only. What a client may have is decided by what the origin allowed it (`agent.registry.permission`), not by what is
-in the store.
+origin. Read only. A client may have what the origin allowed it (`agent.registry.permission`), whatever else is in the store.
 """
 
 from __future__ import annotations
@@ -55,12 +54,12 @@ class Registry:
         self._blobs = Blobs(store, downloads, origin, permission, self._client_wait, VERSION)
 
     def handle(self, exchange: Exchange) -> None:
-        what = "other"
+        kind = "other"
         try:
             if exchange.request.method not in METHODS:
                 raise RequestError(405, "UNSUPPORTED", "this registry is read only")
             resource = parse_target(exchange.request.target)
-            what = type(resource).__name__.removesuffix("Resource").lower()
+            kind = type(resource).__name__.removesuffix("Resource").lower()
             credential = from_authorization(exchange.request.headers.get("authorization"))
             match resource:
                 case Ping():
@@ -71,9 +70,9 @@ class Registry:
                     self._blobs.answer(exchange, resource, credential)
                 case ListingResource():
                     self._listing(exchange, resource, credential)
-            metrics.REGISTRY_ANSWERS.labels(what, "ok").inc()
+            metrics.REGISTRY_ANSWERS.labels(kind, "ok").inc()
         except DarnerError as error:
-            metrics.REGISTRY_ANSWERS.labels(what, str(error.status)).inc()
+            metrics.REGISTRY_ANSWERS.labels(kind, str(error.status)).inc()
             if exchange.answered:
                 raise
             log.warning("%s: %d %s", exchange.request, error.status, error)
@@ -83,7 +82,8 @@ class Registry:
 
     def _manifest(self, exchange: Exchange, resource: ManifestResource, credential: Credential | None) -> None:
         registry, repository, reference = resource.registry, resource.repository, resource.reference
-        # What this credential was shown just now, by its digest: a runtime that asked for a tag asks for that next.
+        # The origin is not asked again for a manifest that this credential was shown just now: a runtime asks for a tag, and next
+        # for its digest.
         at = self._permission.shown_at(registry, repository, credential, reference, time.monotonic())
         manifest = self._manifests.kept(reference) if at is not None else None
         if at is None or manifest is None:
@@ -94,7 +94,7 @@ class Registry:
         exchange.answer(200, headers | (STALE if manifest.stale else {}), manifest.body)
 
     def _resolve(self, resource: ManifestResource, credential: Credential | None) -> Manifest:
-        """What the name means now: the supernode's answer, or the origin's."""
+        """The manifest that the name means now: the supernode's answer, or the origin's."""
         registry, repository, reference = resource.registry, resource.repository, resource.reference
         if credential is None:  # others' credentials never leave this node but to the origin itself
             manifest = self._swarm.resolve(registry, repository, reference)
@@ -116,7 +116,7 @@ class Registry:
 
 
 def _headers_of(error: DarnerError) -> dict[str, str]:
-    """What HTTP wants to be told with an error (RFC 9110, sections 15.5)."""
+    """The header fields that HTTP wants with an error (RFC 9110, section 15.5)."""
     if isinstance(error, RangeError):
         return {"Content-Range": f"bytes */{error.size}"}
     return {401: CHALLENGE, 405: {"Allow": ", ".join(METHODS)}}.get(error.status, {})

@@ -45,7 +45,7 @@ MANIFESTS_MAX = 10_000
 
 
 class ManifestSource(Protocol):
-    """What this module needs of agent.origin.client.Origin."""
+    """The part of agent.origin.client.Origin that this module needs."""
 
     def digest_of(
         self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
@@ -91,12 +91,12 @@ class Manifests:
         """When the origin did not answer, for names whose last answer is used instead."""
 
     def resolve(self, registry: str, repository: str, reference: str, credential: Credential | None = None) -> Manifest:
-        """The manifest that a tag or a digest names, for whoever has this credential. Raises OriginError and DigestError."""
+        """The manifest that a tag or a digest names, for clients with this credential. Raises OriginError and DigestError."""
         name = _name(registry, repository, reference, credential)
         with self._lock:
             asked = self._asking.get(name)
             answer = self._asking.setdefault(name, Future())
-        if asked:  # whoever asks the same shares the answer, and the failure too
+        if asked:  # all who ask the same share the answer, and the failure too
             try:
                 return asked.result(WAIT_SECONDS_MAX)
             except TimeoutError:
@@ -142,7 +142,7 @@ class Manifests:
         """A HEAD is enough when the name means what it meant before.
 
         When it means something else, the manifest comes from the origin, whatever is here already: a registry that names a digest
-        does not prove that it may show what has it.
+        does not prove that it may show the manifest that has it.
         """
         if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
             return known
@@ -213,7 +213,7 @@ class Manifests:
         remove(self._tags / name)
 
     def evict_old(self, age: float) -> None:
-        """Drop what was not asked for in `age` seconds, and what is too much, the oldest first."""
+        """Drop the files that nobody asked for in `age` seconds and those over the limits, the oldest first."""
         for directory, most in ((self._tags, ANSWERS_MAX), (self._manifests, MANIFESTS_MAX)):
             found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
             for number, (changed, path) in enumerate(found):

@@ -1,8 +1,8 @@
-"""Who may read which blob: whoever was served a manifest that lists it, or was told by the origin that the repository holds it.
+"""Which client may read which blob: one that was served a manifest that lists it, or that the origin lets see it.
 
 The store is by digest and does not know whose a blob is. This module remembers what was shown to (registry, repository,
-credential), for a while after the origin was asked: being used makes no permission longer. It never asks anybody, and what it has
-forgotten the origin is asked for again. Pure but for its lock: the clock is the caller's.
+credential), for a while after the origin was asked: being used makes no permission longer. It never asks anybody, and the origin
+is asked again for permissions that it has forgotten. Pure but for its lock: the clock is the caller's.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Permission:
         key = key_of(credential)
         with self._lock:
             for digest in digests:
-                what = (registry, repository, key, digest)
-                if at >= self._shown.get(what, at):
-                    self._shown[what] = at
-                    self._shown.move_to_end(what)
+                entry = (registry, repository, key, digest)
+                if at >= self._shown.get(entry, at):
+                    self._shown[entry] = at
+                    self._shown.move_to_end(entry)
             while len(self._shown) > SHOWN_MAX:
                 self._shown.popitem(last=False)
 

@@ -1,4 +1,4 @@
-"""What a request to the registry endpoint asks for: its target and its Range, parsed once into values. Pure.
+"""A request to the registry endpoint: its target and its Range, parsed once into values. Pure.
 
 Targets are those of the OCI distribution specification 1.1, pull part. The repository's first component is the origin registry
 (see agent.values.reference), or the registry is named by `?ns=`, as runtimes do for mirrors.
@@ -16,7 +16,7 @@ from agent.values.reference import Digest, Reference, origin_of, parse_digest, p
 TARGET_LENGTH_MAX = 2048
 QUERY_FIELDS_MAX = 8
 RANGE_LENGTH_MAX = 64
-"""Three times what any blob's offsets take. What is longer is not looked at."""
+"""Three times what any blob's offsets take. A longer one is not looked at."""
 
 _TARGET = re.compile(r"/v2/(?P<name>[a-z0-9._/-]+)/(?P<what>manifests|blobs|tags|referrers)/(?P<last>[A-Za-z0-9._:-]+)")
 _LISTING_FIELD = re.compile(r"(?:n|last|artifactType)=[A-Za-z0-9._/+%-]{1,256}")
@@ -90,14 +90,14 @@ def _place(name: str, query: str) -> tuple[str, str]:
 
 
 def _listing_query(query: str) -> str:
-    """What the specification lets a client say of a list: how many, after which, and of which type."""
+    """The fields that the specification lets a client say of a list: how many, after which, and of which type."""
     return "&".join(part for part in query.split("&") if _LISTING_FIELD.fullmatch(part))
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and the byte after the last that a Range asks for, or None for the whole (RFC 9110 section 14).
 
-    One range of bytes is understood. Several, or what is malformed, are as if not there, as the RFC allows; so is any range of
+    One range of bytes is understood. Several ranges, or a malformed one, are as if not there, as the RFC allows; so is a range of
     nothing, which no 206 could express. A range that begins past the end raises RequestError 416.
     """
     if header is None or len(header) > RANGE_LENGTH_MAX or size == 0:

@@ -50,13 +50,21 @@ class Flight:
     began: float
 
 
+class Watched(planner.Planner):
+    """Takes only steps that the ladder has."""
+
+    def _enter(self, mode: Mode, now: float) -> None:
+        assert (self.mode, mode) in planner.STEPS
+        super()._enter(mode, now)
+
+
 class World:
     """The sources, the network and the clock of one download."""
 
     def __init__(self, data: st.DataObject, sources: Sources, swarm: bool) -> None:
         self.data, self.sources, self.swarm = data, sources, swarm
         self.layout = Layout(sources.pieces * PIECE_BYTES_MIN, PIECE_BYTES_MIN)
-        self.planner = planner.Planner()
+        self.planner = Watched()
         self.now = 0.0
         self.given_up: Exception | None = None
         self.story: list[str] = []

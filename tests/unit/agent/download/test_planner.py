@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.download.events import (
+    Broken,
     Command,
     Confirm,
     Event,
@@ -40,6 +41,7 @@ from agent.download.planner import (
     PIECE_SECONDS_MAX,
     QUIET_SECONDS_MAX,
     REOPEN_SECONDS,
+    STEPS,
     SWARM_TRIES_MAX,
     Mode,
     Planner,
@@ -113,7 +115,62 @@ def origin() -> Download:
     return download
 
 
+def walked(*events: Event | float, swarm: bool = True) -> list[tuple[Mode, Mode]]:
+    """The steps that a planner takes as these events happen; a number stands for so many seconds."""
+    steps: list[tuple[Mode, Mode]] = []
+
+    class Watched(Planner):
+        def _enter(self, mode: Mode, now: float) -> None:
+            steps.append((self.mode, mode))
+            super()._enter(mode, now)
+
+    now, watched = 0.0, Watched()
+    watched.start(swarm, now)
+    for event in events:
+        now += event if isinstance(event, float) else 0.0
+        watched.handle(TimePassed() if isinstance(event, float) else event, now)
+    return steps
+
+
 # The ladder.
+
+
+WAIT, OPEN, SWARM, ORIGIN, END = Mode.WAITING, Mode.OPENING, Mode.SWARM, Mode.ORIGIN, Mode.ENDED
+SIZE = SizeKnown(Layout(PIECE_BYTES_MIN, PIECE_BYTES_MIN), 0)
+WALKS = [
+    (walked(), [(WAIT, OPEN)]),
+    (walked(swarm=False), [(WAIT, ORIGIN)]),
+    (walked(NoSwarm(), SizeKnown(SIZE.layout, 1)), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, END)]),
+    (walked(NoSwarm(), REOPEN_SECONDS), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, ORIGIN)]),
+    (walked(SwarmLost(), SwarmFailed()), [(WAIT, OPEN), (OPEN, OPEN), (OPEN, ORIGIN)]),
+    (walked(OPEN_SECONDS_MAX), [(WAIT, OPEN), (OPEN, ORIGIN)]),
+    (walked(SIZE, OriginPiece(0)), [(WAIT, OPEN), (OPEN, END)]),
+    (walked(TaskOpened(1), SwarmLost()), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, OPEN)]),
+    (walked(TaskOpened(1), QUIET_SECONDS_MAX), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, ORIGIN)]),
+    (walked(TaskOpened(1), SIZE, Fetched(0, 7, 1.0)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, END)]),
+    (walked(SwarmAvailable(), TaskOpened(1), swarm=False), [(WAIT, ORIGIN), (ORIGIN, SWARM)]),
+    (walked(SwarmAvailable(), OriginEnded(REFUSED), SwarmFailed(), swarm=False), [(WAIT, ORIGIN), (ORIGIN, OPEN), (OPEN, END)]),
+    (walked(SwarmAvailable(), SwarmFailed(), swarm=False), [(WAIT, ORIGIN), (ORIGIN, ORIGIN)]),
+    (walked(OriginEnded(REFUSED), swarm=False), [(WAIT, ORIGIN), (ORIGIN, END)]),
+]
+
+
+@pytest.mark.parametrize(("taken", "expected"), WALKS)
+def test_a_download_goes_up_and_down_the_ladder(taken: list[tuple[Mode, Mode]], expected: list[tuple[Mode, Mode]]) -> None:
+    assert taken == expected
+
+
+def test_every_step_of_the_table_is_taken_by_something_that_happens() -> None:
+    assert {step for _, expected in WALKS for step in expected} == STEPS.keys()
+
+
+@pytest.mark.parametrize("before", [(), (TaskOpened(1),), (NoSwarm(),)])
+def test_a_node_that_cannot_go_on_gives_up_from_any_mode(before: tuple[Event, ...]) -> None:
+    download = Download()
+    for event in before:
+        download.hear(event)
+    assert download.hear(Broken(BROKEN)) == [GiveUp(BROKEN)]
+    assert download.planner.mode is Mode.ENDED
 
 
 def test_the_swarm_is_asked_first_and_the_origin_not_at_all() -> None:
