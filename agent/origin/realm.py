@@ -2,7 +2,7 @@
 
 It is the second guard. The first is that only the registry's own host is believed when it names a token service. Which names
 belong to one owner is told by the public suffix list (publicsuffix.org), both its sections, as shipped with `publicsuffixlist`
-(docs/decisions/0018): nothing is fetched.
+(docs/decisions/0022): nothing is fetched.
 """
 
 from __future__ import annotations
