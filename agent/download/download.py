@@ -63,7 +63,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BlobOrigin:
     """A blob, where it comes from, and the credential of the client that asked for it first."""
 
     registry: str
@@ -81,15 +81,15 @@ class Reader:
 
 
 class Download:
-    def __init__(self, wanted: Wanted, shared: Shared, earlier: Download | None = None) -> None:
+    def __init__(self, origin: BlobOrigin, shared: Shared, earlier: Download | None = None) -> None:
         """`earlier` is a download of the same blob that nobody can join any more; this one sees to it that it writes no more."""
-        self.digest = wanted.digest
-        self._wanted = wanted
+        self.digest = origin.digest
+        self._from = origin
         self._shared = shared
         self._earlier = earlier
         self._events: queue.SimpleQueue[events.Event | messages.FromSupernode] = queue.SimpleQueue()
         self._planner = Planner()
-        self._session = Session(shared.swarm, wanted.digest)
+        self._session = Session(shared.swarm, origin.digest)
         self._stream: OriginStream | None = None
         self._fetching: set[int] = set()
         self._readers: list[Reader] = []
@@ -136,7 +136,7 @@ class Download:
     def blob(self, seconds: float) -> Blob:
         """The arriving blob, once its size is known. Raises the error that the download failed with, or OriginError 504."""
         if not self._known.wait(seconds):
-            registry = self._wanted.registry
+            registry = self._from.registry
             raise OriginError(504, f"no source of {self.digest} answered in time, the registry {registry} included")
         if self._blob is None:
             raise self._error.again() if self._error else OriginError(504, f"the download of {self.digest} ended")
@@ -278,8 +278,8 @@ class Download:
 
     def _open_swarm(self) -> None:
         checked = self._blob.checked if self._blob else 0
-        wanted = self._wanted
-        if not self._session.open(wanted.registry, wanted.repository, checked, self._planner.readers, self._heard):
+        origin = self._from
+        if not self._session.open(origin.registry, origin.repository, checked, self._planner.readers, self._heard):
             self._events.put(events.NoSwarm())
 
     def _heard(self, message: messages.FromSupernode | None) -> None:
@@ -351,10 +351,10 @@ class Download:
         shares = bool(self._shared.swarm.channels)
         if shares:
             metrics.FALLBACKS.inc()
-        wanted = self._wanted
+        origin = self._from
         start = self._blob.layout.span(first)[0] if self._blob and first else 0
         self._stream = OriginStream(
-            lambda: self._shared.origin.open_blob(wanted.registry, wanted.repository, wanted.digest, wanted.credential, start),
+            lambda: self._shared.origin.open_blob(origin.registry, origin.repository, origin.digest, origin.credential, start),
             self._receive_size,
             self.happened,
             first=first,

@@ -24,7 +24,7 @@ REPORT_SECONDS_MAX = 0.005
 
 
 @dataclass(frozen=True)
-class _Flight:
+class _Fetching:
     """A granted piece that is on its way from `source`."""
 
     granted: GrantedPiece
@@ -35,7 +35,7 @@ class _Flight:
 class Inflight:
     layout: Layout | None = None
     held: int = 0
-    flights: dict[int, _Flight] = field(default_factory=dict)
+    flights: dict[int, _Fetching] = field(default_factory=dict)
     """By piece, the grants of the swarm that this node is in."""
     put_off: dict[int, GrantedPiece] = field(default_factory=dict)
     """PiecesGranted pieces that a stray, or the origin's stream, is writing."""
@@ -97,7 +97,7 @@ class Inflight:
         self._unreported.clear()
 
     def _fetch(self, granted: GrantedPiece, source: int) -> Fetch:
-        self.flights[granted.piece] = _Flight(granted, source)
+        self.flights[granted.piece] = _Fetching(granted, source)
         return Fetch(granted.piece, granted.digest, source)
 
     def _take_up(self, piece: int, now: float) -> list[Command]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from agent.download import events
-from agent.download.download import Download, Reader, Shared, Wanted
+from agent.download.download import BlobOrigin, Download, Reader, Shared
 from agent.http.ratelimit import Pace
 from agent.origin.client import Origin
 from agent.storage.store import Store
@@ -52,8 +52,8 @@ class DownloadManager:
             if reader is None:  # there is no download, or one that has failed or is being abandoned
                 if download is None and len(self._active) >= DOWNLOADS_MAX:
                     raise RequestError(503, "TOOMANYREQUESTS", f"{DOWNLOADS_MAX} blobs are being downloaded already")
-                wanted = Wanted(registry, repository, digest, credential)
-                download = Download(wanted, self._shared, earlier=download)
+                origin = BlobOrigin(registry, repository, digest, credential)
+                download = Download(origin, self._shared, earlier=download)
                 reader = download.begin(offset)
                 self._active[digest] = download
         try:

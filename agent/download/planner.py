@@ -86,7 +86,8 @@ STEPS: dict[tuple[Mode, Mode], str] = {
     (Mode.SWARM, Mode.OPENING): "the supernode is lost, and the next one is asked",
     (Mode.SWARM, Mode.ORIGIN): (
         f"the supernode cannot get the blob, is the last of {SWARM_TRIES_MAX} lost in a row, says nothing for"
-        f" {QUIET_SECONDS_MAX:.0f} s, brings no piece for {PIECE_SECONDS_MAX:.0f} s, or names {FAILURES_MAX} sources in a row that fail"
+        f" {QUIET_SECONDS_MAX:.0f} s, brings no piece for {PIECE_SECONDS_MAX:.0f} s,"
+        f" or names {FAILURES_MAX} sources in a row that fail"
     ),
     (Mode.SWARM, Mode.ENDED): "everything is here, or the swarm cannot go on and the origin has refused already",
     (Mode.ORIGIN, Mode.SWARM): "a supernode that was asked meanwhile lets this node take part",

@@ -202,7 +202,7 @@ def test_a_node_that_sends_a_byte_now_and_then_has_stalled_too(blob: Blob, monke
 
 def test_a_piece_of_any_length_is_given_up_before_its_grant_is_lost() -> None:
     longest = module.PIECE_STALL_SECONDS_MAX + module.PIECE_SECONDS_MAX + (16 << 20) / module.PIECE_BYTES_PER_SECOND_MIN
-    assert longest < 30.0, "the planner and the scheduler count a grant as lost then"
+    assert longest < 30.0, "the scheduler counts a grant as lost then"
 
 
 def test_one_connection_serves_many_pieces(blob: Blob, holder: Store) -> None:
