@@ -23,6 +23,9 @@ from agent.values.pieces import Layout
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+END_SECONDS_MAX = 5.0
+"""How long the end of a failed blob is waited for: its file is removed meanwhile, or stays for the next try."""
+
 
 class PieceLog(Protocol):
     """Where a blob writes down each piece, so that it can be resumed after a crash (`agent.storage.journal`)."""
@@ -68,6 +71,8 @@ class Blob:
         """The byte after the last that came of the piece that may be passed on while it comes."""
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
+        self._is_over = threading.Event()
+        """Set when `on_end` has heard that the blob failed."""
         self._hashing = threading.Lock()
         """Held while `_prefix` is carried on."""
         self._prefix = verify.Prefix(fd, layout)
@@ -210,14 +215,24 @@ class Blob:
             return True
 
     def fail(self, error: DarnerError) -> None:
-        """The blob will not come. Readers that have what they need go on; those that wait are told."""
+        """The blob will not come. Readers that have what they need go on; those that wait are told.
+
+        When this returns, `on_end` is done with the file, even if another thread said so first: a next try may make it anew.
+        """
         with self._writing, self._changed:
-            if self.whole or self.error:
+            if self.whole:
                 return
-            self.error = error.again()
+            is_first = self.error is None
+            self.error = self.error or error.again()
             self._changed.notify_all()
-        if self._on_end:
-            self._on_end(self, error)
+        if not is_first:
+            self._is_over.wait(END_SECONDS_MAX)
+            return
+        try:
+            if self._on_end:
+                self._on_end(self, error)
+        finally:
+            self._is_over.set()
 
     def finish_if_empty(self) -> None:
         """A blob of no bytes has no last piece that would verify it."""

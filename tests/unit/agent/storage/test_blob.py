@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -315,3 +316,24 @@ def test_the_hash_of_a_beginning_is_carried_on_by_whoever_has_the_rest(tmp_path:
     hasher = blob.hash_to(300_000)
     hasher.update(CONTENT[300_000:])
     assert "sha256:" + hasher.hexdigest() == DIGEST
+
+
+def test_a_blob_that_another_thread_has_failed_is_done_with_its_file_before_a_next_try_is_told_so(tmp_path: Path) -> None:
+    ending, may_end, ends = threading.Event(), threading.Event(), []
+
+    def on_end(_: Blob, error: DarnerError | None) -> None:
+        ending.set()
+        assert may_end.wait(20.0)
+        ends.append(error)
+
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path), on_end=on_end)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(blob.fail, DigestError("wrong bytes"))
+        assert ending.wait(20.0)
+        second = pool.submit(blob.fail, StoreError("begun anew"))
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
+        may_end.set()
+        first.result(20.0)
+        second.result(20.0)
+    assert [str(error) for error in ends] == ["wrong bytes"]
