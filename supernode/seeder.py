@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.http.ratelimit import ReadInto
+from agent.http.wire import ReadInto
 from agent.origin.client import Origin
 from agent.storage.blob import Blob
 from agent.storage.store import Store

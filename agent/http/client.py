@@ -17,8 +17,16 @@ from typing import NamedTuple
 
 import h11
 
-from agent.http.heads import HEAD_BYTES_MAX, joined, request_head, stays_open
-from agent.http.sockopt import receive_at_least, wait_to_receive, wait_to_send
+from agent.http.wire import (
+    HEAD_BYTES_MAX,
+    announced_length,
+    joined,
+    receive_at_least,
+    request_head,
+    stays_open,
+    wait_to_receive,
+    wait_to_send,
+)
 from agent.values.address import Address
 from agent.values.errors import DarnerError
 
@@ -169,8 +177,7 @@ class Connection:
         if not isinstance(event, h11.Response):
             raise TransferError(f"{self.where} closed the connection instead of answering")
         found = joined(event.headers)
-        # h11 has checked that a length is a number. It counts for nothing where chunks are announced (RFC 9112 section 6.3).
-        length = int(found["content-length"]) if "content-length" in found and "transfer-encoding" not in found else None
+        length = announced_length(found)
         self._left = 0 if method == "HEAD" else length
         self._buffered = memoryview(self._protocol.trailing_data[0])
         self._kept_alive = stays_open(event.http_version, found)

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import h11
 
-from agent.http.heads import HEAD_BYTES_MAX, answer_head, joined, stays_open
-from agent.http.sockopt import wait_to_receive, wait_to_send
+from agent.http.wire import HEAD_BYTES_MAX, answer_head, joined, stays_open, wait_to_receive, wait_to_send
 from agent.values.errors import DarnerError, RequestError, StoreError, oci_body
 
 HEAD_SECONDS_MAX = 5.0
@@ -208,13 +207,10 @@ class Requests:
 def refuse(sock: socket.socket, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:
     """Answer in HTTP/1.1 whatever the client speaks, and close: containerd 2 goes on from TLS to HTTP only when it sees that."""
     body = oci_body(error)
-    head = (
-        f"HTTP/1.1 {error.status} Refused\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    headers = {"Connection": "close", "Content-Type": "application/json", "Content-Length": str(len(body))}
     try:
         sock.settimeout(linger_seconds)
-        sock.sendall(head.encode() + body)
+        sock.sendall(answer_head(error.status, headers) + body)
     except OSError:
         return
     part(sock, linger_seconds)

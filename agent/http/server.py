@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from agent.http.request import HEAD_SECONDS_MAX, ClientGone, Exchange, Requests, part, refuse
-from agent.http.sockopt import do_not_pace
+from agent.http.wire import do_not_pace
 from agent.values.address import Address
 from agent.values.errors import DarnerError, RequestError, UsageError
 

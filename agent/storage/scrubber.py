@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from agent import metrics
-from agent.http.ratelimit import Pace, turns
+from agent.http.ratelimit import Pace
 from agent.storage.containerd import ContainerdContent
 from agent.storage.store import Store
 
@@ -76,7 +76,7 @@ class Scrubber:
         return False
 
     def _turns(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        for turn in turns(self._pace, start, end):
+        for turn in self._pace.turns(start, end):
             if self._stopping.is_set():
                 raise InterruptedError("this process is stopping")
             yield turn

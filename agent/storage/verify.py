@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.http.body import buffer
+from agent.http.wire import buffer
 from agent.storage.journal import Proof, Record
 from agent.values.pieces import Layout
 

@@ -10,10 +10,10 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 
-from agent.http.body import chunks
 from agent.http.client import Limits, StalledError, TransferError
 from agent.http.pool import ConnectionPool, Place
-from agent.http.ratelimit import Pace, ReadInto, slowed
+from agent.http.ratelimit import Pace, slowed
+from agent.http.wire import ReadInto, chunks
 from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.swarm.swarm_key import SwarmKey, SwarmKeyError
@@ -90,7 +90,8 @@ class PieceFetcher:
                 raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {piece}")
             if answer.length != end - start + len(told):
                 raise SourceError(messages.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
-            received = fill(blob, piece, slowed(connection.read_into, self._download))
+            read_into = slowed(connection.read_into, self._download) if self._download else connection.read_into
+            received = fill(blob, piece, read_into)
             connection.read_into(memoryview(told))
             return received, bytes(told)
         finally:

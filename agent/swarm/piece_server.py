@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from agent import metrics
-from agent.http.ratelimit import Pace, turns
+from agent.http.ratelimit import Pace
 from agent.http.request import Exchange
 from agent.storage.blob import Blob
 from agent.storage.store import Store
@@ -66,7 +66,7 @@ class PieceServer:
                 continue  # whoever knows the digest is to get a checked piece, or none
             if sent == start:
                 exchange.start(200, {"Content-Type": "application/octet-stream", "Content-Length": str(length)})
-            for turn in turns(self._upload, sent, here):
+            for turn in self._upload.turns(sent, here) if self._upload else [(sent, here)]:
                 exchange.send_file(blob.fd, *turn)
             sent = here
         if sent < end and blob.stored:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.http.sockopt import do_not_pace
+from agent.http.wire import do_not_pace
 from hack.lab import Host, LabError
 from hack.origin import Image
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.bucket import BURST_SECONDS
-from agent.http.ratelimit import QUANTUM_SECONDS, Pace
+from agent.http.ratelimit import BURST_SECONDS, QUANTUM_SECONDS, Pace
 from agent.origin.client import Origin as Client
 from agent.storage.store import Store
 from agent.swarm import messages

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.http.bucket import BURST_SECONDS, Bucket
+from agent.http.ratelimit import BURST_SECONDS, Bucket
 
 RATES = st.integers(1 << 20, 10 << 30)
 ASKS = st.lists(st.tuples(st.floats(0.0, 1.0), st.integers(1, 1 << 20)), min_size=1, max_size=200)

@@ -11,7 +11,7 @@ import pytest
 
 from agent.http.client import WAKE_BYTES, Answer, Connection, Limits, StalledError, TransferError
 from agent.http.pool import ConnectionPool, Place
-from agent.http.sockopt import receive_at_least as tell
+from agent.http.wire import receive_at_least as tell
 from agent.values.address import Address
 from tests.origins import Scripted, drain, http
 

@@ -7,8 +7,7 @@ from collections import Counter
 
 import pytest
 
-from agent.http.bucket import BURST_SECONDS, Bucket
-from agent.http.ratelimit import QUANTUM_BYTES_MAX, Pace, slowed, turns, upload_slots
+from agent.http.ratelimit import BURST_SECONDS, QUANTUM_BYTES_MAX, Bucket, Pace, slowed, upload_slots
 from agent.swarm.piece_client import PIECE_BYTES_PER_SECOND_MIN, PIECE_SECONDS_MAX, PIECE_STALL_SECONDS_MAX
 from agent.swarm.piece_server import CONNECTIONS_MAX
 from agent.values.pieces import PIECE_BYTES_MAX
@@ -100,26 +99,17 @@ def test_a_thread_that_wakes_up_late_costs_nothing_of_the_rate() -> None:
 def test_a_file_is_sent_in_turns_that_leave_nothing_out(rate: int) -> None:
     time = VirtualTime()
     pace = time.pace(rate)
-    sent = list(turns(pace, 7, 50 * MEBIBYTE + 1))
+    sent = list(pace.turns(7, 50 * MEBIBYTE + 1))
     assert [start for start, _ in sent] == [7, *(end for _, end in sent[:-1])]
     assert sent[-1][1] == 50 * MEBIBYTE + 1
     assert max(end - start for start, end in sent) <= pace.quantum <= QUANTUM_BYTES_MAX
     assert time.now - 1000.0 == pytest.approx(50 * MEBIBYTE / rate, rel=0.05, abs=2 * BURST_SECONDS)
-
-
-def test_without_a_limit_a_file_is_sent_in_one_go_and_bytes_are_received_by_the_very_same_function() -> None:
-    assert list(turns(None, 7, 1 << 40)) == [(7, 1 << 40)]
-    assert list(turns(None, 7, 7)) == []
-
-    def read_into(buffer: memoryview) -> int:
-        return 0
-
-    assert slowed(read_into, None, None) is read_into
+    assert list(pace.turns(7, 7)) == []
 
 
 def test_what_is_received_keeps_to_the_narrowest_of_its_limits() -> None:
     time = VirtualTime()
-    paces = time.pace(4 * MEBIBYTE), None, time.pace(MEBIBYTE)
+    paces = time.pace(4 * MEBIBYTE), time.pace(MEBIBYTE)
     read_into = slowed(lambda buffer: len(buffer), *paces)
     buffer, received = memoryview(bytearray(256 << 10)), 0
     while received < 20 * MEBIBYTE:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.body import chunks
 from agent.http.request import Exchange
+from agent.http.wire import chunks
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
@@ -98,6 +98,23 @@ def test_pieces_come_from_a_node_that_holds_the_blob_and_make_it_whole(blob: Blo
             assert blob.checked >> piece & 1
     assert blob.whole
     assert os.pread(blob.fd, len(BODY), 0) == BODY
+
+
+def test_without_a_limit_a_piece_is_sent_in_one_go_and_received_by_the_connections_own_function(
+    blob: Blob, holder: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    send_file = Exchange.send_file
+
+    def noted(exchange: Exchange, fd: int, offset: int, end: int) -> None:
+        sent.append((offset, end))
+        send_file(exchange, fd, offset, end)
+
+    monkeypatch.setattr(Exchange, "send_file", noted)
+    monkeypatch.setattr("agent.swarm.piece_client.slowed", lambda *_: pytest.fail("there is no limit"))
+    with serving(PieceServer(holder, SwarmKey("")).handle) as where, fetcher() as taker:
+        taker.fetch(blob, 1, DIGESTS[1], where)
+    assert sent == [LAYOUT.span(1)]
 
 
 def test_a_piece_whose_digest_nobody_named_is_believed_with_the_whole_blob_only(blob: Blob, holder: Store) -> None:

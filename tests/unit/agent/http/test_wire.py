@@ -1,13 +1,19 @@
-"""Heads as they are written are read by h11 to mean what was meant, or are not written."""
+"""What both ends share: heads mean to h11 what was meant, the kernel ends a socket's waiting, and a thread has one buffer."""
 
 from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
 
 import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.http.heads import answer_head, joined, request_head
+from agent.http.wire import answer_head, buffer, joined, request_head, wait_to_receive, wait_to_send
+
+Pair = tuple[socket.socket, socket.socket]
 
 TICKET = {"Host": "10.0.0.7:65002", "Accept-Encoding": "identity", "Authorization": "Ticket 1.ab"}
 
@@ -74,3 +80,47 @@ def test_nothing_is_written_that_would_be_read_as_something_else(bad: str) -> No
         answer_head(200, {f"X{bad}": "y"})
     with pytest.raises(ValueError, match="no target"):
         request_head("GET", f"/{bad}", {})
+
+
+# Sockets and buffers.
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 1e-9])
+def test_receiving_ends_when_nothing_comes(pair: Pair, seconds: float) -> None:
+    wait_to_receive(pair[0], seconds)
+    with pytest.raises(BlockingIOError):
+        pair[0].recv(1)
+
+
+def test_what_came_of_what_was_wanted_is_given_when_no_more_comes(pair: Pair) -> None:
+    wait_to_receive(pair[0], 0.05)
+    pair[1].sendall(b"some")
+    assert pair[0].recv_into(memoryview(bytearray(10)), 10, socket.MSG_WAITALL) == 4
+
+
+def test_sending_ends_when_nothing_is_taken(pair: Pair) -> None:
+    wait_to_send(pair[0], 0.05)
+    with pytest.raises(BlockingIOError):
+        pair[0].sendall(bytes(64 << 20))
+
+
+def test_a_wait_of_more_than_a_second_is_one(pair: Pair) -> None:
+    wait_to_receive(pair[0], 20.25)
+    threading.Timer(0.05, pair[1].sendall, args=(b"late",)).start()
+    assert pair[0].recv(10) == b"late"
+
+
+def test_a_thread_has_one_buffer_and_no_other_has_it() -> None:
+    mine, theirs = buffer(), []
+    assert buffer() is mine
+    thread = threading.Thread(target=lambda: theirs.append(buffer()))
+    thread.start()
+    thread.join()
+    assert theirs[0] is not mine
