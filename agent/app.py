@@ -27,8 +27,8 @@ from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
 from agent.swarm.piece_server import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.swarm_key import SwarmKey
-from agent.values.digest import raw_digest
 from agent.values.errors import UsageError
+from agent.values.reference import raw_digest
 
 FIRST_CHANNEL_SECONDS_MAX = 1.0
 """How long the start waits for a supernode: the first pulls would go to the origin without one."""

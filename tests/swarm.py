@@ -35,10 +35,10 @@ from agent.swarm.piece_server import PieceServer
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.swarm_key import SwarmKey
 from agent.values.address import Address
-from agent.values.digest import raw_digest
 from agent.values.errors import SourceError
 from agent.values.manifest import Manifest
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
+from agent.values.reference import raw_digest
 from hack.origin import Image, Origin
 from supernode.app import Supernode
 from supernode.settings import SupernodeSettings

@@ -15,7 +15,7 @@ from agent.origin.destinations import DestinationError, server_of
 from agent.origin.documents import TokenAnswer, token_of
 from agent.origin.realm import realm_belongs
 from agent.origin.redirects import Redirects
-from agent.values.credential import Challenge, Credential, key_of, parse_challenge
+from agent.values.credential import Challenge, Credential, parse_challenge
 from agent.values.errors import OriginError
 
 REMEMBERED_MAX = 1024
@@ -32,7 +32,7 @@ class Access(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        return self.registry, self.repository, key_of(self.credential)
+        return self.registry, self.repository, self.credential.key if self.credential else ""
 
 
 class Authorizer:

@@ -60,7 +60,8 @@ class Registry:
                 raise RequestError(405, "UNSUPPORTED", "this registry is read only")
             resource = parse_target(exchange.request.target)
             kind = type(resource).__name__.removesuffix("Resource").lower()
-            credential = from_authorization(exchange.request.headers.get("authorization"))
+            authorization = exchange.request.headers.get("authorization")
+            credential = None if authorization is None else from_authorization(authorization)
             match resource:
                 case Ping():
                     exchange.answer(200, {"Content-Type": "application/json", **VERSION}, b"{}")

@@ -25,10 +25,10 @@ import msgspec
 from agent import metrics
 from agent.storage.files import changed_at, remove
 from agent.swarm import messages
-from agent.values.credential import Credential, key_of
-from agent.values.digest import raw_digest
+from agent.values.credential import Credential
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
+from agent.values.reference import raw_digest
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,8 @@ class Manifests:
 
 
 def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:
-    return hashlib.sha256("\n".join((registry, repository, reference, key_of(credential))).encode()).hexdigest()
+    key = credential.key if credential else ""
+    return hashlib.sha256("\n".join((registry, repository, reference, key)).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

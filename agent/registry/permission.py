@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from agent.values.credential import Credential, key_of
+from agent.values.credential import Credential
 
 SHOWN_MAX = 1 << 16
 """Digests in all: some thousand images. Those that were shown longest ago are forgotten first."""
@@ -26,7 +26,7 @@ class Permission:
 
     def show(self, registry: str, repository: str, credential: Credential | None, digests: Iterable[str], at: float) -> None:
         """The origin let this credential see these digests in this repository at that time, or something that lists them."""
-        key = key_of(credential)
+        key = credential.key if credential else ""
         with self._lock:
             for digest in digests:
                 entry = (registry, repository, key, digest)
@@ -38,8 +38,9 @@ class Permission:
 
     def shown_at(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> float | None:
         """When this credential was shown this digest in this repository; None when that is too long ago, or never was."""
+        key = credential.key if credential else ""
         with self._lock:
-            at = self._shown.get((registry, repository, key_of(credential), digest))
+            at = self._shown.get((registry, repository, key, digest))
         return at if at is not None and now - at <= REMEMBERED_SECONDS else None
 
     def covers(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> bool:

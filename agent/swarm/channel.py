@@ -19,9 +19,9 @@ from agent import metrics
 from agent.swarm import frames, messages
 from agent.values import pieces
 from agent.values.address import Address
-from agent.values.digest import raw_digest
 from agent.values.errors import DarnerError, OriginError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
+from agent.values.reference import raw_digest
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from agent.swarm import messages
 from agent.swarm.channel import Channel, ChannelError, knows_nothing
 from agent.values.address import Address
-from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
+from agent.values.reference import raw_digest
 
 log = logging.getLogger(__name__)
 

@@ -36,18 +36,12 @@ class Credential:
 
     @property
     def key(self) -> str:
+        """What it is remembered by; the empty string stands for a client that sends none."""
         return hashlib.sha256(self.header.encode()).hexdigest()
 
 
-def key_of(credential: Credential | None) -> str:
-    """What a credential is remembered by; the empty string stands for whoever sends none."""
-    return credential.key if credential else ""
-
-
-def from_authorization(header: str | None) -> Credential | None:
+def from_authorization(header: str) -> Credential:
     """The credential in a request's Authorization. Raises RequestError for one that is not well-formed Basic."""
-    if header is None:
-        return None
     scheme, _, encoded = header.partition(" ")
     try:
         if scheme.lower() != "basic" or len(header) > AUTHORIZATION_BYTES_MAX:

@@ -69,6 +69,11 @@ def parse_digest(text: str) -> Digest:
     raise InvalidDigest(f"{_shown(text)} is not a digest; write sha256: and 64 lower-case hexadecimal digits")
 
 
+def raw_digest(digest: str) -> bytes:
+    """A sha256 digest as it travels in messages: its 32 bytes."""
+    return bytes.fromhex(digest.removeprefix("sha256:"))
+
+
 def parse_tag(text: str) -> str:
     """`text`, if the whole of it is a tag."""
     if _TAG.fullmatch(text):

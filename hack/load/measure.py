@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.values.address import Address
-from agent.values.digest import raw_digest
 from agent.values.pieces import Layout
+from agent.values.reference import raw_digest
 from hack.lab.darner import python_path
 from hack.lab.process import Process
 from hack.load.crowd import Crowd, Errand

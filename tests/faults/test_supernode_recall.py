@@ -12,9 +12,9 @@ import pytest
 
 from agent.swarm import messages
 from agent.values.credential import Credential
-from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
+from agent.values.reference import raw_digest
 from hack.origin import Fault, Image
 from tests.swarm import PIECE, REPOSITORY, Lab, Node, RawAgent, noise, wait_until
 

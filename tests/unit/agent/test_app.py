@@ -16,7 +16,7 @@ from queue import SimpleQueue
 import pytest
 
 from agent.swarm import frames, messages
-from agent.values.digest import raw_digest
+from agent.values.reference import raw_digest
 from hack.origin import Origin
 from tests.endpoint import DIGEST, LAYER, push
 from tests.swarm import SECONDS, RawSupernode, wait_until

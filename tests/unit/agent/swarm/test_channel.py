@@ -18,9 +18,9 @@ from agent.swarm.channel import Channel, ChannelError
 from agent.swarm.supernodes import Supernodes
 from agent.values import pieces
 from agent.values.address import Address
-from agent.values.digest import raw_digest
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
+from agent.values.reference import raw_digest
 from tests.swarm import SECONDS, RawSupernode, free_address, nothing_left_running, wait_until
 
 DIGEST = "sha256:" + "ab" * 32
