@@ -127,7 +127,9 @@ class Connection:
         self._sock = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._protocol = h11.Connection(h11.CLIENT)
-        self._head_until = self._body_until = 0.0
+        self.until = 0.0
+        """When the head of an answer, and a small body, have to be here."""
+        self._body_until = 0.0
         self._stall_seconds = 0.0
         self._left: int | None = 0
         """Bytes of the body that were not read yet; None when nobody knows."""
@@ -140,7 +142,7 @@ class Connection:
 
     def pass_through(self, tunnel: Tunnel, until: float) -> None:
         """Get the proxy's yes. What goes over the socket afterwards is between us and the server."""
-        self._head_until = until
+        self.until = until
         authorization = {"Proxy-Authorization": tunnel.authorization} if tunnel.authorization else {}
         refused = f"the proxy {self.where} gives no way to {tunnel.server}"
         self._send_head("CONNECT", str(tunnel.server), {"Host": str(tunnel.server), **authorization})
@@ -152,21 +154,41 @@ class Connection:
 
     def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
-        self._head_until = time.monotonic() + limits.head
+        self.until = time.monotonic() + limits.head
         self._send_head(method, target, {"Accept-Encoding": "identity", **headers})
         answer = self._receive_head(method)
         self._stall_seconds = limits.stall
         self._body_until = time.monotonic() + limits.body
         return answer
 
-    def _send_head(self, method: str, target: str, headers: dict[str, str]) -> None:
+    def send(self, data: bytes) -> None:
+        """All of a request, for a caller that reads its answer by `receive`; `until` says how long that may take."""
         try:
-            self._wait_at_most(LOOK_SECONDS)
-            self._sock.sendall(request_head(method, target, headers))
+            if self._is_tls:  # else the kernel keeps the time for sending
+                self._wait_at_most(max(LOOK_SECONDS, self.until - time.monotonic()))
+            self._sock.sendall(data)
         except (TimeoutError, BlockingIOError):
             raise StalledError(f"{self.where} does not take a request") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise TransferError(f"{self.where} cannot be asked: {error}") from None
+
+    def receive(self, bytes_max: int) -> bytes:
+        """Some bytes of a head or a small body, at least one before the server's end."""
+        data = bytearray(bytes_max)
+        try:
+            count = self._receive(memoryview(data), self.until)
+        except TimeoutError:
+            raise StalledError(f"{self.where} did not answer in time") from None
+        except OSError as error:
+            raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
+        return bytes(data[:count])
+
+    def _send_head(self, method: str, target: str, headers: dict[str, str]) -> None:
+        try:
+            head = request_head(method, target, headers)
+        except ValueError as error:
+            raise TransferError(f"{self.where} cannot be asked: {error}") from None
+        self.send(head)
 
     def _receive_head(self, method: str) -> Answer:
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
@@ -226,11 +248,6 @@ class Connection:
         """Whether the answer was read to its end, and another may follow."""
         return self._left == 0 and self._kept_alive and not self._buffered
 
-    @property
-    def sock(self) -> socket.socket:
-        """For a caller that asks and reads by itself."""
-        return self._sock
-
     def abort(self) -> None:
         """Make another thread, which waits for this connection, see its end."""
         try:
@@ -246,12 +263,8 @@ class Connection:
         """What h11 makes of what comes, of so many bytes at a time: an event, or that there is none any more."""
         try:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
-                data = bytearray(bytes_max)
-                count = self._receive(memoryview(data), self._head_until)
-                self._protocol.receive_data(bytes(data[:count]))
-        except TimeoutError:
-            raise StalledError(f"{self.where} did not answer in time") from None
-        except (OSError, h11.ProtocolError) as error:
+                self._protocol.receive_data(self.receive(bytes_max))
+        except h11.ProtocolError as error:
             raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
         return event
 

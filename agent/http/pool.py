@@ -62,7 +62,10 @@ class ConnectionPool:
         raise AssertionError("the last try is made on a connection of its own")
 
     def connect(self, place: Place, until: float) -> Connection:
-        """A new connection, on which nothing was asked. The caller gives it back. Raises TransferError."""
+        """A new connection, on which nothing was asked; small answers have to be here by `until` (monotonic) as well.
+
+        The caller gives it back. Raises TransferError.
+        """
         error: TransferError | None = None
         if place.server_name and self._tls is None:
             raise TransferError(f"{place.server_name} is not asked: there is no TLS here")
@@ -73,6 +76,7 @@ class ConnectionPool:
             try:
                 tls = self._tls if place.server_name else None
                 connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
+                connection.until = until
             except TransferError as failed:
                 error = failed
                 continue

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from agent.origin.destinations import DestinationError, server_of
-from agent.origin.documents import TokenAnswer, token_of
+from agent.origin.documents import token_of
 from agent.origin.realm import realm_belongs
 from agent.origin.redirects import Redirects
 from agent.values.credential import Challenge, Credential, parse_challenge
@@ -59,15 +59,16 @@ class Authorizer:
                 return None
             authorization, seconds = access.credential.header, REMEMBERED_SECONDS_MAX
         else:
-            answer = self._token(access, asked, until)
-            authorization, seconds = f"Bearer {answer.value}", answer.seconds
+            token, seconds = self._token(access, asked, until)
+            authorization = f"Bearer {token}"
         with self._lock:
             while len(self._remembered) >= REMEMBERED_MAX:
                 self._remembered.pop(next(iter(self._remembered)))
             self._remembered[access.key] = (time.monotonic() + min(seconds, REMEMBERED_SECONDS_MAX), authorization)
         return authorization
 
-    def _token(self, access: Access, challenge: Challenge, until: float) -> TokenAnswer:
+    def _token(self, access: Access, challenge: Challenge, until: float) -> tuple[str, float]:
+        """A token, and for how many seconds it may be sent."""
         registry, repository, credential = access
         try:
             realm, server = urlsplit(challenge.realm), urlsplit(f"//{server_of(registry)}")
@@ -80,7 +81,7 @@ class Authorizer:
         query = urlencode({name: value for name, value in fields.items() if value})
         url = f"{challenge.realm}{'&' if realm.query else '?'}{query}"
         try:
-            reply = self._redirects.get(url, {}, credential.header if credential else None, until)
+            reply = self._redirects.ask("GET", url, {}, credential.header if credential else None, until)
         except DestinationError as error:  # what the registry wants is not done, and its first answer stands
             raise OriginError(401, f"{registry} has its tokens where none are asked for: {error}", "UNAUTHORIZED") from None
         with reply:

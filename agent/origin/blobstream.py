@@ -7,48 +7,25 @@ that is the digest's business (`agent.storage.blob`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from agent.http.client import Answer, Connection, StalledError, TransferError
-from agent.http.pool import ConnectionPool
+from agent.http.client import StalledError, TransferError
 from agent.http.ratelimit import Pace, slowed
+from agent.http.wire import chunks
 from agent.origin.reply import Reply
 from agent.values.errors import OriginError
 
-DISCARD_CHUNK_BYTES = 256 << 10
-
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
-
-
-class BlobReply(Reply):
-    """An answer over a socket of its own, whose bytes go straight into the reader's buffer."""
-
-    def __init__(self, pool: ConnectionPool, connection: Connection, answer: Answer) -> None:
-        super().__init__(connection.where, answer.status, answer.headers, answer.length)
-        self._pool = pool
-        self._connection = connection
-
-    def close(self) -> None:
-        self._pool.give_back(self._connection)
-
-    def read(self, bytes_max: int) -> bytes:
-        return self._connection.read_all(bytes_max)
-
-    def read_into(self, buffer: memoryview) -> int:
-        return self._connection.read_into(buffer)
-
-    def abort(self) -> None:
-        """Make another thread, which reads this, see its end at once."""
-        self._connection.abort()
 
 
 class BlobStream:
     """Raises OriginError: 504 when the registry stalls, 502 when it breaks off or answers something else than it was asked."""
 
-    def __init__(self, reply: BlobReply, registry: str, start: int, paces: Iterable[Pace | None] = ()) -> None:
+    def __init__(self, reply: Reply, registry: str, start: int, paces: Sequence[Pace]) -> None:
         """Takes the reply over, and skips to byte `start` where the registry does not know ranges."""
         self._reply = reply
-        self._read_into = slowed(reply.read_into, *paces)
+        read_into = reply.connection.read_into
+        self._read_into = slowed(read_into, *paces) if paces else read_into
         self._registry = registry
         try:
             self.size = self._size(start)
@@ -70,7 +47,7 @@ class BlobStream:
 
     def abort(self) -> None:
         """Make another thread, which reads this stream, see its end at once."""
-        self._reply.abort()
+        self._reply.connection.abort()
 
     def close(self) -> None:
         self._reply.close()
@@ -90,11 +67,5 @@ class BlobStream:
         return size
 
     def _skip(self, count: int) -> None:
-        if count > self.size:
+        if count > self.size or sum(map(len, chunks(self.read_into, count))) < count:
             raise OriginError(502, f"the registry {self._registry} has a shorter blob than it had before")
-        rest = memoryview(bytearray(min(count, DISCARD_CHUNK_BYTES)))
-        while count > 0:
-            skipped = self.read_into(rest[: min(count, len(rest))])
-            if not skipped:
-                raise OriginError(502, f"the registry {self._registry} has a shorter blob than it had before")
-            count -= skipped

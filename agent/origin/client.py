@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from agent import metrics
 from agent.http.client import StalledError, TransferError
@@ -19,7 +19,7 @@ from agent.origin.blobstream import BlobStream
 from agent.origin.destinations import DestinationError, Destinations, LookUp
 from agent.origin.documents import is_listing, is_manifest
 from agent.origin.proxies import Proxies
-from agent.origin.redirects import AnyReply, Redirects
+from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError, UsageError
@@ -40,8 +40,6 @@ ACCEPT = ", ".join(
 )
 _CONDITIONAL = {"Range": 206, "If-None-Match": 304}
 """Headers that make another status than 200 a success."""
-Ask = Callable[[str, dict[str, str], str | None, float], AnyReply]
-"""A registry is asked: for which URL, with which headers and Authorization, until when."""
 _UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "NAME_UNKNOWN"}
 
 
@@ -57,7 +55,7 @@ class Origin:
         proxies: Proxies | None = None,
     ) -> None:
         """`paces` limit the bytes of blobs."""
-        self._paces = tuple(paces)
+        self._paces = [pace for pace in paces if pace]
         tls = ssl.create_default_context()
         for path in ca_files:
             try:
@@ -78,13 +76,13 @@ class Origin:
         """The digest that a tag has now, or None when the registry tells it only with the manifest. `known` is the last one."""
         headers = {"If-None-Match": f'"{known}"'} if known else {}
         access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        with self._ask(self._redirects.head, access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
+        with self._ask("HEAD", access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
             return known if reply.status == 304 else reply.headers.get("docker-content-digest")
 
     def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
         """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        with self._ask(self._redirects.get, access, path, "manifest", {"Accept": ACCEPT}) as reply:
+        with self._ask("GET", access, path, "manifest", {"Accept": ACCEPT}) as reply:
             manifest = Manifest.of(reply.headers.get("content-type", ""), _read(reply, registry, MANIFEST_BYTES_MAX))
             named = reference if reference.startswith("sha256:") else reply.headers.get("docker-content-digest", "")
         if named.startswith("sha256:") and manifest.digest != named:
@@ -97,7 +95,7 @@ class Origin:
         """Bytes of a blob, or None when the repository does not hold it."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
         try:
-            with self._ask(self._redirects.head, access, path, "blob") as reply:
+            with self._ask("HEAD", access, path, "blob") as reply:
                 size = reply.length
         except OriginError as error:
             if error.status == 404:
@@ -109,7 +107,7 @@ class Origin:
 
     def listing(self, registry: str, repository: str, path: str, credential: Credential | None) -> tuple[str, bytes]:
         """Media type and body of a small answer that is passed on as it is: tag lists and referrers."""
-        with self._ask(self._redirects.get, Access(registry, repository, credential), path, "listing") as reply:
+        with self._ask("GET", Access(registry, repository, credential), path, "listing") as reply:
             media_type, body = reply.headers.get("content-type", "application/json"), _read(reply, registry, MANIFEST_BYTES_MAX)
         if not is_listing(body):
             raise OriginError(502, f"the registry {registry} answered with something that is no list")
@@ -118,37 +116,37 @@ class Origin:
     def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
         """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
-        reply = self._ask(self._redirects.open, access, path, "blob", {"Range": f"bytes={start}-"} if start else {})
+        reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {}, big=True)
         return BlobStream(reply, registry, start, self._paces)
 
-    def _ask(self, ask: Ask[AnyReply], access: Access, path: str, what: str, headers: dict[str, str] | None = None) -> AnyReply:
+    def _ask(
+        self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None, *, big: bool = False
+    ) -> Reply:
         """The answer when it is a success; what is none, and no answer, becomes an OriginError."""
         until = time.monotonic() + ASK_SECONDS_MAX
         headers = headers or {}
         registry, repository, credential = access
         outcome = "unreachable"
         try:
-            reply = self._authorized(ask, access, path, headers, until)
+            reply = self._authorized(method, access, path, headers, until, big)
             outcome = f"{reply.status // 100}xx"
             if reply.status in (200, *(_CONDITIONAL[name] for name in headers if name in _CONDITIONAL)):
                 return reply
             with reply:
                 raise reply.refusal(f"the registry {registry}", repository, credential is None, _UNKNOWN[what])
-        except StalledError:
-            outcome = "timeout"
-            raise OriginError(504, f"the registry {registry} did not answer in time") from None
         except TransferError as error:
-            raise OriginError(502, f"the registry {registry} cannot be reached: {error}") from None
+            outcome = "timeout" if isinstance(error, StalledError) else outcome
+            raise _unanswered(registry, "cannot be reached", error) from None
         except DestinationError as error:
             raise OriginError(error.status, f"the registry {registry} cannot be asked: {error}", error.code) from None
         finally:
             metrics.ORIGIN_REQUESTS.labels(what, outcome).inc()
 
-    def _authorized(self, ask: Ask[AnyReply], access: Access, path: str, headers: dict[str, str], until: float) -> AnyReply:
+    def _authorized(self, method: str, access: Access, path: str, headers: dict[str, str], until: float, big: bool) -> Reply:
         """What the registry answers to this access, after one challenge at the most."""
         url = self._destinations.url(access.registry, path)
         sent = self._authorizer.remembered(access)
-        reply = ask(url, headers, sent, until)
+        reply = self._redirects.ask(method, url, headers, sent, until, big=big)
         if reply.status != 401 or reply.foreign:  # a server that a redirect led to gets nothing of what is the registry's
             return reply
         try:
@@ -159,13 +157,17 @@ class Origin:
         if authorization is None:
             return reply
         reply.close()
-        return ask(url, headers, authorization, until)
+        return self._redirects.ask(method, url, headers, authorization, until, big=big)
 
 
 def _read(reply: Reply, registry: str, bytes_max: int) -> bytes:
     try:
         return reply.read(bytes_max)
-    except StalledError:
-        raise OriginError(504, f"the registry {registry} did not answer in time") from None
     except TransferError as error:
-        raise OriginError(502, f"the registry {registry} did not answer whole: {error}") from None
+        raise _unanswered(registry, "did not answer whole", error) from None
+
+
+def _unanswered(registry: str, words: str, error: TransferError) -> OriginError:
+    if isinstance(error, StalledError):
+        return OriginError(504, f"the registry {registry} did not answer in time")
+    return OriginError(502, f"the registry {registry} {words}: {error}")

@@ -45,20 +45,17 @@ class _Token(msgspec.Struct):
     expires_in: float | None = None
 
 
-class TokenAnswer(msgspec.Struct):
-    value: str
-    seconds: float
-    """How long it may be sent: less than the service says, for clocks and ways."""
+def token_of(registry: str, body: bytes) -> tuple[str, float]:
+    """The token in a token service's answer, and for how many seconds it may be sent.
 
-
-def token_of(registry: str, body: bytes) -> TokenAnswer:
-    """The token in a token service's answer. Raises OriginError when there is none that can be sent."""
+    Those are fewer than the service says, for clocks and ways. Raises OriginError when there is no token that can be sent.
+    """
     answer = decoded(body, _Token) or _Token()
     value = answer.token or answer.access_token or ""
     if not value.isascii() or not value.isprintable() or not 0 < len(value) <= TOKEN_CHARACTERS_MAX:
         raise OriginError(502, f"the token service of the registry {registry} did not answer with a token")
     seconds = TOKEN_SECONDS_DEFAULT if answer.expires_in is None else answer.expires_in
-    return TokenAnswer(value, max(0.0, seconds) * TOKEN_SECONDS_MARGIN)
+    return value, max(0.0, seconds) * TOKEN_SECONDS_MARGIN
 
 
 class _Error(msgspec.Struct):

@@ -1,14 +1,14 @@
-"""What every answer of a registry has, however its bytes come: a head that is here, a small body, and what a refusal says."""
+"""What every answer of a registry has, however its bytes come: a head that is here, a body, and what a refusal says."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
-from agent.http.client import TransferError
+from agent.http.client import Answer, Connection, TransferError
+from agent.http.pool import ConnectionPool
 from agent.origin.destinations import NOT_ASKED
 from agent.origin.documents import what_it_said
-from agent.values.address import Address
 from agent.values.errors import OriginError
 
 ERROR_BYTES_MAX = 64 << 10
@@ -16,18 +16,21 @@ ERROR_BYTES_MAX = 64 << 10
 _CODES = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
 
 
-class Reply(ABC):
+class Reply:
     """An answer whose head is here and whose body is not read yet. Its caller closes it. Raises TransferError."""
 
-    def __init__(self, where: Address, status: int, headers: dict[str, str], length: int | None) -> None:
-        self.where = where
-        """The address that answers; a proxy's, if the server is behind one."""
-        self.status = status
-        self.headers = headers
-        self.length = length
+    def __init__(self, pool: ConnectionPool, connection: Connection, answer: Answer, read: Callable[[int], bytes]) -> None:
+        self.connection = connection
+        """Its address is a proxy's, if the server is behind one. From it a big body is received."""
+        self.status = answer.status
+        self.headers = answer.headers
+        self.length = answer.length
         """Bytes of the body; None when the server does not tell. The answer to a HEAD has a length, and no body."""
+        self.read = read
+        """All of a small body, of so many bytes at the most."""
         self.foreign = False
         """Whether another server answers than the one that was asked: a redirect led to it."""
+        self._pool = pool
 
     def __enter__(self) -> Self:
         return self
@@ -35,13 +38,9 @@ class Reply(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @abstractmethod
     def close(self) -> None:
-        """End the connection. Nothing more is read."""
-
-    @abstractmethod
-    def read(self, bytes_max: int) -> bytes:
-        """All of a small body."""
+        """Nothing more is read."""
+        self._pool.give_back(self.connection)
 
     def refusal(self, who: str, repository: str, anonymous: bool, unknown: str = "UNKNOWN") -> OriginError:
         """What an answer that is no success says, with the server's own words. `unknown` is the OCI code for a 404.
