@@ -30,9 +30,8 @@ from agent.http.wire import (
 from agent.values.address import Address
 from agent.values.errors import DarnerError
 
-RECEIVE_BYTES = 64 << 10
 HEAD_RECEIVE_BYTES = 2 << 10
-"""Little of a big body comes with its head, to be copied once more."""
+"""At a time, of heads and small bodies: little of a big body comes with its head, to be copied once more."""
 WAKE_BYTES = 16 << 10
 """A thread that waits for much is not woken for less: packets come one by one, and there are eleven in this. A quarter of the
 smallest receive window, which must not fill up meanwhile."""
@@ -145,8 +144,7 @@ class Connection:
         self.until = until
         authorization = {"Proxy-Authorization": tunnel.authorization} if tunnel.authorization else {}
         refused = f"the proxy {self.where} gives no way to {tunnel.server}"
-        self._send_head("CONNECT", str(tunnel.server), {"Host": str(tunnel.server), **authorization})
-        answer = self._receive_head("CONNECT")
+        answer = self._answer_to("CONNECT", str(tunnel.server), {"Host": str(tunnel.server), **authorization})
         if answer.status // 100 != 2:
             raise TransferError(f"{refused}: it answers {answer.status}")
         if self._buffered:
@@ -155,8 +153,7 @@ class Connection:
     def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
         self.until = time.monotonic() + limits.head
-        self._send_head(method, target, {"Accept-Encoding": "identity", **headers})
-        answer = self._receive_head(method)
+        answer = self._answer_to(method, target, {"Accept-Encoding": "identity", **headers})
         self._stall_seconds = limits.stall
         self._body_until = time.monotonic() + limits.body
         return answer
@@ -183,27 +180,24 @@ class Connection:
             raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
         return bytes(data[:count])
 
-    def _send_head(self, method: str, target: str, headers: dict[str, str]) -> None:
+    def _answer_to(self, method: str, target: str, headers: dict[str, str]) -> Answer:
         try:
-            head = request_head(method, target, headers)
+            self.send(request_head(method, target, headers))
         except ValueError as error:
             raise TransferError(f"{self.where} cannot be asked: {error}") from None
-        self.send(head)
-
-    def _receive_head(self, method: str) -> Answer:
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._protocol.send(_QUESTIONS[method])
         self._protocol.send(_END_OF_QUESTION)
-        while isinstance(event := self._next_event(HEAD_RECEIVE_BYTES), h11.InformationalResponse):
+        while isinstance(event := self._next_event(), h11.InformationalResponse):
             continue
         if not isinstance(event, h11.Response):
             raise TransferError(f"{self.where} closed the connection instead of answering")
         found = joined(event.headers)
-        length = announced_length(found)
-        self._left = 0 if method == "HEAD" else length
+        answer = Answer(event.status_code, found, announced_length(found))
+        self._left = 0 if method == "HEAD" else answer.length
         self._buffered = memoryview(self._protocol.trailing_data[0])
         self._kept_alive = stays_open(event.http_version, found)
-        return Answer(event.status_code, found, length)
+        return answer
 
     def read_into(self, buffer: memoryview) -> int:
         """Bytes of a body whose length is known: as many as the buffer takes, or all that are left; 0 when all of it was read."""
@@ -235,7 +229,7 @@ class Connection:
     def read_all(self, bytes_max: int) -> bytes:
         """A small body, however it is framed."""
         body = bytearray()
-        while isinstance(event := self._next_event(RECEIVE_BYTES), h11.Data):
+        while isinstance(event := self._next_event(), h11.Data):
             body += event.data
             if len(body) > bytes_max:
                 raise TransferError(f"{self.where} sends more than {bytes_max} bytes")
@@ -259,11 +253,11 @@ class Connection:
     def close(self) -> None:
         self._sock.close()
 
-    def _next_event(self, bytes_max: int) -> object:
-        """What h11 makes of what comes, of so many bytes at a time: an event, or that there is none any more."""
+    def _next_event(self) -> object:
+        """What h11 makes of what comes: an event, or that there is none any more."""
         try:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
-                self._protocol.receive_data(self.receive(bytes_max))
+                self._protocol.receive_data(self.receive(HEAD_RECEIVE_BYTES))
         except h11.ProtocolError as error:
             raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
         return event

@@ -30,8 +30,8 @@ class BlobStream:
         try:
             self.size = self._size(start)
             """Bytes of the whole blob."""
-            if reply.status != 206:
-                self._skip(start)
+            if reply.status != 206 and (start > self.size or sum(map(len, chunks(self.read_into, start))) < start):
+                raise OriginError(502, f"the registry {registry} has a shorter blob than it had before")
         except BaseException:
             reply.close()
             raise
@@ -65,7 +65,3 @@ class BlobStream:
         if (first, last + 1, length) != (start, size, size - start):
             raise OriginError(502, f"the registry {self._registry} answers another range than it was asked for")
         return size
-
-    def _skip(self, count: int) -> None:
-        if count > self.size or sum(map(len, chunks(self.read_into, count))) < count:
-            raise OriginError(502, f"the registry {self._registry} has a shorter blob than it had before")
