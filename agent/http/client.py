@@ -244,11 +244,9 @@ class Connection:
 
     def abort(self) -> None:
         """Make another thread, which waits for this connection, see its end."""
-        try:
+        with contextlib.suppress(OSError):
             # Not SSLSocket's own, after which that thread would take encrypted bytes for the body.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        except OSError:
-            return
 
     def close(self) -> None:
         self._sock.close()

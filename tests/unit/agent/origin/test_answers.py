@@ -144,6 +144,11 @@ def test_a_blob_comes_whole_or_from_a_byte_on(client: Client, origin: Origin) ->
     assert origin.blob_bytes_sent == 2 * len(LAYER) - 1000
 
 
+def test_without_a_limit_the_bytes_of_a_blob_never_pass_one(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.origin.blobstream.slowed", lambda *_: pytest.fail("there is no limit"))
+    assert read(Client([origin.address], [], paces=(None, None)), origin) == (len(LAYER), LAYER)
+
+
 def test_where_ranges_are_not_known_the_bytes_before_are_skipped(client: Client, origin: Origin) -> None:
     origin.fail(Fault(status=200, body=LAYER))
     assert read(client, origin, start=300_000) == (len(LAYER), LAYER[300_000:])
