@@ -26,7 +26,7 @@ from agent.swarm.piece_server import CONNECTIONS_MAX as UPLOADS_MAX
 from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
 from agent.swarm.piece_server import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
 from agent.swarm.supernodes import Supernodes
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.errors import UsageError
 from agent.values.reference import raw_digest
 

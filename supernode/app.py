@@ -21,7 +21,7 @@ from agent.registry.manifests import Manifests
 from agent.storage.store import Store
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.errors import DarnerError
 from supernode.api import application
 from supernode.scheduler.machine import Limits

@@ -24,7 +24,7 @@ from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
 from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Image, Origin

@@ -33,7 +33,7 @@ from agent.swarm import frames, messages
 from agent.swarm.channel import Channel
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.supernodes import Supernodes
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import SourceError
 from agent.values.manifest import Manifest

@@ -20,7 +20,7 @@ from agent.storage.store import Store
 from agent.swarm.channel import Channel
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.supernodes import Supernodes
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import RequestError
 

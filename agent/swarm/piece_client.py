@@ -16,8 +16,7 @@ from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import ReadInto, chunks
 from agent.storage.blob import Blob
 from agent.swarm import messages
-from agent.swarm.swarm_key import SwarmKey, SwarmKeyError
-from agent.swarm.tickets import issue
+from agent.swarm.tickets import SwarmKey, SwarmKeyError, issue
 from agent.values.address import Address
 from agent.values.errors import SourceError
 from agent.values.pieces import DIGEST_BYTES

@@ -1,17 +1,23 @@
-"""Tickets: what a node shows to be served a piece.
+"""Tickets, which a node shows to be served a piece, and the key that signs them.
 
 A ticket is `EXPIRY.MAC`: a time in Unix seconds, and the HMAC-SHA-256 (RFC 2104) of digest and expiry with the swarm's key,
-which only Darner's own processes can read. Pure: the clock is the caller's.
+which only Darner's own processes can read. The clock is the caller's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
+from pathlib import Path
+
+from agent.values.errors import DarnerError
 
 TICKET_SECONDS = 300
 """How long a ticket is good; two nodes' clocks may differ by less than that."""
+KEY_BYTES_MIN = 16
+KEY_BYTES_MAX = 4096
 
 _TICKET = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
 
@@ -33,3 +39,36 @@ def valid(key: bytes, digest: str, ticket: str, now: float) -> bool:
         return False
     expiry = int(match[1])
     return hmac.compare_digest(match[2], _mac(key, digest, expiry)) and now < expiry <= now + 2 * TICKET_SECONDS
+
+
+class SwarmKeyError(DarnerError):
+    """The key cannot be read now: nothing is served to, or fetched from, other nodes until it can."""
+
+    status = 503
+    code = "UNAVAILABLE"
+
+
+class SwarmKey:
+    """Calling it gives the key, or None when no file is configured, which is for laboratories only.
+
+    The file is somebody else's, such as a mounted Secret, and is read again when it changes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path) if path else None
+        self._read: tuple[int, bytes] | None = None
+
+    def __call__(self) -> bytes | None:
+        if self._path is None:
+            return None
+        try:
+            changed = os.stat(self._path).st_mtime_ns
+            if self._read is None or self._read[0] != changed:
+                with self._path.open("rb") as file:
+                    key = file.read(KEY_BYTES_MAX + 1).strip()
+                if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
+                    raise SwarmKeyError(f"{self._path} holds {len(key)} bytes; a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}")
+                self._read = (changed, key)
+        except OSError as error:
+            raise SwarmKeyError(f"the swarm key {self._path} cannot be read: {error.strerror}") from None
+        return self._read[1]

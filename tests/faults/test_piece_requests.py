@@ -18,8 +18,7 @@ from agent.http.server import Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm.piece_server import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
-from agent.swarm.swarm_key import SwarmKey
-from agent.swarm.tickets import TICKET_SECONDS, issue
+from agent.swarm.tickets import TICKET_SECONDS, SwarmKey, issue
 from agent.values.address import Address
 from agent.values.errors import StoreError
 from agent.values.pieces import Layout

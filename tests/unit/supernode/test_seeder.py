@@ -17,7 +17,7 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import PieceServer
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError, StoreError
 from agent.values.pieces import Layout

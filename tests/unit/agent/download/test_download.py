@@ -21,7 +21,7 @@ from agent.download.manager import DownloadManager
 from agent.http.ratelimit import Pace
 from agent.storage.blob import Blob
 from agent.storage.store import Store
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
 from agent.values.pieces import Layout

@@ -20,7 +20,7 @@ from agent.swarm import messages
 from agent.swarm import piece_client as module
 from agent.swarm.piece_client import PieceFetcher, fill
 from agent.swarm.piece_server import PieceServer
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import RequestError, SourceError
 from agent.values.pieces import Layout

@@ -19,7 +19,7 @@ from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import PieceServer
-from agent.swarm.swarm_key import SwarmKey
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import OriginError, SourceError
 from agent.values.pieces import Layout

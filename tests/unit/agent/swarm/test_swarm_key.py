@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.swarm.swarm_key import KEY_BYTES_MAX, KEY_BYTES_MIN, SwarmKey, SwarmKeyError
+from agent.swarm.tickets import KEY_BYTES_MAX, KEY_BYTES_MIN, SwarmKey, SwarmKeyError
 
 FIRST, SECOND = b"the first key of this swarm.", b"the key that came after it."
 
