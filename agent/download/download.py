@@ -8,6 +8,7 @@ back. Pieces are fetched by threads that all downloads share, the origin's bytes
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -15,15 +16,18 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+import msgspec
+
 from agent import metrics
 from agent.download import events
+from agent.download.events import News, Order
 from agent.download.origin_stream import OriginStream
 from agent.download.planner import Mode, Planner
-from agent.download.session import Session
 from agent.origin.client import Origin
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
+from agent.swarm.channel import Channel, ChannelError
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
@@ -87,9 +91,10 @@ class Download:
         self._from = origin
         self._shared = shared
         self._earlier = earlier
-        self._events: queue.SimpleQueue[events.Event | messages.FromSupernode] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self._planner = Planner()
-        self._session = Session(shared.swarm, origin.digest)
+        self._channel: Channel | None = None
+        """To the supernode that was asked to let this node take part."""
         self._stream: OriginStream | None = None
         self._fetching: set[int] = set()
         self._readers: list[Reader] = []
@@ -158,7 +163,7 @@ class Download:
             self._error = self._error or error.again()
             if self._blob:
                 self._blob.fail(self._error)
-        self._events.put(events.TimePassed())
+        self._events.put(News.TIME_PASSED)
 
     def wait_for_end(self, seconds: float) -> None:
         self._thread.join(seconds)
@@ -192,11 +197,9 @@ class Download:
         try:
             happened = self._events.get(timeout=wait_seconds)
         except queue.Empty:
-            happened = events.TimePassed()
+            happened = News.TIME_PASSED
         now = time.monotonic()
-        news = self._readers_moved()
-        news += self._meaning(happened) if isinstance(happened, messages.Message) else [happened]
-        for event in news:
+        for event in [*self._readers_moved(), *self._prepared(happened)]:
             self._do(self._planner.handle(event, now))
         if self._is_abandoned(now):
             self.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
@@ -216,7 +219,7 @@ class Download:
 
     def _end(self) -> None:
         """Leave everything in order: the swarm, the origin's stream, and the readers that still wait."""
-        self._session.leave()
+        self._leave_swarm()
         if self._error:
             self.fail(self._error)
         if self._stream:
@@ -228,22 +231,20 @@ class Download:
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
             match command:
-                case events.OpenSwarm():
+                case Order.OPEN_SWARM:
                     self._open_swarm()
-                case events.LeaveSwarm():
-                    self._session.leave()
+                case Order.LEAVE_SWARM:
+                    self._leave_swarm()
                 case events.Fetch(piece, digest, source):
                     self._begin_fetch(piece, digest, source)
                 case events.Confirm(piece, digest):
                     if self._blob:
                         self._blob.confirm(piece, digest)
-                case events.Tell(done, window):
-                    length = self._blob.layout.length if self._blob else 1
-                    window = self._shared.window(window, length, len(self._fetching))
-                    self._session.tell(done, window, self._planner.readers)
+                case messages.Report():
+                    self._report(command)
                 case events.FetchOrigin(first, end):
                     self._begin_stream(first, end)
-                case events.LeaveOrigin():
+                case Order.LEAVE_ORIGIN:
                     if self._stream:
                         self._stream.leave()
                 case events.GiveUp(error):
@@ -277,44 +278,59 @@ class Download:
     # The swarm.
 
     def _open_swarm(self) -> None:
-        checked = self._blob.checked if self._blob else 0
-        origin = self._from
-        if not self._session.open(origin.registry, origin.repository, checked, self._planner.readers, self._heard):
-            self._events.put(events.NoSwarm())
+        self._leave_swarm()
+        origin, checked = self._from, self._blob.checked if self._blob else 0
+        self._channel = self._shared.swarm.open(
+            self.digest, origin.registry, origin.repository, checked, self._planner.readers, self._heard
+        )
+        if self._channel is None:
+            self._events.put(News.NO_SWARM)
 
-    def _heard(self, message: messages.FromSupernode | None) -> None:
+    def _leave_swarm(self) -> None:
+        if self._channel:
+            self._channel.leave(self._heard)
+            self._channel = None
+
+    def _heard(self, message: messages.TaskMessage | None) -> None:
         """Called by the channel's thread: the deciding thread looks at the message."""
-        self._events.put(message if message is not None else events.SwarmLost())
+        self._events.put(message or News.SWARM_LOST)
 
-    def _meaning(self, message: messages.FromSupernode) -> list[events.Event]:
-        """A supernode's message as the planner's events, after the blob was told the digests that it names."""
-        if isinstance(message, messages.TaskFailed):
-            log.warning("the supernode cannot get %s: %s", self.digest, message.reason)
-            return [events.Broken(DigestError(message.reason)) if message.corrupt else events.SwarmFailed()]
-        if not isinstance(message, messages.Task):
-            return [self._session.meaning(message)]
-        try:
-            blob = self._receive(Layout(message.size, message.piece_length))
-        except ValueError as error:
-            log.warning("the supernode names a size that cannot be: %s", error)
-            blob = None
-        if blob is None:
-            return [events.SwarmFailed()]
-        for piece, digest in message.known.items():
-            blob.confirm(piece, digest)
-        self._session.joined(message.task)
-        return [events.SizeKnown(blob.layout, blob.held), events.TaskOpened(message.task)]
+    def _prepared(self, event: events.Event) -> list[events.Event]:
+        """What the planner is told of an event: of a supernode's answer after the blob has its file, and the digests it names."""
+        if isinstance(event, messages.Task):
+            try:
+                blob = self._receive(Layout(event.size, event.piece_length))
+            except ValueError as error:
+                reason = f"it names a size that cannot be: {error}"
+                event = messages.TaskFailed(event.request, event.task, 502, reason, corrupt=False)
+            else:
+                if blob is None:
+                    return []
+                for piece, digest in event.known.items():
+                    blob.confirm(piece, digest)
+                return [events.SizeKnown(blob.layout, blob.held), event]
+        if isinstance(event, messages.TaskFailed):
+            log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
+        return [event]
+
+    def _report(self, report: messages.Report) -> None:
+        length = self._blob.layout.length if self._blob else 1
+        window = self._shared.window(report.window, length, len(self._fetching))
+        if self._channel:
+            try:
+                self._channel.send(msgspec.structs.replace(report, window=window))
+            except ChannelError as error:  # the loss of the channel is told as well
+                log.debug("%s", error)
 
     def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
-        where = self._session.where(source)
+        where = self._channel.peers.get(source) if self._channel else None
         if self._blob is None or where is None:
-            self._events.put(events.NotFetched(piece, source, 0.0, messages.UNREACHABLE))
-        elif (
-            digest == messages.COMING and source != messages.SEED
-        ):  # only the supernode is believed which bytes a piece should have
-            self._events.put(events.NotFetched(piece, source, 0.0, messages.MISSING))
+            self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))
+        elif digest == messages.COMING and source != messages.SEED:
+            # Only the supernode is believed which bytes a piece should have.
+            self._events.put(messages.Done(piece, source, 0, messages.MISSING))
         elif self._blob.confirm(piece, digest):
-            self._events.put(events.Fetched(piece, source, 0.0))
+            self._events.put(messages.Done(piece, source, 0, messages.DELIVERED))
         else:
             self._fetching.add(piece)
             self._shared.threads.submit(self._fetch, self._blob, piece, digest, source, where)
@@ -322,16 +338,20 @@ class Download:
     def _fetch(self, blob: Blob, piece: int, digest: bytes, source: int, where: Address) -> None:
         """In a shared thread: one piece from one node."""
         began = time.monotonic()
+
+        def done(verdict: int) -> messages.Done:
+            return messages.Done(piece, source, math.ceil((time.monotonic() - began) * 1000), verdict)
+
         event: events.Event
         try:
             self._shared.fetcher.fetch(blob, piece, digest, where)
         except SourceError as error:
             metrics.PIECE_FAILURES.labels(_VERDICT_NAMES[error.verdict]).inc()
             log.info("piece %d of %s did not come: %s", piece, self.digest, error)
-            event = events.NotFetched(piece, source, time.monotonic() - began, error.verdict)
+            event = done(error.verdict)
         except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
             log.info("piece %d of %s is not fetched: %s", piece, self.digest, error)
-            event = events.NotFetched(piece, source, time.monotonic() - began, messages.UNREACHABLE)
+            event = done(messages.UNREACHABLE)
         except OSError as error:
             event = events.Broken(StoreError(f"the store cannot be written: {error.strerror}"))
         except Exception as error:
@@ -340,7 +360,7 @@ class Download:
         else:
             start, end = blob.layout.span(piece)
             metrics.RECEIVED_BYTES.labels("supernode" if source == messages.SEED else "peer").inc(end - start)
-            event = events.Fetched(piece, source, time.monotonic() - began)
+            event = done(messages.DELIVERED)
         self._fetching.discard(piece)
         self._events.put(event)
 

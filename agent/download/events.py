@@ -1,189 +1,93 @@
-"""The events that a download's planner is told, and the commands that it answers.
+"""The events that a download's planner is told, and the commands that it answers. Values only.
 
-Values only. `agent.download.planner` passes all of them on, so that its users need not know this module.
+What a node and its supernode say to each other goes in and out as it is on the wire: `Task`, `Grant`, `Seeding` and `TaskFailed`
+are events, a `Report` is a command, and each piece that a fetch has ended for is told as the `Done` that the report will hold.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import Enum
 
+import msgspec
+
+from agent.swarm.messages import Done, Report, TaskMessage
 from agent.values.errors import DarnerError
 from agent.values.pieces import Layout
 
-# Events: news from the swarm, the origin and the readers.
+
+class News(Enum):
+    """Events that tell no more than that they happened."""
+
+    SWARM_AVAILABLE = "a channel to a supernode opened"
+    NO_SWARM = "there is no supernode that could be asked now"
+    SWARM_LOST = "the channel to the supernode broke; another one may be connected"
+    TIME_PASSED = "time passed"
 
 
-@dataclass(frozen=True)
-class SwarmAvailable:
-    """A channel to a supernode opened."""
-
-
-@dataclass(frozen=True)
-class NoSwarm:
-    """There is no supernode that could be asked now."""
-
-
-@dataclass(frozen=True)
-class SwarmLost:
-    """The channel to the supernode broke. Another one may be connected."""
-
-
-@dataclass(frozen=True)
-class SwarmFailed:
-    """The supernode says that it cannot get the blob."""
-
-
-@dataclass(frozen=True)
-class SizeKnown:
+class SizeKnown(msgspec.Struct, frozen=True):
     layout: Layout
     held: int
     """Pieces that are here: an earlier try may have left some."""
 
 
-@dataclass(frozen=True)
-class TaskOpened:
-    """The supernode's answer: this node takes part."""
-
-    task: int
-
-
-@dataclass(frozen=True)
-class GrantedPiece:
-    piece: int
-    digest: bytes
-    source: int
-    alternative: int
-    """Whom to ask when the source fails; equal to `source` when there is nobody else."""
-
-
-@dataclass(frozen=True)
-class PiecesGranted:
-    pieces: tuple[GrantedPiece, ...]
-
-
-@dataclass(frozen=True)
-class StillSeeding:
-    """The supernode says that waiting is right."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A piece came, with the bytes that it should have."""
-
-    piece: int
-    source: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class NotFetched:
-    piece: int
-    source: int
-    seconds: float
-    verdict: int
-
-
-@dataclass(frozen=True)
-class OriginPiece:
+class OriginPiece(msgspec.Struct, frozen=True):
     """The origin's stream filled a piece."""
 
     piece: int
 
 
-@dataclass(frozen=True)
-class OriginEnded:
+class OriginEnded(msgspec.Struct, frozen=True):
     """The origin's stream is over: every FetchOrigin comes to this, by its own limits if by nothing else."""
 
     error: DarnerError | None
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """This node cannot go on, or the blob does not have its digest: no other source would help."""
 
     error: DarnerError
 
 
-@dataclass(frozen=True)
-class ReadersMoved:
+class ReadersMoved(msgspec.Struct, frozen=True):
     pieces: tuple[int, ...]
     """The pieces that readers wait for, the furthest behind first."""
 
 
-@dataclass(frozen=True)
-class TimePassed:
-    """Time passed."""
+Event = News | TaskMessage | Done | SizeKnown | OriginPiece | OriginEnded | Broken | ReadersMoved
 
 
-Event = (
-    SwarmAvailable | NoSwarm | SwarmLost | SwarmFailed | SizeKnown | TaskOpened | PiecesGranted | StillSeeding
-    | Fetched | NotFetched | OriginPiece | OriginEnded | Broken | ReadersMoved | TimePassed
-)  # fmt: skip
+class Order(Enum):
+    """Commands that need no more words."""
+
+    OPEN_SWARM = "ask the supernode that the blob belongs to, or the next one that is connected"
+    LEAVE_SWARM = "leave the supernode that was asked"
+    LEAVE_ORIGIN = "end the stream, at the latest when the piece that it is writing is complete"
 
 
-# Commands.
-
-
-@dataclass(frozen=True)
-class OpenSwarm:
-    """Ask the supernode that the blob belongs to, or the next one that is connected."""
-
-
-@dataclass(frozen=True)
-class LeaveSwarm:
-    pass
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Get a piece from a node. It comes to Fetched or NotFetched."""
+class Fetch(msgspec.Struct, frozen=True):
+    """Get a piece from a node. It comes to a Done."""
 
     piece: int
     digest: bytes
     source: int
 
 
-@dataclass(frozen=True)
-class Confirm:
+class Confirm(msgspec.Struct, frozen=True):
     """A piece that is here was granted: if its digest is this one, other nodes may have it."""
 
     piece: int
     digest: bytes
 
 
-@dataclass(frozen=True)
-class Outcome:
-    piece: int
-    source: int
-    seconds: float
-    """0 for a piece that came another way."""
-    verdict: int
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Report to the supernode the outcomes of pieces, and how many may be in flight from now on."""
-
-    done: tuple[Outcome, ...]
-    window: int
-
-
-@dataclass(frozen=True)
-class FetchOrigin:
+class FetchOrigin(msgspec.Struct, frozen=True):
     """Stream from the origin, from the first byte of piece `first` up to piece `end` (not included; None: to the end)."""
 
     first: int
     end: int | None
 
 
-@dataclass(frozen=True)
-class LeaveOrigin:
-    """End the stream, at the latest when the piece that it is writing is complete."""
-
-
-@dataclass(frozen=True)
-class GiveUp:
+class GiveUp(msgspec.Struct, frozen=True):
     error: DarnerError
 
 
-Command = OpenSwarm | LeaveSwarm | Fetch | Confirm | Tell | FetchOrigin | LeaveOrigin | GiveUp
+Command = Order | Fetch | Confirm | Report | FetchOrigin | GiveUp

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from agent.download.events import Command, Confirm, Fetch, FetchOrigin, GrantedPiece, Outcome, Tell
-from agent.swarm.messages import DELIVERED
+from agent.download.events import Command, Confirm, Fetch, FetchOrigin
+from agent.swarm.messages import DELIVERED, Done, Granted, Report
 from agent.values.pieces import Layout, lowest
 
 WINDOW = 16
@@ -23,27 +23,19 @@ REPORT_SECONDS_MAX = 0.005
 """A slot stands empty for as long as an outcome is not reported."""
 
 
-@dataclass(frozen=True)
-class _Fetching:
-    """A granted piece that is on its way from `source`."""
-
-    granted: GrantedPiece
-    source: int
-
-
 @dataclass
 class Inflight:
     layout: Layout | None = None
     held: int = 0
-    flights: dict[int, _Fetching] = field(default_factory=dict)
+    flights: dict[int, Granted] = field(default_factory=dict)
     """By piece, the grants of the swarm that this node is in."""
-    put_off: dict[int, GrantedPiece] = field(default_factory=dict)
-    """PiecesGranted pieces that a stray, or the origin's stream, is writing."""
+    put_off: dict[int, Granted] = field(default_factory=dict)
+    """Granted pieces that a stray, or the origin's stream, is writing."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
     _strays: set[int] = field(default_factory=set)
     """Pieces still on their way from a swarm that is over, whose numbers mean nothing any more."""
-    _unreported: list[Outcome] = field(default_factory=list)
+    _unreported: list[Done] = field(default_factory=list)
     _report_at: float = 0.0
     _piece_seconds: float = 1.0
 
@@ -54,12 +46,12 @@ class Inflight:
 
     # From the swarm.
 
-    def begin(self, granted: GrantedPiece, now: float) -> list[Command]:
+    def begin(self, granted: Granted, now: float) -> list[Command]:
         piece = granted.piece
         if self.layout is None or not self.layout.everything >> piece & 1 or piece in self.flights or piece in self.put_off:
             return []
         if self.held >> piece & 1:
-            self._note(Outcome(piece, granted.source, 0.0, DELIVERED), now)
+            self._note(Done(piece, granted.source, 0, DELIVERED), now)
             return [Confirm(piece, granted.digest)]
         if len(self.flights) + len(self.put_off) >= WINDOW:
             return []
@@ -68,25 +60,25 @@ class Inflight:
             return []
         return [self._fetch(granted, granted.source)]
 
-    def fetched(self, outcome: Outcome, now: float) -> list[Command]:
-        self.held |= 1 << outcome.piece
-        if self.flights.pop(outcome.piece, None) is None:
-            self._strays.discard(outcome.piece)
-            return self._take_up(outcome.piece, now)
-        self._piece_seconds += (outcome.seconds - self._piece_seconds) / 4
-        self._note(outcome, now)
+    def fetched(self, done: Done, now: float) -> list[Command]:
+        self.held |= 1 << done.piece
+        if self.flights.pop(done.piece, None) is None:
+            self._strays.discard(done.piece)
+            return self._take_up(done.piece, now)
+        self._piece_seconds += (done.milliseconds / 1000 - self._piece_seconds) / 4
+        self._note(done, now)
         return []
 
-    def not_fetched(self, outcome: Outcome, now: float) -> list[Command]:
+    def not_fetched(self, done: Done, now: float) -> list[Command]:
         """Turn to the alternative, once."""
-        flight = self.flights.get(outcome.piece)
-        if flight is None:
-            self._strays.discard(outcome.piece)
-            return self._take_up(outcome.piece, now)
-        self._note(outcome, now)
-        if outcome.source != flight.granted.alternative:
-            return [self._fetch(flight.granted, flight.granted.alternative)]
-        del self.flights[outcome.piece]
+        granted = self.flights.get(done.piece)
+        if granted is None:
+            self._strays.discard(done.piece)
+            return self._take_up(done.piece, now)
+        self._note(done, now)
+        if done.source != granted.alternative:
+            return [self._fetch(granted, granted.alternative)]
+        del self.flights[done.piece]
         return []
 
     def let_go(self) -> None:
@@ -96,8 +88,8 @@ class Inflight:
         self.put_off.clear()
         self._unreported.clear()
 
-    def _fetch(self, granted: GrantedPiece, source: int) -> Fetch:
-        self.flights[granted.piece] = _Fetching(granted, source)
+    def _fetch(self, granted: Granted, source: int) -> Fetch:
+        self.flights[granted.piece] = granted
         return Fetch(granted.piece, granted.digest, source)
 
     def _take_up(self, piece: int, now: float) -> list[Command]:
@@ -128,24 +120,19 @@ class Inflight:
 
     # Reports.
 
-    def _note(self, outcome: Outcome, now: float) -> None:
+    def _note(self, done: Done, now: float) -> None:
         if not self._unreported:
             self._report_at = now + REPORT_SECONDS_MAX
-        self._unreported.append(outcome)
+        self._unreported.append(done)
 
     def report_is_due(self, now: float) -> bool:
         """Soon when a round trip costs little against a piece; several outcomes at once when it does not."""
-        enough = self._is_slow or len(self._unreported) >= REPORT_EVERY or not self.flights
+        enough = self._piece_seconds >= FAST_PIECE_SECONDS or len(self._unreported) >= REPORT_EVERY or not self.flights
         return bool(self._unreported) and (enough or now >= self._report_at)
 
-    def tell(self) -> Tell:
-        done = tuple(self._unreported)
-        self._unreported.clear()
-        return Tell(done, min(WINDOW, self.missing.bit_count()))
-
-    @property
-    def _is_slow(self) -> bool:
-        return self._piece_seconds >= FAST_PIECE_SECONDS
+    def report(self, task: int, readers: Iterable[int]) -> Report:
+        done, self._unreported = self._unreported, []
+        return Report(task, done, min(WINDOW, self.missing.bit_count()), list(readers))
 
     def report_due_at(self) -> float | None:
         """When the next report is due at the latest; None when there is nothing to report."""

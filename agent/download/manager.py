@@ -71,7 +71,7 @@ class DownloadManager:
     def swarm_is_up(self, _: Channel) -> None:
         """A channel opened: downloads that go on without a supernode may join one."""
         for download in self._snapshot():
-            download.happened(events.SwarmAvailable())
+            download.happened(events.News.SWARM_AVAILABLE)
 
     def stop(self) -> None:
         with self._lock:

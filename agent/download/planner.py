@@ -15,30 +15,18 @@ from agent.download.events import (
     Broken,
     Command,
     Event,
-    Fetched,
     GiveUp,
-    GrantedPiece,
-    LeaveOrigin,
-    LeaveSwarm,
-    NoSwarm,
-    NotFetched,
-    OpenSwarm,
+    News,
+    Order,
     OriginEnded,
     OriginPiece,
-    Outcome,
-    PiecesGranted,
     ReadersMoved,
     SizeKnown,
-    StillSeeding,
-    SwarmAvailable,
-    SwarmFailed,
-    SwarmLost,
-    TaskOpened,
-    Tell,
 )
 from agent.download.inflight import Inflight
-from agent.swarm.messages import DELIVERED, READERS_MAX
-from agent.values.errors import DarnerError, OriginError
+from agent.swarm import messages
+from agent.swarm.messages import READERS_MAX, Done, Granted, Report
+from agent.values.errors import DarnerError, DigestError, OriginError
 from agent.values.pieces import Layout
 
 OPEN_SECONDS_MAX = 15.0
@@ -103,13 +91,15 @@ class Planner:
     mode: Mode = Mode.WAITING
     readers: tuple[int, ...] = ()
     deadline: float | None = None
-    """When a TimePassed is due, if nothing happens before. None while only the origin's stream or fetches are waited for, which
+    """When TIME_PASSED is due, if nothing happens before. None while only the origin's stream or fetches are waited for, which
     end by their own limits."""
     _inflight: Inflight = field(default_factory=Inflight)
     _mode_at: float = 0.0
     """When the mode was entered."""
     _asked_at: float | None = None
     """When a supernode was asked that has not answered yet."""
+    _task: int = 0
+    """The number of the swarm that this node was in last. What comes late from another one means nothing."""
     _quiet_at: float = 0.0
     """When the supernode last gave hope, or was last told something that it should answer."""
     _piece_at: float = 0.0
@@ -143,28 +133,28 @@ class Planner:
 
     def _handle(self, event: Event, now: float) -> list[Command]:  # noqa: C901 (a table of transitions)
         match event:
-            case SwarmAvailable():
+            case News.SWARM_AVAILABLE:
                 return self._open(now) if self.mode in (Mode.WAITING, Mode.ORIGIN) and self._asked_at is None else []
-            case TaskOpened():
-                return self._join(now)
-            case SwarmLost():
+            case messages.Task(task=task):
+                return self._join(task, now)
+            case News.SWARM_LOST:
                 return self._lost(now)
-            case NoSwarm():
+            case News.NO_SWARM:
                 self._nobody_to_ask(now)
-            case SwarmFailed():
-                return self._leave_swarm(now)
+            case messages.TaskFailed():
+                return self._give_up(DigestError(event.reason), now) if event.corrupt else self._leave_swarm(now)
             case SizeKnown(layout, held):
                 self._inflight.layout = layout
                 self._inflight.held |= held  # pieces fetched meanwhile may be news to the source of this event
-            case PiecesGranted(pieces):
+            case messages.Grant(task, pieces) if task == self._task:
                 return self._granted(pieces, now)
-            case StillSeeding():
+            case messages.Seeding(task) if task == self._task:
                 self._quiet_at = now
-            case Fetched(piece, source, seconds):
-                return self._fetched(Outcome(piece, source, seconds, DELIVERED), now)
-            case NotFetched(piece, source, seconds, verdict):
+            case Done(verdict=messages.DELIVERED):
+                return self._fetched(event, now)
+            case Done(piece):
                 self._failures += piece in self._inflight.flights
-                return self._inflight.not_fetched(Outcome(piece, source, seconds, verdict), now)
+                return self._inflight.not_fetched(event, now)
             case OriginPiece(piece):
                 self._piece_came(now)
                 return self._inflight.streamed(piece, now)
@@ -191,17 +181,18 @@ class Planner:
         self._asked_at = now
         if self.mode is not Mode.ORIGIN:  # while the origin streams it goes on, until the swarm has answered
             self._enter(Mode.OPENING, now)
-        return [OpenSwarm()]
+        return [Order.OPEN_SWARM]
 
-    def _join(self, now: float) -> list[Command]:
+    def _join(self, task: int, now: float) -> list[Command]:
         if self._asked_at is None:  # an answer to a question that was given up
             return []
         self._asked_at = None
+        self._task = task
         self._enter(Mode.SWARM, now)
         self._piece_at = now
         self._failures = self._origin_tries = 0
-        leave: list[Command] = [] if self._inflight.stream_at is None else [LeaveOrigin()]
-        return [*leave, self._tell(now)]
+        leave: list[Command] = [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
+        return [*leave, self._report(now)]
 
     def _lost(self, now: float) -> list[Command]:
         """Pieces under way go on; the next supernode is asked, if there is one."""
@@ -218,7 +209,7 @@ class Planner:
     def _leave_swarm(self, now: float) -> list[Command]:
         self._asked_at = None
         self._inflight.let_go()
-        return [LeaveSwarm(), *self._go_to_origin(now)]
+        return [Order.LEAVE_SWARM, *self._go_to_origin(now)]
 
     def _go_to_origin(self, now: float) -> list[Command]:
         """`_settle` begins the stream."""
@@ -247,21 +238,21 @@ class Planner:
 
     # Pieces.
 
-    def _granted(self, pieces: tuple[GrantedPiece, ...], now: float) -> list[Command]:
+    def _granted(self, pieces: list[Granted], now: float) -> list[Command]:
         if self.mode is not Mode.SWARM:
             return []
         self._quiet_at = now
         return [command for granted in pieces for command in self._inflight.begin(granted, now)]
 
-    def _fetched(self, outcome: Outcome, now: float) -> list[Command]:
+    def _fetched(self, done: Done, now: float) -> list[Command]:
         self._piece_came(now)
-        if outcome.piece in self._inflight.flights:
+        if done.piece in self._inflight.flights:
             self._failures = self._swarm_tries = 0
-        return self._inflight.fetched(outcome, now)
+        return self._inflight.fetched(done, now)
 
-    def _tell(self, now: float) -> Tell:
+    def _report(self, now: float) -> Report:
         self._quiet_at = now
-        return self._inflight.tell()
+        return self._inflight.report(self._task, self.readers)
 
     def _piece_came(self, now: float) -> None:
         self._piece_at = now
@@ -296,7 +287,7 @@ class Planner:
     def _settle(self, commands: list[Command], now: float) -> list[Command]:
         """Report outcomes that are due, begin the origin's stream, end when all pieces are here; and say when to look again."""
         if self.mode is Mode.SWARM and self._inflight.report_is_due(now):
-            commands.append(self._tell(now))
+            commands.append(self._report(now))
         if self.mode is Mode.ORIGIN and self._wanting and self._inflight.stream_at is None:
             begun = self._inflight.stream(self.readers)
             self._origin_tries += len(begun)

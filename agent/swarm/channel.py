@@ -34,7 +34,7 @@ RECEIVE_BYTES = 256 << 10
 LEASE_SECONDS_MIN = 1.0
 STOP_SECONDS_MAX = 2.0
 
-TaskListener = Callable[[messages.FromSupernode | None], None]
+TaskListener = Callable[[messages.TaskMessage | None], None]
 """Told of every message of one swarm; None when the channel is lost."""
 
 

@@ -232,4 +232,6 @@ class TaskFailed(Message, frozen=True, tag=True):
 
 
 FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds | Recalled
-FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Recall | Task | Peer | Grant | Seeding | TaskFailed
+TaskMessage = Task | TaskFailed | Grant | Seeding
+"""Said of one swarm, to a node that has asked to take part in it."""
+FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Recall | Peer | TaskMessage

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from agent.swarm import messages
-from agent.swarm.channel import Channel, ChannelError, knows_nothing
+from agent.swarm.channel import Channel, ChannelError, TaskListener, knows_nothing
 from agent.values.address import Address
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
@@ -53,6 +53,22 @@ class Supernodes:
         """The connected supernodes, the key's owner first."""
         connected = [channel for channel in self.channels if channel.up]
         return sorted(connected, key=lambda channel: hashlib.sha256(f"{key} {channel.where}".encode()).digest())
+
+    def open(
+        self, digest: str, registry: str, repository: str, have: int, readers: tuple[int, ...], listener: TaskListener
+    ) -> Channel | None:
+        """The blob's supernode, or the next that is connected, after it was asked to let this node take part; None without one.
+
+        `listener` is called by the channel's thread, which must not be kept.
+        """
+        for channel in self.owners(digest):
+            try:
+                channel.open(digest, registry, repository, have, readers, listener)
+                return channel
+            except ChannelError as error:
+                log.info("%s", error)
+                channel.leave(listener)
+        return None
 
     def resolve(self, registry: str, repository: str, reference: str) -> Manifest | None:
         """What a supernode says of a name; None when none could say. Raises OriginError for the origin's own refusal."""

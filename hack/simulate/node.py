@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import inf
+from math import ceil, inf
 from typing import Protocol
 
 from agent.download import events, planner
+from agent.download.events import News, Order
+from agent.swarm import messages
 from agent.swarm.messages import CORRUPT, DELIVERED, STALLED, UNREACHABLE
 from agent.values.pieces import Layout, lowest
 from hack.simulate.network import Flow, Host
 
+TASK = 1
 Outcomes = tuple[tuple[int, int, float, int], ...]
 
 
@@ -69,14 +72,14 @@ class Node:
 
     def task_opened(self) -> None:
         self._happened(events.SizeKnown(self._world.layout, 0))
-        self._happened(events.TaskOpened(1))
+        self._happened(messages.Task(0, TASK, self._world.layout.size, self._world.layout.length, {}))
 
     def granted(self, pieces: tuple[tuple[int, int, int], ...]) -> None:
-        granted = tuple(events.GrantedPiece(piece, b"", source, alternative) for piece, source, alternative in pieces)
-        self._happened(events.PiecesGranted(granted))
+        granted = [messages.Granted(piece, b"", source, alternative) for piece, source, alternative in pieces]
+        self._happened(messages.Grant(TASK, granted))
 
     def still_seeding(self) -> None:
-        self._happened(events.StillSeeding())
+        self._happened(messages.Seeding(TASK))
 
     # What the network does.
 
@@ -112,13 +115,9 @@ class Node:
 
     def _ended(self, piece: int, verdict: int) -> None:
         _, source, began = self._fetches.pop(piece)
-        seconds = self._world.now - began
-        if verdict != DELIVERED:
-            self._happened(events.NotFetched(piece, source, seconds, verdict))
-            return
-        if piece == 0:
+        if piece == 0 and verdict == DELIVERED:
             self.first_at = self._world.now
-        self._happened(events.Fetched(piece, source, seconds))
+        self._happened(messages.Done(piece, source, ceil((self._world.now - began) * 1000), verdict))
 
     # What the planner wants.
 
@@ -151,7 +150,7 @@ class Node:
         if deadline > self._world.now:
             self._book_tick(deadline)
         else:
-            self._happened(events.TimePassed())
+            self._happened(News.TIME_PASSED)
 
     def _do(self, commands: list[events.Command]) -> None:
         world = self._world
@@ -159,17 +158,17 @@ class Node:
             match command:
                 case events.Fetch(piece, _, source):
                     world.after(world.latency_seconds, self._fetch, piece, source)
-                case events.Tell(done, window):
-                    outcomes = tuple((item.piece, item.source, item.seconds, item.verdict) for item in done)
-                    world.after(world.latency_seconds, world.reported, self, outcomes, window, self._planner.readers)
-                case events.OpenSwarm():
+                case messages.Report(_, done, window, readers):
+                    outcomes = tuple((item.piece, item.source, item.milliseconds / 1000, item.verdict) for item in done)
+                    world.after(world.latency_seconds, world.reported, self, outcomes, window, tuple(readers))
+                case Order.OPEN_SWARM:
                     world.after(world.latency_seconds, world.opened, self)
-                case events.LeaveSwarm():
+                case Order.LEAVE_SWARM:
                     world.after(world.latency_seconds, world.closed, self)
                 case events.FetchOrigin():
                     # An origin that can serve everybody directly is not what is simulated: the node counts as failed.
                     self.fell_back = True
                     self.ended_at = world.now
                     world.ended()
-                case events.GiveUp() | events.LeaveOrigin() | events.Confirm():
+                case events.GiveUp() | events.Confirm() | Order.LEAVE_ORIGIN:
                     pass

@@ -15,7 +15,7 @@ from random import Random
 from agent.swarm.messages import DELIVERED, SEED
 from agent.values.pieces import Layout
 from hack.simulate.network import Clock, Flow, Host, Network
-from hack.simulate.node import Node, Outcomes
+from hack.simulate.node import TASK, Node, Outcomes
 from hack.simulate.shadow import Shadow
 from supernode.scheduler.machine import (
     Closed,
@@ -34,8 +34,6 @@ from supernode.scheduler.machine import (
     Tick,
 )
 from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
-
-TASK = 1
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import ceil
 from typing import TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.download import events, planner
+from agent.download.events import News, Order
 from agent.download.inflight import REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import ORIGIN_TRIES_MAX, PIECE_SECONDS_MAX, SWARM_TRIES_MAX, Mode
 from agent.swarm import messages
@@ -87,7 +89,7 @@ class World:
             deadline = self.planner.deadline
             if deadline is not None and (not self._due or deadline <= self._due[0][0]):
                 self.now = max(self.now, deadline)
-                self._happened(events.TimePassed())
+                self._happened(News.TIME_PASSED)
                 assert self.planner.deadline is None or self.planner.deadline > self.now, "a tick is never due twice"
             else:
                 assert self._due, "something is awaited that nobody will bring"
@@ -110,7 +112,7 @@ class World:
 
     def _happened(self, event: events.Event) -> None:
         self.story.append(f"{self.now:7.3f} {event}")
-        if not isinstance(event, events.TimePassed | events.ReadersMoved):
+        if event is not News.TIME_PASSED and not isinstance(event, events.ReadersMoved):
             readers = tuple(sorted(self._some(self.sources.pieces + 1, 2)))
             self._do(self.planner.handle(events.ReadersMoved(readers), self.now))
         self._do(self.planner.handle(event, self.now))
@@ -123,11 +125,11 @@ class World:
         for command in commands:
             self.story.append(f"{self.now:7.3f}   -> {command}")
             match command:
-                case events.OpenSwarm():
+                case Order.OPEN_SWARM:
                     self._open()
-                case events.LeaveSwarm():
+                case Order.LEAVE_SWARM:
                     self._leave()
-                case events.Tell():
+                case messages.Report():
                     self._told(command)
                 case events.Fetch():
                     self._fetch(command)
@@ -136,7 +138,7 @@ class World:
                     self._unreported[piece, self._task] = self.now
                 case events.FetchOrigin(first, end):
                     self._begin_stream(first, self.layout.count if end is None else end)
-                case events.LeaveOrigin():
+                case Order.LEAVE_ORIGIN:
                     assert self._stream
                     self._stream_left = True
                 case events.GiveUp(error):
@@ -150,19 +152,19 @@ class World:
         task = self._task
         answer = self._one_of(self.sources.open)
         if answer == "nobody":
-            self.after(0.0, lambda: self._of(task, events.NoSwarm()))
+            self.after(0.0, lambda: self._of(task, News.NO_SWARM))
             self._comes_back()
         elif answer == "lost":
             self._after_a_while(lambda: self._lose(task))
         elif answer == "failed":
-            self._after_a_while(lambda: self._of(task, events.SwarmFailed()))
+            self._after_a_while(lambda: self._of(task, messages.TaskFailed(0, task, 502, "it cannot", corrupt=False)))
         elif answer == "task":
             self._after_a_while(lambda: self._answer(task))
 
     def _answer(self, task: int) -> None:
         if task == self._task:
             self._happened(events.SizeKnown(self.layout, 0))
-            self._of(task, events.TaskOpened(task))
+            self._of(task, messages.Task(0, task, self.layout.size, self.layout.length, {}))
 
     def _of(self, task: int, event: events.Event) -> None:
         """Messages of a swarm that was left are not listened to."""
@@ -179,14 +181,15 @@ class World:
         if task == self._task:
             self._leave()
             self._comes_back()
-            self._happened(events.SwarmLost())
+            self._happened(News.SWARM_LOST)
 
     def _comes_back(self) -> None:
         if self._one_of((True, False)):
-            self._after_a_while(lambda: self._happened(events.SwarmAvailable()))
+            self._after_a_while(lambda: self._happened(News.SWARM_AVAILABLE))
 
-    def _told(self, tell: events.Tell) -> None:
+    def _told(self, tell: messages.Report) -> None:
         assert self._asked, "reports go to a supernode that was asked"
+        assert tell.task == self._task
         assert 0 <= tell.window <= WINDOW
         for outcome in tell.done:
             self._unreported.pop((outcome.piece, self._task), None)
@@ -195,14 +198,14 @@ class World:
         if what == "lost":
             self._after_a_while(lambda: self._lose(task))
         elif what == "failed":
-            self._after_a_while(lambda: self._of(task, events.SwarmFailed()))
+            self._after_a_while(lambda: self._of(task, messages.TaskFailed(0, task, 502, "it cannot", corrupt=False)))
         elif what == "seeding":
             self._after_a_while(lambda: self._seed(task, tell.window))
         elif what in ("right", "any"):
             self._after_a_while(lambda: self._grant(task, tell.window, what == "any"))
 
     def _seed(self, task: int, window: int) -> None:
-        self._of(task, events.StillSeeding())
+        self._of(task, messages.Seeding(task))
         self.after(1.0, lambda: self._seed(task, window) if self._one_of((True, False)) else self._grant(task, window, False))
 
     def _grant(self, task: int, window: int, anything: bool) -> None:
@@ -215,8 +218,8 @@ class World:
             pieces = [piece for piece in members(lacking) if piece not in self._granted][: window - len(self._granted)]
         self._granted.update(pieces)
         sources = range(4)
-        granted = [events.GrantedPiece(piece, b"", self._one_of(sources), self._one_of(sources)) for piece in pieces]
-        self._of(task, events.PiecesGranted(tuple(granted)))
+        granted = [messages.Granted(piece, b"", self._one_of(sources), self._one_of(sources)) for piece in pieces]
+        self._of(task, messages.Grant(task, granted))
 
     # The nodes.
 
@@ -240,11 +243,8 @@ class World:
         assert self._flights.pop(piece) is flight
         if task == self._task:
             self._unreported[piece, task] = self.now
-        seconds = self.now - flight.began
-        if verdict == messages.DELIVERED:
-            self._happened(events.Fetched(piece, flight.source, seconds))
-        else:
-            self._happened(events.NotFetched(piece, flight.source, seconds, verdict))
+        milliseconds = ceil((self.now - flight.began) * 1000)
+        self._happened(messages.Done(piece, flight.source, milliseconds, verdict))
 
     # The origin.
 

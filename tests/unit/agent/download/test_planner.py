@@ -10,28 +10,14 @@ from agent.download.events import (
     Confirm,
     Event,
     Fetch,
-    Fetched,
     FetchOrigin,
     GiveUp,
-    GrantedPiece,
-    LeaveOrigin,
-    LeaveSwarm,
-    NoSwarm,
-    NotFetched,
-    OpenSwarm,
+    News,
+    Order,
     OriginEnded,
     OriginPiece,
-    Outcome,
-    PiecesGranted,
     ReadersMoved,
     SizeKnown,
-    StillSeeding,
-    SwarmAvailable,
-    SwarmFailed,
-    SwarmLost,
-    TaskOpened,
-    Tell,
-    TimePassed,
 )
 from agent.download.inflight import REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import (
@@ -47,14 +33,17 @@ from agent.download.planner import (
     Planner,
 )
 from agent.swarm import messages
-from agent.values.errors import OriginError
+from agent.swarm.messages import DELIVERED, Done, Grant, Granted, Report, Seeding, Task, TaskFailed
+from agent.values.errors import DigestError, OriginError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
 
 PIECES = 64
 BROKEN = OriginError(502, "the connection broke")
 REFUSED = OriginError(404, "no such blob")
-FAST = 0.01
-"""Seconds of a piece that takes hardly longer than a round trip."""
+FAILED = TaskFailed(0, 1, 502, "the origin refuses", corrupt=False)
+SEEDING = Seeding(1)
+FAST = 10
+"""Milliseconds of a piece that takes hardly longer than a round trip."""
 
 
 class Download:
@@ -64,35 +53,46 @@ class Download:
         self.layout = Layout(pieces * PIECE_BYTES_MIN, PIECE_BYTES_MIN)
         self.planner = Planner()
         self.now = 100.0
+        self.task = 0
         self.first = self.planner.start(swarm, self.now)
         self.held = held
 
     def hear(self, event: Event, after: float = 0.0) -> list[Command]:
         self.now += after
+        self.task = event.task if isinstance(event, Task) else self.task
         return self.planner.handle(event, self.now)
 
     def wait(self) -> tuple[float, list[Command]]:
         """Until the planner's own deadline: how long that was, and what it says then."""
         assert self.planner.deadline is not None
         seconds = self.planner.deadline - self.now
-        return round(seconds, 6), self.hear(TimePassed(), seconds)
+        return round(seconds, 6), self.hear(News.TIME_PASSED, seconds)
 
     def join(self) -> list[Command]:
         self.hear(SizeKnown(self.layout, self.held))
-        return self.hear(TaskOpened(1))
+        return self.hear(opened(1))
 
     def grant(self, *pieces: int, source: int = 7, alternative: int = 8) -> list[Command]:
-        return self.hear(PiecesGranted(tuple(granted(piece, source, alternative) for piece in pieces)))
+        return self.hear(Grant(self.task, [granted(piece, source, alternative) for piece in pieces]))
 
     def be_fast(self) -> None:
         """Some pieces come so fast that the window grows."""
         for piece in range(PIECES // 2, PIECES // 2 + 12):
             self.grant(piece)
-            self.hear(Fetched(piece, 7, FAST))
+            self.hear(Done(piece, 7, FAST, DELIVERED))
 
 
-def granted(piece: int, source: int = 7, alternative: int = 8) -> GrantedPiece:
-    return GrantedPiece(piece, bytes([piece]) * 32, source, alternative)
+def opened(task: int) -> Task:
+    """The supernode's answer: this node takes part."""
+    return Task(1, task, PIECES * PIECE_BYTES_MIN, PIECE_BYTES_MIN, {})
+
+
+def report(*done: Done, window: int = WINDOW, task: int = 1) -> Report:
+    return Report(task, list(done), window, [])
+
+
+def granted(piece: int, source: int = 7, alternative: int = 8) -> Granted:
+    return Granted(piece, bytes([piece]) * 32, source, alternative)
 
 
 def fetch(piece: int, source: int = 7) -> Fetch:
@@ -128,7 +128,7 @@ def walked(*events: Event | float, swarm: bool = True) -> list[tuple[Mode, Mode]
     watched.start(swarm, now)
     for event in events:
         now += event if isinstance(event, float) else 0.0
-        watched.handle(TimePassed() if isinstance(event, float) else event, now)
+        watched.handle(News.TIME_PASSED if isinstance(event, float) else event, now)
     return steps
 
 
@@ -140,17 +140,17 @@ SIZE = SizeKnown(Layout(PIECE_BYTES_MIN, PIECE_BYTES_MIN), 0)
 WALKS = [
     (walked(), [(WAIT, OPEN)]),
     (walked(swarm=False), [(WAIT, ORIGIN)]),
-    (walked(NoSwarm(), SizeKnown(SIZE.layout, 1)), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, END)]),
-    (walked(NoSwarm(), REOPEN_SECONDS), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, ORIGIN)]),
-    (walked(SwarmLost(), SwarmFailed()), [(WAIT, OPEN), (OPEN, OPEN), (OPEN, ORIGIN)]),
+    (walked(News.NO_SWARM, SizeKnown(SIZE.layout, 1)), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, END)]),
+    (walked(News.NO_SWARM, REOPEN_SECONDS), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, ORIGIN)]),
+    (walked(News.SWARM_LOST, FAILED), [(WAIT, OPEN), (OPEN, OPEN), (OPEN, ORIGIN)]),
     (walked(OPEN_SECONDS_MAX), [(WAIT, OPEN), (OPEN, ORIGIN)]),
     (walked(SIZE, OriginPiece(0)), [(WAIT, OPEN), (OPEN, END)]),
-    (walked(TaskOpened(1), SwarmLost()), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, OPEN)]),
-    (walked(TaskOpened(1), QUIET_SECONDS_MAX), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, ORIGIN)]),
-    (walked(TaskOpened(1), SIZE, Fetched(0, 7, 1.0)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, END)]),
-    (walked(SwarmAvailable(), TaskOpened(1), swarm=False), [(WAIT, ORIGIN), (ORIGIN, SWARM)]),
-    (walked(SwarmAvailable(), OriginEnded(REFUSED), SwarmFailed(), swarm=False), [(WAIT, ORIGIN), (ORIGIN, OPEN), (OPEN, END)]),
-    (walked(SwarmAvailable(), SwarmFailed(), swarm=False), [(WAIT, ORIGIN), (ORIGIN, ORIGIN)]),
+    (walked(opened(1), News.SWARM_LOST), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, OPEN)]),
+    (walked(opened(1), QUIET_SECONDS_MAX), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, ORIGIN)]),
+    (walked(opened(1), SIZE, Done(0, 7, 1000, DELIVERED)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, END)]),
+    (walked(News.SWARM_AVAILABLE, opened(1), swarm=False), [(WAIT, ORIGIN), (ORIGIN, SWARM)]),
+    (walked(News.SWARM_AVAILABLE, OriginEnded(REFUSED), FAILED, swarm=False), [(WAIT, ORIGIN), (ORIGIN, OPEN), (OPEN, END)]),
+    (walked(News.SWARM_AVAILABLE, FAILED, swarm=False), [(WAIT, ORIGIN), (ORIGIN, ORIGIN)]),
     (walked(OriginEnded(REFUSED), swarm=False), [(WAIT, ORIGIN), (ORIGIN, END)]),
 ]
 
@@ -164,7 +164,7 @@ def test_every_step_of_the_table_is_taken_by_something_that_happens() -> None:
     assert {step for _, expected in WALKS for step in expected} == STEPS.keys()
 
 
-@pytest.mark.parametrize("before", [(), (TaskOpened(1),), (NoSwarm(),)])
+@pytest.mark.parametrize("before", [(), (opened(1),), (News.NO_SWARM,)])
 def test_a_node_that_cannot_go_on_gives_up_from_any_mode(before: tuple[Event, ...]) -> None:
     download = Download()
     for event in before:
@@ -173,10 +173,17 @@ def test_a_node_that_cannot_go_on_gives_up_from_any_mode(before: tuple[Event, ..
     assert download.planner.mode is Mode.ENDED
 
 
+def test_a_blob_that_does_not_have_its_digest_is_given_up_and_not_asked_for_elsewhere(swarm: Download) -> None:
+    (given_up,) = swarm.hear(TaskFailed(0, 1, 502, "it is another", corrupt=True))
+    assert isinstance(given_up, GiveUp)
+    assert isinstance(given_up.error, DigestError)
+    assert swarm.planner.mode is Mode.ENDED
+
+
 def test_the_swarm_is_asked_first_and_the_origin_not_at_all() -> None:
     download = Download()
-    assert download.first == [OpenSwarm()]
-    assert download.join() == [Tell((), WINDOW)]
+    assert download.first == [Order.OPEN_SWARM]
+    assert download.join() == [report()]
     assert download.planner.mode is Mode.SWARM
 
 
@@ -185,31 +192,31 @@ def test_without_a_supernode_the_origin_is_asked_at_once() -> None:
 
 
 def test_a_swarm_that_fails_goes_to_the_origin_at_once(swarm: Download) -> None:
-    assert swarm.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(0, None)]
+    assert swarm.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(0, None)]
 
 
 def test_when_a_supernode_is_lost_the_next_one_is_asked_at_once(swarm: Download) -> None:
-    assert swarm.hear(SwarmLost()) == [OpenSwarm()]
-    assert swarm.hear(TaskOpened(2)) == [Tell((), WINDOW)]
+    assert swarm.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
+    assert swarm.hear(opened(2)) == [report(task=2)]
 
 
 def test_a_lost_supernode_is_waited_for_3_s_and_then_the_origin_is_asked(swarm: Download) -> None:
-    swarm.hear(SwarmLost())
-    assert swarm.hear(NoSwarm()) == []
+    swarm.hear(News.SWARM_LOST)
+    assert swarm.hear(News.NO_SWARM) == []
     assert swarm.planner.mode is Mode.WAITING
     assert swarm.wait() == (REOPEN_SECONDS, [FetchOrigin(0, None)])
 
 
 def test_a_supernode_that_comes_back_in_time_is_asked_again(swarm: Download) -> None:
-    swarm.hear(SwarmLost())
-    swarm.hear(NoSwarm())
-    assert swarm.hear(SwarmAvailable(), after=REOPEN_SECONDS - 0.1) == [OpenSwarm()]
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(News.NO_SWARM)
+    assert swarm.hear(News.SWARM_AVAILABLE, after=REOPEN_SECONDS - 0.1) == [Order.OPEN_SWARM]
     assert swarm.planner.mode is Mode.OPENING
 
 
 def test_a_supernode_that_does_not_answer_is_left_for_the_origin_in_time_for_the_runtime() -> None:
     download = Download()
-    assert download.wait() == (OPEN_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(0, None)])
+    assert download.wait() == (OPEN_SECONDS_MAX, [Order.LEAVE_SWARM, FetchOrigin(0, None)])
 
 
 def test_an_answer_that_comes_after_the_question_was_given_up_changes_nothing() -> None:
@@ -220,13 +227,13 @@ def test_an_answer_that_comes_after_the_question_was_given_up_changes_nothing() 
 
 
 def test_a_silent_swarm_is_left_for_the_origin(swarm: Download) -> None:
-    assert swarm.wait() == (QUIET_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(0, None)])
+    assert swarm.wait() == (QUIET_SECONDS_MAX, [Order.LEAVE_SWARM, FetchOrigin(0, None)])
 
 
 def test_a_swarm_whose_blob_still_arrives_is_waited_for_but_not_for_ever(swarm: Download) -> None:
     waited = 0.0
     while swarm.planner.mode is Mode.SWARM:
-        swarm.hear(StillSeeding(), after=1.0)
+        swarm.hear(SEEDING, after=1.0)
         waited += 1.0
     assert waited == PIECE_SECONDS_MAX
 
@@ -235,7 +242,7 @@ def test_a_swarm_that_grants_pieces_which_never_come_is_left(swarm: Download) ->
     swarm.grant(0, 1)
     began = swarm.now
     while swarm.planner.mode is Mode.SWARM:
-        swarm.hear(StillSeeding(), after=1.0)
+        swarm.hear(SEEDING, after=1.0)
     assert swarm.now - began == PIECE_SECONDS_MAX
 
 
@@ -245,81 +252,81 @@ def test_a_swarm_of_nodes_that_all_fail_is_left_after_a_bounded_number_of_tries(
         for command in swarm.grant(failures % PIECES, alternative=7):
             assert isinstance(command, Fetch)
             failures += 1
-            last = swarm.hear(NotFetched(command.piece, 7, 0.0, messages.UNREACHABLE))
+            last = swarm.hear(Done(command.piece, 7, 0, messages.UNREACHABLE))
     assert failures == FAILURES_MAX
-    assert last == [LeaveSwarm(), FetchOrigin(0, None)]
+    assert last == [Order.LEAVE_SWARM, FetchOrigin(0, None)]
 
 
 def test_failures_are_forgotten_when_a_piece_comes_and_with_another_swarm(swarm: Download) -> None:
     def fail(times: int) -> None:
         for _ in range(times):
             swarm.grant(0, alternative=7)
-            swarm.hear(NotFetched(0, 7, 0.0, messages.UNREACHABLE))
+            swarm.hear(Done(0, 7, 0, messages.UNREACHABLE))
 
     fail(FAILURES_MAX - 1)
     swarm.grant(1)
-    swarm.hear(Fetched(1, 7, 1.0))
+    swarm.hear(Done(1, 7, 1000, DELIVERED))
     fail(FAILURES_MAX - 1)
-    swarm.hear(SwarmLost())
-    swarm.hear(TaskOpened(2))
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
     fail(FAILURES_MAX - 1)
     assert swarm.planner.mode is Mode.SWARM
 
 
 def test_a_supernode_that_comes_and_goes_is_asked_three_times_and_then_not_again(swarm: Download) -> None:
     for _ in range(SWARM_TRIES_MAX - 1):
-        assert swarm.hear(SwarmLost()) == [OpenSwarm()]
-        swarm.hear(TaskOpened(1))
-    assert swarm.hear(SwarmLost()) == [FetchOrigin(0, None)]
-    assert swarm.hear(SwarmAvailable()) == []
+        assert swarm.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
+        swarm.hear(opened(1))
+    assert swarm.hear(News.SWARM_LOST) == [FetchOrigin(0, None)]
+    assert swarm.hear(News.SWARM_AVAILABLE) == []
 
 
 def test_that_nobody_can_be_asked_is_nobodys_failure(swarm: Download) -> None:
-    swarm.hear(SwarmLost())
+    swarm.hear(News.SWARM_LOST)
     for _ in range(2 * SWARM_TRIES_MAX):
-        swarm.hear(NoSwarm())
-        assert swarm.hear(SwarmAvailable()) == [OpenSwarm()]
+        swarm.hear(News.NO_SWARM)
+        assert swarm.hear(News.SWARM_AVAILABLE) == [Order.OPEN_SWARM]
 
 
 def test_a_supernode_that_was_asked_and_has_not_answered_is_not_asked_again(origin: Download) -> None:
-    assert origin.hear(SwarmAvailable()) == [OpenSwarm()]
-    assert origin.hear(SwarmAvailable()) == []
-    assert origin.wait() == (OPEN_SECONDS_MAX, [LeaveSwarm()])
-    assert origin.hear(SwarmAvailable()) == [OpenSwarm()]
+    assert origin.hear(News.SWARM_AVAILABLE) == [Order.OPEN_SWARM]
+    assert origin.hear(News.SWARM_AVAILABLE) == []
+    assert origin.wait() == (OPEN_SECONDS_MAX, [Order.LEAVE_SWARM])
+    assert origin.hear(News.SWARM_AVAILABLE) == [Order.OPEN_SWARM]
 
 
 def test_a_piece_from_the_swarm_makes_up_for_earlier_losses(swarm: Download) -> None:
     for piece in range(2 * SWARM_TRIES_MAX):
         swarm.grant(piece)
-        swarm.hear(Fetched(piece, 7, 1.0))
-        assert swarm.hear(SwarmLost()) == [OpenSwarm()]
-        swarm.hear(TaskOpened(1))
+        swarm.hear(Done(piece, 7, 1000, DELIVERED))
+        assert swarm.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
+        swarm.hear(opened(1))
 
 
 # The origin.
 
 
 def test_the_origin_streams_on_while_a_supernode_is_asked_and_is_left_when_it_has_answered(origin: Download) -> None:
-    assert origin.hear(SwarmAvailable()) == [OpenSwarm()]
+    assert origin.hear(News.SWARM_AVAILABLE) == [Order.OPEN_SWARM]
     assert origin.hear(OriginPiece(0)) == []
     assert origin.planner.mode is Mode.ORIGIN
-    assert origin.hear(TaskOpened(1)) == [LeaveOrigin(), Tell((), WINDOW)]
+    assert origin.hear(opened(1)) == [Order.LEAVE_ORIGIN, report()]
 
 
 def test_a_stream_that_was_left_and_has_not_ended_is_not_joined_by_another(origin: Download) -> None:
-    origin.hear(SwarmAvailable())
-    origin.hear(TaskOpened(1))
-    assert origin.hear(SwarmFailed()) == [LeaveSwarm()]
+    origin.hear(News.SWARM_AVAILABLE)
+    origin.hear(opened(1))
+    assert origin.hear(FAILED) == [Order.LEAVE_SWARM]
     assert origin.hear(OriginPiece(0)) == []
     assert origin.hear(OriginEnded(None)) == [FetchOrigin(1, None)]
 
 
 def test_a_stream_that_was_left_counts_as_no_failure_of_the_origin(origin: Download) -> None:
     origin.hear(OriginEnded(BROKEN))
-    origin.hear(SwarmAvailable())
-    origin.hear(TaskOpened(1))
+    origin.hear(News.SWARM_AVAILABLE)
+    origin.hear(opened(1))
     origin.hear(OriginEnded(None))
-    origin.hear(SwarmFailed())
+    origin.hear(FAILED)
     for _ in range(ORIGIN_TRIES_MAX - 1):
         assert origin.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, None)]
 
@@ -328,7 +335,7 @@ def test_the_origin_is_asked_from_the_readers_place_on_up_to_what_is_here() -> N
     download = Download(held=0b1011 << 20)
     download.hear(SizeKnown(download.layout, download.held))
     download.hear(ReadersMoved((20, 3)))
-    assert download.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(22, 23)]
+    assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(22, 23)]
     download.hear(OriginPiece(22))
     assert download.hear(OriginEnded(None)) == [FetchOrigin(24, None)]
 
@@ -337,7 +344,7 @@ def test_what_is_behind_all_readers_comes_last() -> None:
     download = Download()
     download.hear(SizeKnown(download.layout, 0))
     download.hear(ReadersMoved((PIECES - 1,)))
-    assert download.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(PIECES - 1, None)]
+    assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(PIECES - 1, None)]
     download.hear(OriginPiece(PIECES - 1))
     assert download.hear(OriginEnded(None)) == [FetchOrigin(0, PIECES - 1)]
 
@@ -373,25 +380,25 @@ def test_an_origin_that_is_not_reached_at_all_is_told_at_once_for_the_runtime_is
 
 
 def test_when_the_origin_fails_a_supernode_that_was_asked_may_know_better(origin: Download) -> None:
-    origin.hear(SwarmAvailable())
+    origin.hear(News.SWARM_AVAILABLE)
     assert origin.hear(OriginEnded(REFUSED), after=5.0) == []
     assert origin.planner.mode is Mode.OPENING
-    assert origin.hear(TaskOpened(1)) == [Tell((), WINDOW)]
+    assert origin.hear(opened(1)) == [report()]
 
 
 def test_when_the_supernode_does_not_either_the_origins_error_is_told_without_asking_it_again(origin: Download) -> None:
-    origin.hear(SwarmAvailable())
+    origin.hear(News.SWARM_AVAILABLE)
     origin.hear(OriginEnded(REFUSED), after=5.0)
-    assert origin.wait() == (OPEN_SECONDS_MAX - 5.0, [LeaveSwarm(), GiveUp(REFUSED)])
+    assert origin.wait() == (OPEN_SECONDS_MAX - 5.0, [Order.LEAVE_SWARM, GiveUp(REFUSED)])
 
 
 def test_after_a_piece_from_the_swarm_the_origin_is_worth_asking_again(origin: Download) -> None:
-    origin.hear(SwarmAvailable())
+    origin.hear(News.SWARM_AVAILABLE)
     origin.hear(OriginEnded(REFUSED))
-    origin.hear(TaskOpened(1))
+    origin.hear(opened(1))
     origin.grant(0)
-    origin.hear(Fetched(0, 7, 1.0))
-    assert origin.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(1, None)]
+    origin.hear(Done(0, 7, 1000, DELIVERED))
+    assert origin.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(1, None)]
 
 
 # Pieces.
@@ -403,14 +410,14 @@ def test_what_is_granted_is_fetched_at_once(swarm: Download) -> None:
 
 def test_where_a_source_fails_the_alternative_is_asked_once(swarm: Download) -> None:
     swarm.grant(5)
-    failed, also_failed = Outcome(5, 7, 0.2, messages.STALLED), Outcome(5, 8, 0.1, messages.MISSING)
-    assert swarm.hear(NotFetched(5, 7, 0.2, messages.STALLED)) == [fetch(5, 8), Tell((failed,), WINDOW)]
-    assert swarm.hear(NotFetched(5, 8, 0.1, messages.MISSING)) == [Tell((also_failed,), WINDOW)]
+    failed, also_failed = Done(5, 7, 200, messages.STALLED), Done(5, 8, 100, messages.MISSING)
+    assert swarm.hear(Done(5, 7, 200, messages.STALLED)) == [fetch(5, 8), report(failed)]
+    assert swarm.hear(Done(5, 8, 100, messages.MISSING)) == [report(also_failed)]
 
 
-def test_where_there_is_nobody_else_the_supernode_is_told(swarm: Download) -> None:
+def test_where_there_is_nobody_else_the_supernode_is_report(swarm: Download) -> None:
     swarm.grant(5, alternative=7)
-    assert swarm.hear(NotFetched(5, 7, 0.2, messages.CORRUPT)) == [Tell((Outcome(5, 7, 0.2, messages.CORRUPT),), WINDOW)]
+    assert swarm.hear(Done(5, 7, 200, messages.CORRUPT)) == [report(Done(5, 7, 200, messages.CORRUPT))]
 
 
 def test_a_piece_granted_twice_is_fetched_once(swarm: Download) -> None:
@@ -425,7 +432,7 @@ def test_a_piece_that_the_blob_does_not_have_is_not_fetched(swarm: Download) -> 
 def test_a_granted_piece_that_is_here_is_confirmed_and_reported_as_no_work_of_its_source() -> None:
     download = Download(held=0b1)
     download.join()
-    assert download.grant(0) == [Confirm(0, bytes(32)), Tell((Outcome(0, 7, 0.0, messages.DELIVERED),), WINDOW)]
+    assert download.grant(0) == [Confirm(0, bytes(32)), report(Done(0, 7, 0, DELIVERED))]
 
 
 def test_never_are_more_pieces_on_their_way_than_the_window_at_its_widest(swarm: Download) -> None:
@@ -433,87 +440,96 @@ def test_never_are_more_pieces_on_their_way_than_the_window_at_its_widest(swarm:
 
 
 def test_grants_of_a_swarm_that_is_over_are_not_taken(swarm: Download) -> None:
-    swarm.hear(SwarmFailed())
+    swarm.hear(FAILED)
     assert swarm.grant(1) == []
 
 
+def test_what_comes_late_from_a_swarm_that_is_over_means_nothing_in_the_next(swarm: Download) -> None:
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
+    due = swarm.planner.deadline
+    assert swarm.hear(Grant(1, [granted(1)]), after=1.0) == []
+    assert swarm.hear(Seeding(1), after=1.0) == []
+    assert swarm.planner.deadline == due
+
+
 def test_the_origins_piece_in_hand_is_put_off_until_it_is_here(origin: Download) -> None:
-    origin.hear(SwarmAvailable())
+    origin.hear(News.SWARM_AVAILABLE)
     origin.hear(OriginPiece(0))
-    origin.hear(TaskOpened(1))
+    origin.hear(opened(1))
     assert origin.grant(1, 2) == [fetch(2)]
     assert origin.hear(OriginPiece(1))[0] == Confirm(1, bytes([1]) * 32)
 
 
 def test_the_origins_piece_in_hand_is_fetched_when_the_stream_ends_without_it(origin: Download) -> None:
-    origin.hear(SwarmAvailable())
-    origin.hear(TaskOpened(1))
+    origin.hear(News.SWARM_AVAILABLE)
+    origin.hear(opened(1))
     assert origin.grant(0) == []
     assert origin.hear(OriginEnded(BROKEN)) == [fetch(0)]
 
 
 def test_pieces_under_way_from_a_lost_swarm_count_when_they_come_and_nobody_is_blamed_when_they_do_not(swarm: Download) -> None:
     swarm.grant(0, 1)
-    swarm.hear(SwarmLost())
-    swarm.hear(TaskOpened(2))
-    assert swarm.hear(Fetched(0, 7, 1.0)) == []
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
+    assert swarm.hear(Done(0, 7, 1000, DELIVERED)) == []
     assert swarm.planner.held == 0b1
-    assert swarm.hear(NotFetched(1, 7, 1.0, messages.CORRUPT)) == []
+    assert swarm.hear(Done(1, 7, 1000, messages.CORRUPT)) == []
 
 
 def test_a_piece_under_way_from_a_lost_swarm_is_not_fetched_again_before_that_has_ended(swarm: Download) -> None:
     swarm.grant(0, 1)
-    swarm.hear(SwarmLost())
-    swarm.hear(TaskOpened(2))
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
     assert swarm.grant(0, 1, source=3) == []
-    assert swarm.hear(NotFetched(0, 7, 1.0, messages.STALLED)) == [fetch(0, 3)]
-    assert swarm.hear(Fetched(1, 7, 1.0))[0] == Confirm(1, bytes([1]) * 32)
+    assert swarm.hear(Done(0, 7, 1000, messages.STALLED)) == [fetch(0, 3)]
+    assert swarm.hear(Done(1, 7, 1000, DELIVERED))[0] == Confirm(1, bytes([1]) * 32)
 
 
 def test_what_a_lost_swarm_granted_is_not_fetched_from_the_next_one(swarm: Download) -> None:
     swarm.grant(0)
-    swarm.hear(SwarmLost())
-    swarm.hear(TaskOpened(2))
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
     swarm.grant(0, source=3)
-    swarm.hear(SwarmLost())
-    swarm.hear(TaskOpened(3))
-    assert swarm.hear(NotFetched(0, 7, 1.0, messages.STALLED)) == []
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(3))
+    assert swarm.hear(Done(0, 7, 1000, messages.STALLED)) == []
 
 
 def test_what_a_fetch_for_a_lost_swarm_still_writes_is_put_off_however_long_that_takes(swarm: Download) -> None:
     swarm.grant(0)
-    swarm.hear(SwarmLost())
-    swarm.hear(TaskOpened(2))
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
     swarm.grant(0, source=3)
-    assert swarm.hear(TimePassed(), after=PIECE_SECONDS_MAX - 1.0) == []
-    assert swarm.hear(NotFetched(0, 7, 44.0, messages.STALLED)) == [fetch(0, 3)]
+    assert swarm.hear(News.TIME_PASSED, after=PIECE_SECONDS_MAX - 1.0) == []
+    assert swarm.hear(Done(0, 7, 44000, messages.STALLED)) == [fetch(0, 3)]
 
 
 def test_the_origin_passes_over_what_is_under_way_and_takes_it_up_when_it_fails() -> None:
     download = Download(pieces=3)
     download.join()
     download.grant(1)
-    assert download.hear(SwarmFailed()) == [LeaveSwarm(), FetchOrigin(0, 1)]
+    assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(0, 1)]
     download.hear(OriginPiece(0))
     assert download.hear(OriginEnded(None)) == [FetchOrigin(2, None)]
     download.hear(OriginPiece(2))
     assert download.hear(OriginEnded(None)) == []
-    assert download.hear(NotFetched(1, 7, 1.0, messages.STALLED)) == [FetchOrigin(1, 2)]
+    assert download.hear(Done(1, 7, 1000, messages.STALLED)) == [FetchOrigin(1, 2)]
 
 
 def test_a_fetch_that_takes_long_is_waited_for_and_then_the_alternative_is_asked_at_once(swarm: Download) -> None:
     swarm.grant(0)
-    assert swarm.hear(TimePassed(), after=PIECE_SECONDS_MAX - 1.0) == [], "the piece is still being written"
-    failed = Outcome(0, 7, 44.0, messages.STALLED)
-    assert swarm.hear(NotFetched(0, 7, 44.0, messages.STALLED)) == [fetch(0, 8), Tell((failed,), WINDOW)]
+    assert swarm.hear(News.TIME_PASSED, after=PIECE_SECONDS_MAX - 1.0) == [], "the piece is still being written"
+    failed = Done(0, 7, 44000, messages.STALLED)
+    assert swarm.hear(Done(0, 7, 44000, messages.STALLED)) == [fetch(0, 8), report(failed)]
 
 
 def test_the_origin_never_writes_what_a_fetch_still_writes(swarm: Download) -> None:
     swarm.grant(0)
-    assert swarm.wait() == (PIECE_SECONDS_MAX, [LeaveSwarm(), FetchOrigin(1, None)])
+    assert swarm.wait() == (PIECE_SECONDS_MAX, [Order.LEAVE_SWARM, FetchOrigin(1, None)])
     swarm.hear(OriginPiece(1))
     assert swarm.hear(OriginEnded(BROKEN), after=PIECE_SECONDS_MAX) == [FetchOrigin(2, None)]
-    swarm.hear(NotFetched(0, 7, 91.0, messages.STALLED))
+    swarm.hear(Done(0, 7, 91000, messages.STALLED))
     assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, 1)]
 
 
@@ -522,48 +538,48 @@ def test_the_origin_never_writes_what_a_fetch_still_writes(swarm: Download) -> N
 
 def test_slow_pieces_are_reported_one_by_one(swarm: Download) -> None:
     swarm.grant(0, 1)
-    assert swarm.hear(Fetched(0, 7, 1.0)) == [Tell((Outcome(0, 7, 1.0, messages.DELIVERED),), WINDOW)]
+    assert swarm.hear(Done(0, 7, 1000, DELIVERED)) == [report(Done(0, 7, 1000, DELIVERED))]
 
 
 def test_fast_pieces_are_reported_some_at_a_time(swarm: Download) -> None:
     swarm.be_fast()
     swarm.grant(*range(REPORT_EVERY + 1))
     for piece in range(REPORT_EVERY - 1):
-        assert swarm.hear(Fetched(piece, 7, FAST)) == []
-    (told,) = swarm.hear(Fetched(REPORT_EVERY - 1, 7, FAST))
-    assert isinstance(told, Tell)
-    assert [outcome.piece for outcome in told.done] == list(range(REPORT_EVERY))
-    assert told.window == WINDOW
+        assert swarm.hear(Done(piece, 7, FAST, DELIVERED)) == []
+    (command,) = swarm.hear(Done(REPORT_EVERY - 1, 7, FAST, DELIVERED))
+    assert isinstance(command, Report)
+    assert [outcome.piece for outcome in command.done] == list(range(REPORT_EVERY))
+    assert command.window == WINDOW
 
 
 def test_a_report_is_never_later_than_5_ms(swarm: Download) -> None:
     swarm.be_fast()
     swarm.grant(0, 1)
-    swarm.hear(Fetched(0, 7, FAST))
-    waited, told = swarm.wait()
+    swarm.hear(Done(0, 7, FAST, DELIVERED))
+    waited, commands = swarm.wait()
     assert waited == REPORT_SECONDS_MAX
-    assert told == [Tell((Outcome(0, 7, FAST, messages.DELIVERED),), WINDOW)]
+    assert commands == [report(Done(0, 7, FAST, DELIVERED))]
 
 
 def test_a_report_is_not_later_when_other_news_keep_the_planner_busy(swarm: Download) -> None:
     swarm.be_fast()
     swarm.grant(0, 1)
-    swarm.hear(Fetched(0, 7, FAST))
-    assert swarm.hear(StillSeeding(), after=REPORT_SECONDS_MAX / 2) == []
-    assert len(swarm.hear(StillSeeding(), after=REPORT_SECONDS_MAX / 2)) == 1
+    swarm.hear(Done(0, 7, FAST, DELIVERED))
+    assert swarm.hear(SEEDING, after=REPORT_SECONDS_MAX / 2) == []
+    assert len(swarm.hear(SEEDING, after=REPORT_SECONDS_MAX / 2)) == 1
 
 
 def test_no_more_is_asked_for_than_is_missing() -> None:
     download = Download(held=(1 << PIECES) - 1 & ~0b101)
-    assert download.join() == [Tell((), 2)]
+    assert download.join() == [report(window=2)]
 
 
 def test_what_happened_to_a_lost_swarms_pieces_is_not_reported_to_the_next_one(swarm: Download) -> None:
     swarm.be_fast()
     swarm.grant(0, 1)
-    swarm.hear(Fetched(0, 7, FAST))
-    swarm.hear(SwarmLost())
-    assert swarm.hear(TaskOpened(2)) == [Tell((), WINDOW)]
+    swarm.hear(Done(0, 7, FAST, DELIVERED))
+    swarm.hear(News.SWARM_LOST)
+    assert swarm.hear(opened(2)) == [report(task=2)]
 
 
 # The end.
@@ -573,8 +589,8 @@ def test_with_the_last_piece_it_ends_and_reports_what_it_has_not_yet() -> None:
     download = Download(pieces=2)
     download.join()
     download.grant(0, 1)
-    download.hear(Fetched(0, 7, 1.0))
-    assert download.hear(Fetched(1, 8, 1.0)) == [Tell((Outcome(1, 8, 1.0, messages.DELIVERED),), 0)]
+    download.hear(Done(0, 7, 1000, DELIVERED))
+    assert download.hear(Done(1, 8, 1000, DELIVERED)) == [report(Done(1, 8, 1000, DELIVERED), window=0)]
     assert download.planner.mode is Mode.ENDED
     assert download.planner.deadline is None
 
@@ -585,7 +601,7 @@ def test_when_everything_is_here_already_nobody_is_asked_for_anything() -> None:
     assert download.planner.mode is Mode.ENDED
 
 
-@pytest.mark.parametrize("event", [TaskOpened(1), SwarmFailed(), SwarmAvailable(), OriginEnded(BROKEN), TimePassed()])
+@pytest.mark.parametrize("event", [opened(1), FAILED, News.SWARM_AVAILABLE, OriginEnded(BROKEN), News.TIME_PASSED])
 def test_after_the_end_nothing_that_happens_matters(event: Event) -> None:
     download = Download(pieces=0)
     download.hear(SizeKnown(download.layout, 0))
