@@ -24,17 +24,9 @@ from agent.registry.target import BlobResource, parse_range
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.values.credential import Credential
-from agent.values.errors import DigestError, OriginError, RequestError, StoreError
+from agent.values.errors import DigestError, OriginError, StoreError
 
 log = logging.getLogger(__name__)
-
-
-class RangeError(RequestError):
-    """The client's fault: a range outside the blob. `size` is told with the answer (RFC 9110 section 15.5.17)."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(416, "SIZE_INVALID", f"the blob has {size} bytes")
-        self.size = size
 
 
 @dataclass(frozen=True)
@@ -49,10 +41,7 @@ class Part:
     @classmethod
     def wanted(cls, request: Request, size: int) -> Part:
         """Raises RangeError. An If-Range names a validator that was never given here: such a Range does not count."""
-        try:
-            span = None if "if-range" in request.headers else parse_range(request.headers.get("range"), size)
-        except RequestError:
-            raise RangeError(size) from None
+        span = None if "if-range" in request.headers else parse_range(request.headers.get("range"), size)
         return cls(*span, size, 206) if span else cls(0, size, size, 200)
 
     @property
@@ -86,7 +75,7 @@ class Blobs:
         """
         registry, repository, digest = resource.registry, resource.repository, resource.digest
         size: int | None = None
-        if not self._permission.covers(registry, repository, credential, digest, time.monotonic()):
+        if self._permission.shown_at(registry, repository, credential, digest, time.monotonic()) is None:
             size = self._size_at_origin(exchange, resource, credential)
             self._permission.show(registry, repository, credential, [digest], time.monotonic())
         if exchange.request.method == "GET":

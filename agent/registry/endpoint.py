@@ -12,14 +12,16 @@ import time
 from agent import metrics
 from agent.download.manager import DownloadManager
 from agent.http.request import Exchange
+from agent.http.server import Listener
 from agent.origin.client import Origin
-from agent.registry.blobs import Blobs, RangeError
+from agent.registry.blobs import Blobs
 from agent.registry.client_wait import HEAD_SECONDS_MAX, ClientWait
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
-from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, parse_target
+from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, RangeError, parse_target
 from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
+from agent.values.address import Address
 from agent.values.credential import Credential, from_authorization
 from agent.values.errors import DarnerError, RequestError
 from agent.values.manifest import Manifest
@@ -52,6 +54,16 @@ class Registry:
         self._origin = origin
         self._client_wait = ClientWait(head_seconds)
         self._blobs = Blobs(store, downloads, origin, permission, self._client_wait, VERSION)
+
+    def listener(self, where: Address) -> Listener:
+        return Listener(
+            where,
+            self.handle,
+            name="registry endpoint",
+            connections_max=CONNECTIONS_MAX,
+            per_address_max=CONNECTIONS_MAX,  # all clients are on this node
+            idle_seconds=IDLE_SECONDS,
+        )
 
     def handle(self, exchange: Exchange) -> None:
         kind = "other"

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from agent import metrics
+from agent.origin.client import Origin
 from agent.storage.files import changed_at, remove
 from agent.swarm import messages
 from agent.values.credential import Credential
@@ -44,16 +44,6 @@ MANIFESTS_MAX = 10_000
 """Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
 
 
-class ManifestSource(Protocol):
-    """The part of agent.origin.client.Origin that this module needs."""
-
-    def digest_of(
-        self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
-    ) -> str | None: ...
-
-    def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest: ...
-
-
 class _LastAnswer(msgspec.Struct, frozen=True):
     digest: str
     asked_at: float
@@ -71,7 +61,7 @@ class Manifests:
     def __init__(
         self,
         directory: Path,
-        origin: ManifestSource,
+        origin: Origin,
         *,
         interval: float,
         stale_if_error: float,
@@ -123,7 +113,7 @@ class Manifests:
             manifest = self._ask(registry, repository, reference, credential, known)
         except OriginError as error:
             if error.answered:
-                self._forget(name)
+                remove(self._tags / name)
                 raise
             if last and usable:
                 age = self._now() - last.asked_at
@@ -208,9 +198,6 @@ class Manifests:
             return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_LastAnswer)
         except (OSError, msgspec.MsgspecError):
             return None
-
-    def _forget(self, name: str) -> None:
-        remove(self._tags / name)
 
     def evict_old(self, age: float) -> None:
         """Drop the files that nobody asked for in `age` seconds and those over the limits, the oldest first."""

@@ -42,6 +42,3 @@ class Permission:
         with self._lock:
             at = self._shown.get((registry, repository, key, digest))
         return at if at is not None and now - at <= REMEMBERED_SECONDS else None
-
-    def covers(self, registry: str, repository: str, credential: Credential | None, digest: str, now: float) -> bool:
-        return self.shown_at(registry, repository, credential, digest, now) is not None

@@ -23,6 +23,14 @@ _LISTING_FIELD = re.compile(r"(?:n|last|artifactType)=[A-Za-z0-9._/+%-]{1,256}")
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.ASCII | re.IGNORECASE)
 
 
+class RangeError(RequestError):
+    """The client's fault: a range outside the blob. `size` is told with the answer (RFC 9110 section 15.5.17)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(416, "SIZE_INVALID", f"the blob has {size} bytes")
+        self.size = size
+
+
 @dataclass(frozen=True)
 class Ping:
     """`/v2/`: does this speak the protocol?"""
@@ -98,7 +106,7 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and the byte after the last that a Range asks for, or None for the whole (RFC 9110 section 14).
 
     One range of bytes is understood. Several ranges, or a malformed one, are as if not there, as the RFC allows; so is a range of
-    nothing, which no 206 could express. A range that begins past the end raises RequestError 416.
+    nothing, which no 206 could express. A range that begins past the end raises RangeError.
     """
     if header is None or len(header) > RANGE_LENGTH_MAX or size == 0:
         return None
@@ -112,5 +120,5 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     else:
         start, end = size - min(int(match[2]), size), size
     if start >= size:
-        raise RequestError(416, "SIZE_INVALID", f"the blob has {size} bytes")
+        raise RangeError(size)
     return start, end

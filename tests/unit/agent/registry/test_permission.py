@@ -21,7 +21,7 @@ def permission() -> Permission:
 
 
 def test_what_was_shown_may_be_had(permission: Permission) -> None:
-    assert permission.covers("quay.io", "team/app", ALICE, LAYER, NOW)
+    assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW) is not None
     assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW + 1) == NOW
 
 
@@ -40,26 +40,26 @@ def test_what_was_shown_may_be_had(permission: Permission) -> None:
 def test_another_credential_repository_registry_or_blob_is_not_covered(
     permission: Permission, registry: str, repository: str, credential: Credential | None, digest: str
 ) -> None:
-    assert not permission.covers(registry, repository, credential, digest, NOW)
+    assert permission.shown_at(registry, repository, credential, digest, NOW) is None
 
 
 def test_what_is_public_is_shown_to_whoever_sends_no_credential() -> None:
     permission = Permission()
     permission.show("quay.io", "team/app", None, [LAYER], NOW)
-    assert permission.covers("quay.io", "team/app", None, LAYER, NOW)
-    assert not permission.covers("quay.io", "team/app", ALICE, LAYER, NOW)
+    assert permission.shown_at("quay.io", "team/app", None, LAYER, NOW) is not None
+    assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW) is None
 
 
 def test_a_permission_ends_and_using_it_makes_it_no_longer(permission: Permission) -> None:
     for seconds in range(0, int(REMEMBERED_SECONDS), 60):
-        assert permission.covers("quay.io", "team/app", ALICE, LAYER, NOW + seconds)
-    assert permission.covers("quay.io", "team/app", ALICE, LAYER, NOW + REMEMBERED_SECONDS)
-    assert not permission.covers("quay.io", "team/app", ALICE, LAYER, NOW + REMEMBERED_SECONDS + 1)
+        assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW + seconds) is not None
+    assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW + REMEMBERED_SECONDS) is not None
+    assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW + REMEMBERED_SECONDS + 1) is None
 
 
 def test_being_shown_it_anew_makes_it_last_anew(permission: Permission) -> None:
     permission.show("quay.io", "team/app", ALICE, [LAYER], NOW + 800)
-    assert permission.covers("quay.io", "team/app", ALICE, LAYER, NOW + 800 + REMEMBERED_SECONDS)
+    assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW + 800 + REMEMBERED_SECONDS) is not None
 
 
 def test_what_an_earlier_answer_lists_takes_nothing_from_a_later_one(permission: Permission) -> None:
@@ -72,6 +72,6 @@ def test_only_so_much_is_remembered_and_what_was_shown_last_is(permission: Permi
     permission.show("quay.io", "team/app", ALICE, [OTHER], NOW)
     permission.show("quay.io", "team/app", ALICE, [LAYER], NOW + 1)
     permission.show("quay.io", "evil", BOB, (f"sha256:{number:064x}" for number in range(SHOWN_MAX - 1)), NOW + 1)
-    assert permission.covers("quay.io", "team/app", ALICE, LAYER, NOW + 1)
-    assert not permission.covers("quay.io", "team/app", ALICE, OTHER, NOW + 1)
-    assert permission.covers("quay.io", "evil", BOB, f"sha256:{0:064x}", NOW + 1)
+    assert permission.shown_at("quay.io", "team/app", ALICE, LAYER, NOW + 1) is not None
+    assert permission.shown_at("quay.io", "team/app", ALICE, OTHER, NOW + 1) is None
+    assert permission.shown_at("quay.io", "evil", BOB, f"sha256:{0:064x}", NOW + 1) is not None
