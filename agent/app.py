@@ -10,10 +10,9 @@ from agent.admin import ControlServer, application
 from agent.download.manager import DownloadManager
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
-from agent.http.server import Listener
 from agent.origin.client import Origin
 from agent.origin.proxies import Proxies
-from agent.registry.endpoint import CONNECTIONS_MAX, IDLE_SECONDS, Registry
+from agent.registry.endpoint import Registry
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
 from agent.settings import AgentSettings
@@ -22,9 +21,8 @@ from agent.storage.scrubber import Scrubber
 from agent.storage.store import Store
 from agent.storage.verified import Verified
 from agent.swarm import messages
-from agent.swarm.piece_server import CONNECTIONS_MAX as UPLOADS_MAX
-from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
-from agent.swarm.piece_server import IDLE_SECONDS as UPLOAD_IDLE_SECONDS
+from agent.swarm.channel import Channel
+from agent.swarm.piece_server import PieceServer
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
 from agent.values.errors import UsageError
@@ -56,27 +54,12 @@ class Agent:
         proxies = Proxies(os.environ)
         self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
-        self._swarm = Supernodes(settings.supernodes, self._hello, lambda channel: self._downloads.swarm_is_up(channel))
+        self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
-        self._swarm.recall = self._manifests.recall
         registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin)
-        self._registry = Listener(
-            settings.registry_listen,
-            registry.handle,
-            name="registry endpoint",
-            connections_max=CONNECTIONS_MAX,
-            per_address_max=CONNECTIONS_MAX,
-            idle_seconds=IDLE_SECONDS,
-        )
-        self._pieces = Listener(
-            settings.piece_listen,
-            PieceServer(self._store, swarm_key, self._upload).handle,
-            name="piece server",
-            connections_max=UPLOADS_MAX,
-            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
-            idle_seconds=UPLOAD_IDLE_SECONDS,
-        )
+        self._registry = registry.listener(settings.registry_listen)
+        self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
         self._control = ControlServer(application(lambda: ""), settings.http_listen)
         self._collector = GarbageCollector(self._store, self._manifests)
 
@@ -107,6 +90,9 @@ class Agent:
         self._control.stop()
         self._origin.close()
         self._store.close()
+
+    def _supernode_is_up(self, _: Channel) -> None:
+        self._downloads.swarm_is_up()
 
     def _hello(self) -> messages.Hello:
         holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self._store.offered().items()]

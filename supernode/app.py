@@ -14,13 +14,13 @@ from typing import Any
 from agent.admin import AcceptComplaints, ControlServer
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
-from agent.http.server import Listener, bind
+from agent.http.server import bind
 from agent.origin.client import Origin
 from agent.origin.proxies import Proxies
 from agent.registry.manifests import Manifests
 from agent.storage.store import Store
 from agent.swarm.piece_client import PieceFetcher
-from agent.swarm.piece_server import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
+from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.values.errors import DarnerError
 from supernode.api import application
@@ -49,14 +49,7 @@ class Supernode:
         self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._fetcher = PieceFetcher(swarm_key)
-        self._pieces = Listener(
-            settings.piece_listen,
-            PieceServer(self._store, swarm_key, self._upload).handle,
-            name="piece server",
-            connections_max=CONNECTIONS_MAX,
-            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
-            idle_seconds=IDLE_SECONDS,
-        )
+        self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
         self._channel = bind(settings.channel_listen, "channel")
         app = application(self._not_ready, self._ask)
         self._control = ControlServer(app, settings.http_listen)

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.download.manager import DownloadManager
-from agent.http.server import Listener
 from agent.origin.client import Origin as OriginClient
 from agent.registry.client_wait import HEAD_SECONDS_MAX
-from agent.registry.endpoint import CONNECTIONS_MAX, IDLE_SECONDS, Registry
+from agent.registry.endpoint import Registry
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
 from agent.storage.store import Store
@@ -61,18 +60,11 @@ class Endpoint:
         self.origin = origin
         self.store = Store(root, quota=quota, free=0, age=3600.0)
         self.client = OriginClient([origin.address], [])
-        swarm = Supernodes((), _no_hello, lambda _: None)
-        self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
         manifests = Manifests(root, self.client, interval=30.0, stale_if_error=3600.0)
+        swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)
+        self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
         registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds)
-        self.listener = Listener(
-            Address("127.0.0.1", 0),
-            registry.handle,
-            name="registry endpoint",
-            connections_max=CONNECTIONS_MAX,
-            per_address_max=CONNECTIONS_MAX,
-            idle_seconds=IDLE_SECONDS,
-        )
+        self.listener = registry.listener(Address("127.0.0.1", 0))
         self.prefix = f"/v2/{origin.address.replace(':', '_')}/{REPOSITORY}"
 
     def __enter__(self) -> Endpoint:

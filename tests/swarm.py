@@ -71,6 +71,11 @@ def nothing_left_running() -> Iterator[None]:
     gc.collect()  # what was not closed is said as a ResourceWarning now, in the test that left it
 
 
+def knows_nothing(question: messages.Recall) -> messages.Recalled:
+    """The answer of a node that remembers no names."""
+    return messages.Recalled(question.request, None, 0.0, "", b"")
+
+
 def free_address() -> Address:
     """One where nobody listens, and that the system gives to no outgoing connection meanwhile: those have ports from 32768 on."""
     while True:
@@ -99,17 +104,16 @@ class Node:
             holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.holdings().items()]
             return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
-        self.swarm = Supernodes(tuple(lab.channels), hello, self._up)
+        self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall)
         self.downloads = DownloadManager(self.store, self.swarm, self.client, key)
         self.store.on_change = self.swarm.tell
-        self.swarm.recall = self.manifests.recall
         self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
         self.swarm.start()
         if wait:
             wait_until(lambda: all(channel.up for channel in self.swarm.channels))
 
-    def _up(self, channel: Channel) -> None:
-        self.downloads.swarm_is_up(channel)
+    def _up(self, _: Channel) -> None:
+        self.downloads.swarm_is_up()
 
     def _note_fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
         verdict = messages.DELIVERED

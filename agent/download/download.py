@@ -27,7 +27,7 @@ from agent.origin.client import Origin
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
-from agent.swarm.channel import Channel, ChannelError
+from agent.swarm.channel import Channel
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
@@ -41,13 +41,6 @@ LOOK_SECONDS_MAX = 0.25
 """How soon a reader that moved, or left, is noticed."""
 LINGER_SECONDS = 0.5
 """How long a download goes on after its last reader left: parallel range readers come and go."""
-
-_VERDICT_NAMES = {
-    messages.UNREACHABLE: "unreachable",
-    messages.STALLED: "stalled",
-    messages.CORRUPT: "corrupt",
-    messages.MISSING: "missing",
-}
 
 
 @dataclass(frozen=True)
@@ -317,10 +310,7 @@ class Download:
         length = self._blob.layout.length if self._blob else 1
         window = self._shared.window(report.window, length, len(self._fetching))
         if self._channel:
-            try:
-                self._channel.send(msgspec.structs.replace(report, window=window))
-            except ChannelError as error:  # the loss of the channel is told as well
-                log.debug("%s", error)
+            self._channel.tell(msgspec.structs.replace(report, window=window))
 
     def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
         where = self._channel.peers.get(source) if self._channel else None
@@ -346,7 +336,7 @@ class Download:
         try:
             self._shared.fetcher.fetch(blob, piece, digest, where)
         except SourceError as error:
-            metrics.PIECE_FAILURES.labels(_VERDICT_NAMES[error.verdict]).inc()
+            metrics.PIECE_FAILURES.labels(messages.VERDICT_NAMES[error.verdict]).inc()
             log.info("piece %d of %s did not come: %s", piece, self.digest, error)
             event = done(error.verdict)
         except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile

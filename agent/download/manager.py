@@ -17,7 +17,6 @@ from agent.download.download import BlobOrigin, Download, Reader, Shared
 from agent.http.ratelimit import Pace
 from agent.origin.client import Origin
 from agent.storage.store import Store
-from agent.swarm.channel import Channel
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
@@ -68,7 +67,7 @@ class DownloadManager:
         in_hand = self._pace.pieces_in_hand(length * max(1, len(self._active)))
         return min(wanted, max(1, in_hand - fetching))  # not none: nothing that comes later would ask for the rest
 
-    def swarm_is_up(self, _: Channel) -> None:
+    def swarm_is_up(self) -> None:
         """A channel opened: downloads that go on without a supernode may join one."""
         for download in self._snapshot():
             download.happened(events.News.SWARM_AVAILABLE)

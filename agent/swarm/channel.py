@@ -36,6 +36,8 @@ STOP_SECONDS_MAX = 2.0
 
 TaskListener = Callable[[messages.TaskMessage | None], None]
 """Told of every message of one swarm; None when the channel is lost."""
+Recall = Callable[[messages.Recall], messages.Recalled]
+"""What this node knows of a name that a supernode has lost."""
 
 
 class ChannelError(DarnerError):
@@ -52,14 +54,14 @@ class Channel:
         where: Address,
         hello: Callable[[], messages.Hello],
         on_up: Callable[[Channel], None],
-        recall: Callable[[messages.Recall], messages.Recalled] | None = None,
+        recall: Recall,
     ) -> None:
-        """`recall` answers what the supernode has lost; like the others it is called by the channel's thread."""
+        """The three are called by the channel's thread."""
         self.where = where
         self.peers: dict[int, Address] = {}
         self._hello = hello
         self._on_up = on_up
-        self._recall = recall or knows_nothing
+        self._recall = recall
         self._connection: socket.socket | None = None
         self._sock: socket.socket | None = None
         """The connection, once the supernode has said Welcome."""
@@ -129,10 +131,14 @@ class Channel:
             for task in tasks:
                 del self._tasks[task]
         for task in tasks:
-            try:
-                self.send(messages.Close(task))
-            except ChannelError:
-                return
+            self.tell(messages.Close(task))
+
+    def tell(self, message: messages.Message) -> None:
+        """Send what has no answer. Those who listen are told of a loss of the channel anyway."""
+        try:
+            self.send(message)
+        except ChannelError as error:
+            log.debug("%s", error)
 
     def send(self, message: messages.Message) -> None:
         sock = self._sock
@@ -259,8 +265,3 @@ class Channel:
             listener(None)
         for answer in waiting:
             answer.set_exception(ChannelError(f"the supernode {self.where} is gone"))
-
-
-def knows_nothing(question: messages.Recall) -> messages.Recalled:
-    """The answer of a node that remembers no names."""
-    return messages.Recalled(question.request, None, 0.0, "", b"")

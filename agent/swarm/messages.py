@@ -44,6 +44,7 @@ STALLED: Final = 2
 CORRUPT: Final = 3
 MISSING: Final = 4
 """Verdicts on a fetched piece. Only CORRUPT proves that a peer lies."""
+VERDICT_NAMES = ("delivered", "unreachable", "stalled", "corrupt", "missing")
 Verdict = Annotated[int, msgspec.Meta(ge=DELIVERED, le=MISSING)]
 
 

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator
 from agent import metrics
 from agent.http.ratelimit import Pace
 from agent.http.request import Exchange
+from agent.http.server import Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import tickets
+from agent.values.address import Address
 from agent.values.errors import RequestError
 from agent.values.pieces import DIGEST_BYTES
 
@@ -42,6 +44,16 @@ class PieceServer:
         self._store = store
         self._upload = upload
         self._read_key = read_key
+
+    def listener(self, where: Address) -> Listener:
+        return Listener(
+            where,
+            self.handle,
+            name="piece server",
+            connections_max=CONNECTIONS_MAX,
+            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
+            idle_seconds=IDLE_SECONDS,
+        )
 
     def handle(self, exchange: Exchange) -> None:
         request = exchange.request

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from agent.swarm import messages
-from agent.swarm.channel import Channel, ChannelError, TaskListener, knows_nothing
+from agent.swarm.channel import Channel, ChannelError, Recall, TaskListener
 from agent.values.address import Address
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
@@ -29,11 +29,13 @@ class Supernodes:
     """The swarm as this node sees it. A key is a digest or an image's name."""
 
     def __init__(
-        self, supernodes: tuple[Address, ...], hello: Callable[[], messages.Hello], on_up: Callable[[Channel], None]
+        self,
+        supernodes: tuple[Address, ...],
+        hello: Callable[[], messages.Hello],
+        on_up: Callable[[Channel], None],
+        recall: Recall,
     ) -> None:
-        self.recall: Callable[[messages.Recall], messages.Recalled] = knows_nothing
-        """What this node knows of names that a supernode has lost."""
-        self.channels = [Channel(where, hello, on_up, lambda question: self.recall(question)) for where in supernodes]
+        self.channels = [Channel(where, hello, on_up, recall) for where in supernodes]
 
     def start(self) -> None:
         for channel in self.channels:
@@ -88,8 +90,4 @@ class Supernodes:
         """This node has a whole blob now, or has it no longer."""
         message = messages.Holds(messages.Holding(raw_digest(digest), size), held)
         for channel in self.channels:
-            if channel.up:
-                try:
-                    channel.send(message)
-                except ChannelError as error:
-                    log.debug("%s", error)
+            channel.tell(message)

@@ -30,12 +30,6 @@ TICK_SECONDS = 1.0
 TICK_SILENCE_SECONDS_MAX = 30.0
 """After so long without a tick the supernode is not ready: its loop stands still, or has more to do than it can."""
 
-_VERDICT_NAMES = {
-    messages.UNREACHABLE: "unreachable",
-    messages.STALLED: "stalled",
-    messages.CORRUPT: "corrupt",
-    messages.MISSING: "missing",
-}
 _SELF = "the supernode itself"
 """The reporter of a holder that lied to the supernode."""
 
@@ -187,7 +181,7 @@ class Tracker:
             if source and item.milliseconds:  # else the taker had the piece from elsewhere
                 self.health.delivered(source.name, now)
             return
-        metrics.FAILED_PIECES.labels(_VERDICT_NAMES[item.verdict]).inc()
+        metrics.FAILED_PIECES.labels(messages.VERDICT_NAMES[item.verdict]).inc()
         if source:
             self._accuse(source.name, session.name, item.verdict, now)
 

@@ -17,7 +17,7 @@ from agent.http import request as exchange_module
 from agent.http.server import Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
-from agent.swarm.piece_server import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, IDLE_SECONDS, PieceServer
+from agent.swarm.piece_server import CONNECTIONS_PER_ADDRESS_MAX, PieceServer
 from agent.swarm.tickets import TICKET_SECONDS, SwarmKey, issue
 from agent.values.address import Address
 from agent.values.errors import StoreError
@@ -42,14 +42,7 @@ class Node:
         start, end = self.arriving.layout.span(1)
         self.arriving.write(start, CONTENT[1:][start:end])
         self.arriving.add(1, hashlib.sha256(CONTENT[1:][start:end]).digest(), checked=False)
-        self.listener = Listener(
-            Address("127.0.0.1", 0),
-            PieceServer(self.store, SwarmKey(str(root / "key"))).handle,
-            name="piece server",
-            connections_max=CONNECTIONS_MAX,
-            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
-            idle_seconds=IDLE_SECONDS,
-        )
+        self.listener = PieceServer(self.store, SwarmKey(str(root / "key"))).listener(Address("127.0.0.1", 0))
         self.listener.start()
 
     def ask(self, target: str, ticket: str | None = None, method: str = "GET") -> tuple[int, bytes, http.client.HTTPMessage]:

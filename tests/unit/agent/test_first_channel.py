@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from agent.swarm import frames, messages
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
+from tests.swarm import knows_nothing
 
 HELLO = messages.Hello(messages.VERSION, "node-1", "", "127.0.0.1", 65002, 0, [])
 
 
 @contextmanager
 def started(*supernodes: Address) -> Iterator[Supernodes]:
-    swarm = Supernodes(supernodes, lambda: HELLO, lambda _: None)
+    swarm = Supernodes(supernodes, lambda: HELLO, lambda _: None, knows_nothing)
     swarm.start()
     try:
         yield swarm

@@ -21,7 +21,7 @@ from agent.values.address import Address
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 from agent.values.reference import raw_digest
-from tests.swarm import SECONDS, RawSupernode, free_address, nothing_left_running, wait_until
+from tests.swarm import SECONDS, RawSupernode, free_address, knows_nothing, nothing_left_running, wait_until
 
 DIGEST = "sha256:" + "ab" * 32
 HOLDING = messages.Holding(raw_digest(DIGEST), 5)
@@ -70,7 +70,7 @@ class Conversation:
 @contextlib.contextmanager
 def channel_to(converse: Converse, up: bool = True) -> Iterator[Channel]:
     with RawSupernode(converse) as supernode:
-        channel = Channel(supernode.where, lambda: HELLO, lambda _: None)
+        channel = Channel(supernode.where, lambda: HELLO, lambda _: None, knows_nothing)
         channel.start()
         try:
             if up:
@@ -107,7 +107,7 @@ def test_a_lost_connection_comes_back_and_says_hello_again() -> None:
     talk = Conversation()
     ups: list[Channel] = []
     with RawSupernode(talk) as supernode:
-        channel = Channel(supernode.where, lambda: HELLO, ups.append)
+        channel = Channel(supernode.where, lambda: HELLO, ups.append, knows_nothing)
         channel.start()
         for times in (1, 2, 3):
             wait_until(lambda times=times: len(ups) == times)
@@ -118,7 +118,7 @@ def test_a_lost_connection_comes_back_and_says_hello_again() -> None:
 
 def test_a_supernode_that_is_not_there_yet_is_found_when_it_is() -> None:
     where = free_address()
-    channel = Channel(where, lambda: HELLO, lambda _: None)
+    channel = Channel(where, lambda: HELLO, lambda _: None, knows_nothing)
     channel.start()
     time.sleep(0.1)
     assert not channel.up
@@ -275,7 +275,7 @@ def test_whoever_waits_is_told_when_the_channel_is_lost() -> None:
 
 
 def test_nothing_is_said_over_a_channel_that_is_not_up() -> None:
-    channel = Channel(free_address(), lambda: HELLO, lambda _: None)
+    channel = Channel(free_address(), lambda: HELLO, lambda _: None, knows_nothing)
     for say in (
         lambda: channel.send(messages.Heartbeat()),
         lambda: channel.resolve("registry.test", "team/app", "1", SECONDS),
@@ -340,7 +340,7 @@ def test_a_swarm_that_fails_is_heard_of_once_before_it_was_joined_and_after() ->
 
 
 def swarm_of(*addresses: Address) -> Supernodes:
-    return Supernodes(addresses, lambda: HELLO, lambda _: None)
+    return Supernodes(addresses, lambda: HELLO, lambda _: None, knows_nothing)
 
 
 def up(swarm: Supernodes, *connected: int) -> None:
