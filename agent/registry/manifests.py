@@ -119,7 +119,9 @@ class Manifests:
                 age = self._now() - last.asked_at
                 log.warning("%s/%s:%s is served as it was %d s ago: %s", registry, repository, reference, age, error)
                 metrics.STALE_ANSWERS.inc()
-                self._failed(name)
+                while len(self._failed_at) >= FAILURES_MAX:
+                    self._failed_at.pop(next(iter(self._failed_at)), None)
+                self._failed_at[name] = self._now()
                 return usable.as_stale()
             raise
         self._failed_at.pop(name, None)
@@ -137,11 +139,6 @@ class Manifests:
         if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
             return known
         return self._origin.manifest(registry, repository, reference, credential)
-
-    def _failed(self, name: str) -> None:
-        while len(self._failed_at) >= FAILURES_MAX:
-            self._failed_at.pop(next(iter(self._failed_at)), None)
-        self._failed_at[name] = self._now()
 
     def recall(self, question: messages.Recall) -> messages.Recalled:
         """The answer to a supernode that has lost its cache, which is soft: each node remembers what it was told of a name.

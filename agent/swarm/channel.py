@@ -6,6 +6,7 @@ whoever had asked something over it is told. It carries no blob bytes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
@@ -245,10 +246,8 @@ class Channel:
     def _drop(self, sock: socket.socket | None) -> None:
         """Make the receiving thread see the end of the connection."""
         if sock is not None:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return
 
     def _down(self) -> None:
         if self._sock is None:

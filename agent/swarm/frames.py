@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -23,7 +24,7 @@ class WireError(DarnerError):
     """The sender's fault: a frame that is too long, or bytes that are no message."""
 
 
-_NO_MESSAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+Decoded = TypeVar("Decoded")
 _encoder = msgspec.msgpack.Encoder()
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
 _from_supernode: msgspec.msgpack.Decoder[FromSupernode] = msgspec.msgpack.Decoder(FromSupernode)
@@ -39,22 +40,19 @@ def frame(message: Message) -> bytes:
 
 def agent_message(body: bytes) -> FromAgent:
     """What an agent sent. Raises WireError."""
-    try:
-        return _from_agent.decode(body)
-    except _NO_MESSAGE as error:
-        raise _no_message(error) from None
+    return _decoded(_from_agent, body)
 
 
 def supernode_message(body: bytes) -> FromSupernode:
     """What a supernode sent. Raises WireError."""
+    return _decoded(_from_supernode, body)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Decoded], body: bytes) -> Decoded:
     try:
-        return _from_supernode.decode(body)
-    except _NO_MESSAGE as error:
-        raise _no_message(error) from None
-
-
-def _no_message(error: Exception) -> WireError:
-    return WireError(f"not a message of version {VERSION}: {ascii(str(error)[:REASON_CHARACTERS_MAX])[1:-1]}")
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a message of version {VERSION}: {ascii(str(error)[:REASON_CHARACTERS_MAX])[1:-1]}") from None
 
 
 class Frames:
