@@ -53,16 +53,16 @@ def describe(tracker: Tracker) -> dict[str, Any]:
 
 
 def _describe_swarm(tracker: Tracker, task: BlobTask) -> dict[str, Any]:
-    view = tracker.scheduler.task(task.number)
+    swarm = tracker.scheduler.swarms.get(task.number)
     return {
         "digest": task.name,
         "size": task.blob.size if task.blob else None,
         "whole": task.whole,
         "failed": task.failed.reason if task.failed else None,
-        "pieces": view.pieces if view else None,
-        "seeded": view.seeded if view else None,
-        "takers": view.takers if view else 0,
-        "holders": view.holders if view else 0,
-        "parked": view.parked if view else 0,
-        "inFlight": view.in_flight if view else 0,
+        "pieces": swarm.count if swarm else None,
+        "seeded": swarm.seeded.bit_count() if swarm else None,
+        "takers": len(swarm.takers) if swarm else 0,
+        "holders": len(swarm.holders) if swarm else 0,
+        "parked": swarm.parked.count if swarm else 0,
+        "inFlight": sum(len(member.flights) for member in swarm.takers.values()) if swarm else 0,
     }

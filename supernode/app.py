@@ -24,7 +24,7 @@ from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.values.errors import DarnerError
 from supernode.api import application
-from supernode.scheduler.machine import Limits
+from supernode.scheduler.limits import Limits
 from supernode.seeder import Seeder
 from supernode.settings import SupernodeSettings
 from supernode.tags.resolver import TagResolver

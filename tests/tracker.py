@@ -19,7 +19,7 @@ from agent.values.address import Address
 from agent.values.errors import DarnerError
 from agent.values.manifest import Manifest
 from agent.values.pieces import Layout, to_bytes
-from supernode.scheduler.machine import Limits
+from supernode.scheduler.limits import Limits
 from supernode.seeder import Seeder, Wanted
 from supernode.tags.resolver import TagResolver
 from supernode.tracker.health import HealthSettings

@@ -17,22 +17,9 @@ from agent.values.pieces import Layout
 from hack.simulate.network import Clock, Flow, Host, Network
 from hack.simulate.node import TASK, Node, Outcomes
 from hack.simulate.shadow import Shadow
-from supernode.scheduler.machine import (
-    Closed,
-    Event,
-    GrantPieces,
-    Joined,
-    Left,
-    Limits,
-    Made,
-    Opened,
-    Quarantined,
-    Released,
-    Reported,
-    Scheduler,
-    Seeded,
-    Tick,
-)
+from supernode.scheduler import events
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.machine import Scheduler
 from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
 
 
@@ -141,9 +128,9 @@ class Rollout:
 
     def run(self, seconds_max: float) -> Result:
         plan = self.plan
-        self._tell(Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything))
+        self._tell(events.Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything))
         for piece in range(plan.pieces if plan.origin_rate else 0):
-            self._clock.at((piece + 1) * plan.piece_bytes / plan.origin_rate, self._tell, Seeded(TASK, piece))
+            self._clock.at((piece + 1) * plan.piece_bytes / plan.origin_rate, self._tell, events.Seeded(TASK, piece))
         self._populate()
         self._clock.after(1.0, self._tick)
         self._clock.run(lambda: not self._unfinished, seconds_max)
@@ -190,7 +177,7 @@ class Rollout:
 
     def _arrive(self, node: Node) -> None:
         self.health.heard(str(node.number), self.now)
-        self._tell(Joined(node.number, node.zone, 0))
+        self._tell(events.Joined(node.number, node.zone, 0))
         node.begin()
 
     def _die(self, node: Node) -> None:
@@ -200,7 +187,7 @@ class Rollout:
         self._network.silence(node.host)
         if node.resets:
             self.health.left(str(node.number), self.now)
-            self.after(self.latency_seconds, self._tell, Left(node.number))
+            self.after(self.latency_seconds, self._tell, events.Left(node.number))
         for taker in self._nodes.values():
             taker.source_died(node)
 
@@ -212,12 +199,12 @@ class Rollout:
         for decision in self.health.tick(now):
             match decision:
                 case Release(name):
-                    self._tell(Released(int(name)))
+                    self._tell(events.Released(int(name)))
                 case Quarantine(name):
-                    self._tell(Quarantined(int(name)))
+                    self._tell(events.Quarantined(int(name)))
                 case Expired(name):
-                    self._tell(Left(int(name)))
-        self._tell(Tick())
+                    self._tell(events.Left(int(name)))
+        self._tell(events.Tick())
         self._clock.after(1.0, self._tick)
 
     # What a node needs (see `node.World`).
@@ -252,7 +239,7 @@ class Rollout:
 
     def opened(self, node: Node) -> None:
         self._in_flight[node.number] = set()
-        self._tell(Opened(node.number, TASK, 0, (), 0))
+        self._tell(events.Opened(node.number, TASK, 0, (), 0))
         self.after(self.latency_seconds, node.task_opened)
 
     def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None:
@@ -261,10 +248,10 @@ class Rollout:
         for piece, source, _seconds, verdict in done:
             in_flight.discard(piece)
             self._judge(node, source, verdict)
-        self._tell(Reported(node.number, TASK, done, max(0, window - len(in_flight)), readers))
+        self._tell(events.Reported(node.number, TASK, done, max(0, window - len(in_flight)), readers))
 
     def closed(self, node: Node) -> None:
-        self._tell(Closed(node.number, TASK))
+        self._tell(events.Closed(node.number, TASK))
 
     def _judge(self, node: Node, source: int, verdict: int) -> None:
         if source == SEED:
@@ -273,16 +260,16 @@ class Rollout:
             self.health.delivered(str(source), self.now)
         elif self.health.failed(str(source), str(node.number), verdict, self.now):
             self._quarantined.add(source)
-            self._tell(Quarantined(source))
+            self._tell(events.Quarantined(source))
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: events.Event) -> None:
         now = self._clock.now
         if self._shadow:
             self._shadow.tell(event, now)
         for command in self.scheduler.handle(event, now):
             self._messages += 1
             node = self._nodes[command.node]
-            if isinstance(command, GrantPieces):
+            if isinstance(command, events.GrantPieces):
                 self._grants += len(command.pieces)
                 self._in_flight[node.number].update(piece for piece, _, _ in command.pieces)
                 self.after(self.latency_seconds, node.granted, command.pieces)

@@ -18,7 +18,9 @@ from pathlib import Path
 from random import Random
 
 from supernode.scheduler import machine
-from supernode.scheduler.machine import Event, GrantPieces, Limits, Scheduler
+from supernode.scheduler.events import Event, GrantPieces
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.machine import Scheduler
 
 TREE = Path(__file__).resolve().parent.parent.parent
 EVENTS_AT_ONCE = 100_000

@@ -1,11 +1,8 @@
-"""The events that the scheduler is told, the commands that it answers, and the views of its state from outside.
-
-All of them are values. `supernode.scheduler.machine` passes most of them on, so that its users need not know this module.
-"""
+"""The events that the scheduler is told, and the commands that it answers. All of them are values."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -130,45 +127,9 @@ class KeepWaiting(msgspec.Struct, frozen=True):
 Command = GrantPieces | KeepWaiting
 
 COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
+    **dict.fromkeys(get_args(Event), (GrantPieces,)),
     Joined: (),
-    Left: (GrantPieces,),
     Made: (),
-    Seeded: (GrantPieces,),
-    Ended: (GrantPieces,),
-    Opened: (GrantPieces,),
-    Reported: (GrantPieces,),
-    Closed: (GrantPieces,),
-    HoldsAll: (GrantPieces,),
-    HoldsNone: (GrantPieces,),
-    Quarantined: (GrantPieces,),
-    Released: (GrantPieces,),
     Tick: (GrantPieces, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""
-
-
-class TaskView(msgspec.Struct, frozen=True):
-    """A swarm in numbers."""
-
-    task: int
-    pieces: int
-    seeded: int
-    takers: int
-    """Nodes that have opened it and not closed it."""
-    holders: int
-    """Nodes from which at least one piece can be had."""
-    parked: int
-    in_flight: int
-
-
-class NodeView(msgspec.Struct, frozen=True):
-    node: int
-    zone: str
-    upload_slots: int
-    """What it may send at once now."""
-    busy: int
-    """What it is sending."""
-    quarantined: bool
-    barred: bool
-    """No source now: quarantined, or suspected of being dead."""
-    tasks: int

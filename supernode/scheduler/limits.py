@@ -1,4 +1,4 @@
-"""The limits that the scheduler keeps to. `supernode.scheduler.machine` passes them on: its users need not know this module."""
+"""The limits that the scheduler keeps to."""
 
 from __future__ import annotations
 

@@ -15,29 +15,9 @@ from random import Random
 from typing import Any
 
 from agent.swarm.messages import DELIVERED, SEED
+from supernode.scheduler import events
 from supernode.scheduler.accounting import Accounting, Freed
 from supernode.scheduler.bag import Bag
-from supernode.scheduler.events import (
-    Closed,
-    Command,
-    Ended,
-    Event,
-    GrantPieces,
-    HoldsAll,
-    HoldsNone,
-    Joined,
-    KeepWaiting,
-    Left,
-    Made,
-    NodeView,
-    Opened,
-    Quarantined,
-    Released,
-    Reported,
-    Seeded,
-    TaskView,
-    Tick,
-)
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.matching import Match, Matcher
 from supernode.scheduler.state import Flight, Member, Node, Swarm
@@ -54,32 +34,33 @@ class Scheduler:
         self._zones = {""}
         slots = limits.seed_slots_min
         self._seed = Node(SEED, "", slots, slots, limits.seed_slots_max, limits.link_share)
-        self._nodes: dict[int, Node] = {SEED: self._seed}
-        self._swarms: dict[int, Swarm] = {}
+        self.nodes: dict[int, Node] = {SEED: self._seed}
+        self.swarms: dict[int, Swarm] = {}
+        """By number, as the nodes are. Others read both and change nothing."""
         self._hungry: Bag[Swarm] = Bag()
         """Swarms in which somebody is parked, and perhaps some in which nobody is any more."""
         self._accounting = Accounting(limits, self._seed)
         self._matcher = Matcher(rng, limits, self._seed)
         self._given: list[Member] = []
         """To whom pieces were granted in the event that is being handled."""
-        self._waiting: list[Command] = []
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
-            Joined: self._joined,
-            Left: self._left,
-            Made: self._made,
-            Seeded: self._seeded,
-            Ended: self._ended,
-            Opened: self._opened,
-            Reported: self._reported,
-            Closed: self._closed,
-            HoldsAll: self._holds_all,
-            HoldsNone: self._holds_none,
-            Quarantined: self._quarantined,
-            Released: self._released,
-            Tick: self._tick,
+        self._waiting: list[events.Command] = []
+        self._handlers: dict[type[events.Event], Callable[[Any], None]] = {
+            events.Joined: self._joined,
+            events.Left: self._left,
+            events.Made: self._made,
+            events.Seeded: self._seeded,
+            events.Ended: self._ended,
+            events.Opened: self._opened,
+            events.Reported: self._reported,
+            events.Closed: self._closed,
+            events.HoldsAll: self._holds_all,
+            events.HoldsNone: self._holds_none,
+            events.Quarantined: self._quarantined,
+            events.Released: self._released,
+            events.Tick: self._tick,
         }
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: events.Event, now: float) -> list[events.Command]:
         """Take note of what happened, and say whom to tell what. `now` is monotonic, in seconds."""
         self._now = now
         self._handlers[type(event)](event)
@@ -87,54 +68,14 @@ class Scheduler:
         if self._given:
             for member in self._given:
                 if member.granted:
-                    commands.append(GrantPieces(member.node.number, member.swarm.number, tuple(member.granted)))
+                    commands.append(events.GrantPieces(member.node.number, member.swarm.number, tuple(member.granted)))
                     member.granted = None
             self._given.clear()
         return commands
 
-    # What others may see.
-
-    @property
-    def events(self) -> list[type[Event]]:
-        """What `handle` understands: docs/scheduling.md has a line for each."""
-        return list(self._handlers)
-
-    @property
-    def tasks(self) -> list[TaskView]:
-        return [self._view(swarm) for swarm in self._swarms.values()]
-
-    @property
-    def nodes(self) -> list[NodeView]:
-        """All nodes, the supernode first."""
-        return [
-            NodeView(node.number, node.zone, node.slots, node.busy, node.quarantined, node.barred, len(node.members))
-            for node in self._nodes.values()
-        ]
-
-    def has_fresh(self, number: int) -> bool:
-        """Whether the supernode has a piece of that swarm that nobody else has or is getting."""
-        swarm = self._swarms.get(number)
-        return swarm is not None and bool(swarm.fresh)
-
-    def task(self, number: int) -> TaskView | None:
-        swarm = self._swarms.get(number)
-        return None if swarm is None else self._view(swarm)
-
-    @staticmethod
-    def _view(swarm: Swarm) -> TaskView:
-        return TaskView(
-            task=swarm.number,
-            pieces=swarm.count,
-            seeded=swarm.seeded.bit_count(),
-            takers=len(swarm.takers),
-            holders=len(swarm.holders),
-            parked=swarm.parked.count,
-            in_flight=sum(len(member.flights) for member in swarm.takers.values()),
-        )
-
     # Nodes.
 
-    def _joined(self, event: Joined) -> None:
+    def _joined(self, event: events.Joined) -> None:
         limits = self._limits
         zone = event.zone
         if zone not in self._zones:
@@ -146,29 +87,29 @@ class Scheduler:
             self._seed.zone = zone
             self._seed.slots_max = event.upload_slots or limits.seed_slots_max
             self._seed.slots = self._seed.slots_min = min(limits.seed_slots_min, self._seed.slots_max)
-        elif event.node not in self._nodes:
+        elif event.node not in self.nodes:
             most = min(event.upload_slots or limits.upload_slots_max, limits.upload_slots_max)
             least = min(limits.upload_slots_min, most)
             window = min(limits.window_min, limits.in_flight_max)
-            self._nodes[event.node] = Node(event.node, zone, least, least, most, limits.link_share, window)
+            self.nodes[event.node] = Node(event.node, zone, least, least, most, limits.link_share, window)
 
-    def _left(self, event: Left) -> None:
+    def _left(self, event: events.Left) -> None:
         node = self._peer(event.node)
         if node is not None:
-            del self._nodes[event.node]
+            del self.nodes[event.node]
             freed: Freed = []
             for member in list(node.members.values()):
                 freed += self._accounting.forget(member)
             self._refill_all(freed)
 
-    def _quarantined(self, event: Quarantined) -> None:
+    def _quarantined(self, event: events.Quarantined) -> None:
         node = self._peer(event.node)
         if node is not None:
             node.quarantined = True
             self._accounting.bar(node)
             self._refill(self._seed)
 
-    def _released(self, event: Released) -> None:
+    def _released(self, event: events.Released) -> None:
         node = self._peer(event.node)
         if node is not None:
             node.quarantined = False
@@ -177,12 +118,12 @@ class Scheduler:
 
     # Swarms.
 
-    def _made(self, event: Made) -> None:
-        if event.task not in self._swarms and 0 <= event.count <= self._limits.pieces_max:
-            self._swarms[event.task] = Swarm(event.task, event.count, event.seeded, self._now)
+    def _made(self, event: events.Made) -> None:
+        if event.task not in self.swarms and 0 <= event.count <= self._limits.pieces_max:
+            self.swarms[event.task] = Swarm(event.task, event.count, event.seeded, self._now)
 
-    def _seeded(self, event: Seeded) -> None:
-        swarm = self._swarms.get(event.task)
+    def _seeded(self, event: events.Seeded) -> None:
+        swarm = self.swarms.get(event.task)
         if swarm is None or not 0 <= event.piece < swarm.count:
             return
         swarm.seeded |= 1 << event.piece
@@ -191,8 +132,8 @@ class Scheduler:
             for member in swarm.parked.first(self._random(), self._limits.probes_max):
                 self._serve(member)
 
-    def _ended(self, event: Ended) -> None:
-        swarm = self._swarms.pop(event.task, None)
+    def _ended(self, event: events.Ended) -> None:
+        swarm = self.swarms.pop(event.task, None)
         if swarm is not None:
             self._hungry.discard(swarm)
             freed: Freed = []
@@ -200,7 +141,7 @@ class Scheduler:
                 freed += self._accounting.forget(member)
             self._refill_all(freed)
 
-    def _opened(self, event: Opened) -> None:
+    def _opened(self, event: events.Opened) -> None:
         member = self._member(event.node, event.task, make=True)
         if member is None:
             return
@@ -215,13 +156,13 @@ class Scheduler:
         self._offer(member.node, swarm)
         self._serve(member)
 
-    def _closed(self, event: Closed) -> None:
+    def _closed(self, event: events.Closed) -> None:
         member = self._member(event.node, event.task)
         if member is not None and member.open:
             whole = member.have == member.swarm.everything
             self._refill_all(self._accounting.close(member) if whole else self._accounting.forget(member))
 
-    def _holds_all(self, event: HoldsAll) -> None:
+    def _holds_all(self, event: events.HoldsAll) -> None:
         member = self._member(event.node, event.task, make=True)
         if member is not None:
             freed = self._accounting.close(member)
@@ -229,14 +170,14 @@ class Scheduler:
             self._refill_all(freed)
             self._offer(member.node, member.swarm)
 
-    def _holds_none(self, event: HoldsNone) -> None:
+    def _holds_none(self, event: events.HoldsNone) -> None:
         member = self._member(event.node, event.task)
         if member is not None and not member.open:
             self._refill_all(self._accounting.forget(member))
 
     # Reports.
 
-    def _reported(self, event: Reported) -> None:
+    def _reported(self, event: events.Reported) -> None:
         member = self._member(event.node, event.task)
         if member is None or not member.open:
             return
@@ -260,11 +201,11 @@ class Scheduler:
 
     # Time.
 
-    def _tick(self, _: Tick) -> None:
-        for node in self._nodes.values():
+    def _tick(self, _: events.Tick) -> None:
+        for node in self.nodes.values():
             if node.barred:
                 self._accounting.admit(node, self._now)
-        for swarm in list(self._swarms.values()):
+        for swarm in list(self.swarms.values()):
             if swarm.takers:
                 self._tick_swarm(swarm)
 
@@ -284,15 +225,15 @@ class Scheduler:
         for member in swarm.parked.first(0.0, swarm.parked.count):
             if now - max(member.told, member.since) >= limits.waiting_seconds:
                 member.told = now
-                self._waiting.append(KeepWaiting(member.node.number, swarm.number))
+                self._waiting.append(events.KeepWaiting(member.node.number, swarm.number))
 
     # State.
 
     def _peer(self, number: int) -> Node | None:
-        return None if number == SEED else self._nodes.get(number)
+        return None if number == SEED else self.nodes.get(number)
 
     def _member(self, number: int, task: int, make: bool = False) -> Member | None:
-        swarm = self._swarms.get(task)
+        swarm = self.swarms.get(task)
         if swarm is None:
             return None
         member = swarm.members.get(number)
@@ -382,28 +323,3 @@ class Scheduler:
             self._given.append(member)
         else:
             member.granted.append(granted)
-
-
-__all__ = [
-    "Closed",
-    "Command",
-    "Ended",
-    "Event",
-    "GrantPieces",
-    "HoldsAll",
-    "HoldsNone",
-    "Joined",
-    "KeepWaiting",
-    "Left",
-    "Limits",
-    "Made",
-    "NodeView",
-    "Opened",
-    "Quarantined",
-    "Released",
-    "Reported",
-    "Scheduler",
-    "Seeded",
-    "TaskView",
-    "Tick",
-]

@@ -23,7 +23,7 @@ from agent.values import pieces
 from agent.values.errors import DarnerError, DigestError, OriginError
 from supernode import metrics
 from supernode.names import check_name
-from supernode.scheduler import machine
+from supernode.scheduler import events
 from supernode.scheduler.machine import Scheduler
 from supernode.seeder import Holder, Seeder, Wanted
 from supernode.tracker.health import Health
@@ -88,7 +88,7 @@ class Seeds:
         sessions: Mapping[int, AgentSession],
         health: Health,
         scheduler: Scheduler,
-        schedule: Callable[[machine.Event], None],
+        schedule: Callable[[events.Event], None],
         distrust: Callable[[str, bytes], None],
     ) -> None:
         """`sessions` are the agents that are connected now, by number. `schedule` has the scheduler take note of an event and its
@@ -121,7 +121,7 @@ class Seeds:
         """An agent is there, and may hold whole what is being distributed."""
         for task in self.tasks.values():
             if task.whole and task.digest in session.holdings:
-                self._schedule(machine.HoldsAll(session.number, task.number))
+                self._schedule(events.HoldsAll(session.number, task.number))
 
     def left(self, session: AgentSession) -> None:
         """An agent is gone, and takes part in nothing any more."""
@@ -160,7 +160,7 @@ class Seeds:
         session.in_flight.pop(number, None)
         if number in self.tasks:
             self.tasks[number].takers.discard(session)
-        self._schedule(machine.Closed(session.number, number))
+        self._schedule(events.Closed(session.number, number))
 
     def holds(self, session: AgentSession, message: messages.Holds) -> None:
         """An agent has a whole blob now, or has it no longer."""
@@ -168,11 +168,11 @@ class Seeds:
         if not message.held:
             session.holdings.pop(message.blob.digest, None)
             if task:
-                self._schedule(machine.HoldsNone(session.number, task.number))
+                self._schedule(events.HoldsNone(session.number, task.number))
         elif len(session.holdings) < messages.HOLDINGS_MAX:
             session.holdings[message.blob.digest] = message.blob.size
             if task and task.whole:
-                self._schedule(machine.HoldsAll(session.number, task.number))
+                self._schedule(events.HoldsAll(session.number, task.number))
 
     def _answer(self, task: BlobTask, session: AgentSession, message: messages.Open, blob: Blob) -> None:
         session.send(messages.Task(message.request, task.number, blob.size, blob.layout.length, task.digests))
@@ -180,7 +180,7 @@ class Seeds:
         session.in_flight[task.number] = {}
         known = sum(1 << piece for piece in task.digests)
         have = pieces.from_bytes(message.have, blob.layout) & known  # of the others it says so when they are granted to it
-        self._schedule(machine.Opened(session.number, task.number, have, tuple(message.readers), 0))
+        self._schedule(events.Opened(session.number, task.number, have, tuple(message.readers), 0))
 
     @staticmethod
     def _refuse(session: AgentSession, message: messages.Open, failed: messages.TaskFailed) -> None:
@@ -226,7 +226,7 @@ class Seeds:
         known, task.blob = task.blob, blob
         if known:  # the same blob, begun anew
             return
-        self._schedule(machine.Made(task.number, blob.layout.count, 0))
+        self._schedule(events.Made(task.number, blob.layout.count, 0))
         for session, message in self._waiting(task):
             self._answer(task, session, message, blob)
 
@@ -238,16 +238,17 @@ class Seeds:
         return [(session, message) for session, message in waited if session.number in self._sessions]
 
     def _coming(self, task: BlobTask, piece: int) -> None:
-        if not self._scheduler.has_fresh(task.number):  # else there is something that can be sent at once
+        swarm = self._scheduler.swarms.get(task.number)
+        if swarm is None or not swarm.fresh:  # else there is something that can be sent at once
             task.coming.add(piece)
-            self._schedule(machine.Seeded(task.number, piece))
+            self._schedule(events.Seeded(task.number, piece))
 
     def _seeded(self, task: BlobTask, piece: int, digest: bytes) -> None:
         task.digests[piece] = digest
         if piece in task.coming:
             task.coming.discard(piece)
         else:
-            self._schedule(machine.Seeded(task.number, piece))
+            self._schedule(events.Seeded(task.number, piece))
 
     def _lied(self, task: BlobTask, name: str) -> None:
         log.warning("%s holds something else than %s", name, task.name)
@@ -259,7 +260,7 @@ class Seeds:
             task.whole = True
             for session in self._sessions.values():
                 if task.digest in session.holdings:
-                    self._schedule(machine.HoldsAll(session.number, task.number))
+                    self._schedule(events.HoldsAll(session.number, task.number))
             return
         log.warning("%s cannot be seeded: %s", task.name, error)
         reason = str(error)[: messages.MESSAGE_TEXT_MAX]
@@ -272,7 +273,7 @@ class Seeds:
             session.in_flight.pop(task.number, None)
         task.takers.clear()
         task.used_at = time.monotonic()
-        self._schedule(machine.Ended(task.number))
+        self._schedule(events.Ended(task.number))
 
     # Time.
 
@@ -295,4 +296,4 @@ class Seeds:
         if self._by_digest.get(task.digest) is task:
             del self._by_digest[task.digest]
         metrics.TASKS.set(len(self.tasks))
-        self._schedule(machine.Ended(task.number))
+        self._schedule(events.Ended(task.number))

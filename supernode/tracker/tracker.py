@@ -17,8 +17,9 @@ from typing import Protocol
 from agent.swarm import frames, messages
 from agent.values.address import Address
 from supernode import metrics
-from supernode.scheduler import machine
-from supernode.scheduler.machine import Limits, Scheduler
+from supernode.scheduler import events
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.machine import Scheduler
 from supernode.seeder import Seeder
 from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
 from supernode.tracker.seeds import BlobTask, Seeds
@@ -108,9 +109,9 @@ class Tracker:
         self.health.heard(session.name, session.heard_at)
         where = self._piece_address
         session.send(messages.Welcome(messages.VERSION, self._node_name, self._lease_seconds, where.host, where.port))
-        self._schedule(machine.Joined(session.number, session.zone, hello.upload_slots))
+        self._schedule(events.Joined(session.number, session.zone, hello.upload_slots))
         if self.health.quarantine(session.name):
-            self._schedule(machine.Quarantined(session.number))
+            self._schedule(events.Quarantined(session.number))
         self.seeds.joined(session)
         return session
 
@@ -128,7 +129,7 @@ class Tracker:
         self.health.left(session.name, time.monotonic())
         self.seeds.left(session)
         metrics.CONNECTED_NODES.set(len(self.sessions))
-        self._schedule(machine.Left(session.number))
+        self._schedule(events.Left(session.number))
 
     # Messages.
 
@@ -172,7 +173,7 @@ class Tracker:
                 in_flight[item.piece] = sources[1:]
             done.append((item.piece, item.source, item.milliseconds / 1000, item.verdict))
         want = max(0, report.window - len(in_flight))
-        self._schedule(machine.Reported(session.number, report.task, tuple(done), want, tuple(report.readers)))
+        self._schedule(events.Reported(session.number, report.task, tuple(done), want, tuple(report.readers)))
 
     def _judge(self, session: AgentSession, item: messages.Done, now: float) -> None:
         """What a report says of the peer that was the source."""
@@ -191,7 +192,7 @@ class Tracker:
             metrics.QUARANTINES.inc()
             log.warning("%s is no source for %.0f s: %s", name, quarantine.until - now, quarantine.reason)
             if name in self._by_name:
-                self._schedule(machine.Quarantined(self._by_name[name].number))
+                self._schedule(events.Quarantined(self._by_name[name].number))
 
     def _distrust(self, name: str, digest: bytes) -> None:
         """A holder gave the supernode something else than the blob that it says it holds."""
@@ -201,17 +202,17 @@ class Tracker:
 
     # Decisions.
 
-    def _schedule(self, event: machine.Event) -> None:
+    def _schedule(self, event: events.Event) -> None:
         for command in self.scheduler.handle(event, time.monotonic()):
             session, task = self.sessions.get(command.node), self.seeds.tasks.get(command.task)
             if session is None or task is None:
                 continue
-            if isinstance(command, machine.GrantPieces):
+            if isinstance(command, events.GrantPieces):
                 self._grant(session, task, command)
             else:
                 session.send(messages.Seeding(task.number))
 
-    def _grant(self, session: AgentSession, task: BlobTask, grant: machine.GrantPieces) -> None:
+    def _grant(self, session: AgentSession, task: BlobTask, grant: events.GrantPieces) -> None:
         sessions, digests, in_flight = self.sessions, task.digests, session.in_flight.setdefault(task.number, {})
         granted = []
         for piece, source, alternative in grant.pieces:
@@ -252,9 +253,9 @@ class Tracker:
                     found.close()
                     self.leave(found)
                 case Quarantine() if found:
-                    self._schedule(machine.Quarantined(found.number))
+                    self._schedule(events.Quarantined(found.number))
                 case Release() if found:
                     log.info("%s may be a source again", found.name)
-                    self._schedule(machine.Released(found.number))
-        self._schedule(machine.Tick())
+                    self._schedule(events.Released(found.number))
+        self._schedule(events.Tick())
         self.seeds.look_at_all(now)

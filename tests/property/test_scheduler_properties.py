@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
 from agent.values.pieces import members
-from supernode.scheduler.events import COMMANDS_AFTER
-from supernode.scheduler.machine import (
+from supernode.scheduler.events import (
+    COMMANDS_AFTER,
     Closed,
     Command,
     Ended,
@@ -28,17 +27,18 @@ from supernode.scheduler.machine import (
     Joined,
     KeepWaiting,
     Left,
-    Limits,
     Made,
     Opened,
     Quarantined,
     Released,
     Reported,
-    Scheduler,
     Seeded,
     Tick,
 )
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.machine import Scheduler
 from supernode.scheduler.parked import RANKS
+from tests.scheduler import views
 
 LIMITS = Limits(
     upload_slots_min=2, upload_slots_max=3, seed_slots_min=2, seed_slots_max=3, zones_max=3, in_flight_max=8, want_max=6
@@ -215,9 +215,9 @@ class Model(RuleBasedStateMachine):
         taker = self.takers.get((report.node, report.task))
         pieces = {line[0] for line in report.done}
         if taker and taker.open and (taker.flights or taker.want) and not pieces & taker.flights.keys() and pieces <= taker.have:
-            before = (self.scheduler.tasks, self.scheduler.nodes)
+            before = views(self.scheduler)
             assert self.tell(report) == []
-            assert (self.scheduler.tasks, self.scheduler.nodes) == before
+            assert views(self.scheduler) == before
 
     @precondition(lambda self: self.takers)
     @rule(which=small, how=st.sampled_from(("close", "all", "none")))
@@ -293,8 +293,8 @@ class Model(RuleBasedStateMachine):
             for flight in taker.flights.values():
                 if not flight.turned and self.now - flight.since < LIMITS.slot_seconds_min:
                     young[flight.source] = young.get(flight.source, 0) + 1
-        for node in self.scheduler.nodes:
-            assert young.get(node.node, 0) <= node.busy <= self.slots[node.node]
+        for number, node in self.scheduler.nodes.items():
+            assert young.get(number, 0) <= node.busy <= self.slots[number]
 
     @invariant()
     def the_books_are_right(self) -> None:
@@ -320,9 +320,8 @@ class Model(RuleBasedStateMachine):
 
 def check_the_books(scheduler: Scheduler) -> None:
     """Count copies, slots and members again, from what each member has and is getting."""
-    inside: Any = scheduler
     busy: dict[int, int] = {}
-    for swarm in inside._swarms.values():
+    for swarm in scheduler.swarms.values():
         counts = [0] * swarm.count
         wholes = 0
         for member in swarm.members.values():
@@ -350,7 +349,7 @@ def check_the_books(scheduler: Scheduler) -> None:
         assert found[:2] == swarm.parked.first(0.3, 2)
         assert swarm.copies.counts == counts
         assert swarm.copies.present == (swarm.everything if wholes else sum(1 << piece for piece, n in enumerate(counts) if n))
-    for number, node in inside._nodes.items():
+    for number, node in scheduler.nodes.items():
         assert node.busy == busy.get(number, 0) == len(node.sending)
         assert all(taker.taking for taker in node.sending)
         assert node.taking == sum(len(member.flights) for member in node.members.values())

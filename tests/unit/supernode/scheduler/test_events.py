@@ -8,8 +8,8 @@ from random import Random
 from typing import get_args
 
 from agent.swarm.messages import DELIVERED, STALLED
-from supernode.scheduler.events import COMMANDS_AFTER
-from supernode.scheduler.machine import (
+from supernode.scheduler.events import (
+    COMMANDS_AFTER,
     Closed,
     Command,
     Ended,
@@ -19,16 +19,16 @@ from supernode.scheduler.machine import (
     HoldsNone,
     Joined,
     Left,
-    Limits,
     Made,
     Opened,
     Quarantined,
     Released,
     Reported,
-    Scheduler,
     Seeded,
     Tick,
 )
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.machine import Scheduler
 
 PIECES = 6
 NODES = 8
@@ -38,7 +38,7 @@ LIMITS = Limits(upload_slots_min=1, upload_slots_max=1, seed_slots_min=1, seed_s
 
 
 def test_the_scheduler_handles_every_event_and_the_table_has_each_of_them() -> None:
-    assert set(Scheduler(Random(1), Limits()).events) == set(COMMANDS_AFTER) == set(get_args(Event))
+    assert set(Scheduler(Random(1), Limits())._handlers) == set(COMMANDS_AFTER) == set(get_args(Event))
     assert {command for commands in COMMANDS_AFTER.values() for command in commands} == set(get_args(Command))
 
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
-from supernode.scheduler.machine import (
+from supernode.scheduler.events import (
     Closed,
     Command,
     Ended,
@@ -18,17 +18,17 @@ from supernode.scheduler.machine import (
     Joined,
     KeepWaiting,
     Left,
-    Limits,
     Made,
     Opened,
     Quarantined,
     Released,
     Reported,
-    Scheduler,
     Seeded,
-    TaskView,
     Tick,
 )
+from supernode.scheduler.limits import Limits
+from supernode.scheduler.machine import Scheduler
+from tests.scheduler import SwarmView, views
 
 TASK = 7
 A, B, C, D = 1, 2, 3, 4
@@ -61,16 +61,14 @@ class Swarm:
         return self.tell(Tick())
 
     @property
-    def view(self) -> TaskView:
-        view = self.scheduler.task(TASK)
-        assert view
-        return view
+    def view(self) -> SwarmView:
+        return SwarmView.of(self.scheduler.swarms[TASK])
 
     def busy(self, number: int) -> int:
-        return next(node.busy for node in self.scheduler.nodes if node.node == number)
+        return self.scheduler.nodes[number].busy
 
     def barred(self, number: int) -> bool:
-        return next(node.barred for node in self.scheduler.nodes if node.node == number)
+        return self.scheduler.nodes[number].barred
 
 
 def granted(commands: list[Command]) -> list[Granted]:
@@ -209,7 +207,7 @@ def test_a_source_has_slots_for_what_it_could_send_while_messages_go_to_and_fro(
     for _ in range(30):
         swarm.now += piece_seconds + messages_seconds
         (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=piece_seconds), B)
-    assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == slots
+    assert swarm.scheduler.nodes[A].slots == slots
 
 
 def test_a_source_whose_link_is_in_full_use_begins_nothing_more_though_it_has_slots() -> None:
@@ -236,7 +234,7 @@ def test_a_piece_that_came_from_elsewhere_tells_nothing_of_its_source() -> None:
     flying = pieces_of(swarm.open(B, want=3), B)
     for _ in range(20):
         flying += pieces_of(swarm.report(B, (flying.pop(0), A, DELIVERED), want=1, seconds=0.0), B)
-    assert next(node.upload_slots for node in swarm.scheduler.nodes if node.node == A) == Limits().upload_slots_min
+    assert swarm.scheduler.nodes[A].slots == Limits().upload_slots_min
 
 
 def test_a_whole_blob_from_an_earlier_time_is_a_source_until_it_is_evicted() -> None:
@@ -337,7 +335,7 @@ def test_more_zones_than_the_limit_count_as_none() -> None:
     swarm = Swarm(limits=Limits(zones_max=3))
     for number in range(1, 10):
         swarm.tell(Joined(number, f"zone-{number}", 0))
-    assert {node.zone for node in swarm.scheduler.nodes} == {"", "zone-1", "zone-2"}
+    assert {node.zone for node in swarm.scheduler.nodes.values()} == {"", "zone-1", "zone-2"}
 
 
 # Failures.
@@ -510,7 +508,7 @@ def test_a_node_that_leaves_frees_the_slots_that_it_took() -> None:
     swarm.open(A, want=4)
     swarm.open(B, want=1)
     assert granted(swarm.tell(Left(A)))[0][0] == B
-    assert [node.node for node in swarm.scheduler.nodes] == [SEED, B]
+    assert list(swarm.scheduler.nodes) == [SEED, B]
 
 
 def test_what_was_on_its_way_to_a_node_that_closes_goes_to_another() -> None:
@@ -535,7 +533,7 @@ def test_a_swarm_that_ends_frees_the_slots_for_another() -> None:
     swarm.open(A, want=4)
     assert swarm.tell(Opened(A, 8, 0, (), 4)) == []
     assert len(granted(swarm.tell(Ended(TASK)))) == 4
-    assert [task.task for task in swarm.scheduler.tasks] == [8]
+    assert list(swarm.scheduler.swarms) == [8]
 
 
 def test_a_free_slot_serves_every_swarm_that_waits() -> None:
@@ -568,9 +566,9 @@ def test_a_replayed_report_changes_nothing() -> None:
     swarm = Swarm(A, B, pieces=32)
     (piece, *_) = pieces_of(swarm.open(A, want=2), A)
     swarm.report(A, (piece, SEED, DELIVERED), want=1)
-    before = (swarm.scheduler.tasks, swarm.scheduler.nodes)
+    before = views(swarm.scheduler)
     assert swarm.report(A, (piece, SEED, DELIVERED), want=1) == []
-    assert (swarm.scheduler.tasks, swarm.scheduler.nodes) == before
+    assert views(swarm.scheduler) == before
 
 
 @pytest.mark.parametrize(
@@ -606,9 +604,9 @@ def test_a_replayed_report_changes_nothing() -> None:
 def test_events_that_make_no_sense_change_nothing(event: Event) -> None:
     swarm = Swarm(A, B)
     swarm.open(A, want=4)
-    before = (swarm.scheduler.tasks, swarm.scheduler.nodes)
+    before = views(swarm.scheduler)
     assert swarm.tell(event) == []
-    assert (swarm.scheduler.tasks, swarm.scheduler.nodes) == before
+    assert views(swarm.scheduler) == before
 
 
 def test_what_a_report_claims_beyond_the_limits_is_cut() -> None:
@@ -635,7 +633,7 @@ def test_a_supernode_with_a_limited_uplink_sends_no_more_pieces_at_once_than_it_
 def test_the_supernode_s_own_zone_and_slots_can_be_told() -> None:
     swarm = Swarm(A, pieces=64)
     swarm.tell(Joined(SEED, "x", 16))
-    assert swarm.scheduler.nodes[0].zone == "x"
+    assert swarm.scheduler.nodes[SEED].zone == "x"
     swarm.tell(Joined(SEED, "x", 2))
     assert len(granted(swarm.open(A, want=4))) == 2
 
