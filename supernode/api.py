@@ -37,12 +37,7 @@ def application(not_ready: NotReady, ask: Callable[[Callable[[Tracker], dict[str
 def describe(tracker: Tracker) -> dict[str, Any]:
     return {
         "nodes": [
-            {
-                "name": session.name,
-                "zone": session.zone,
-                "address": str(session.where),
-                "blobs": len(session.holdings),
-            }
+            {"name": session.name, "zone": session.zone, "address": str(session.where), "blobs": len(session.holdings)}
             for session in list(tracker.sessions.values())[:SHOWN_MAX]
         ],
         "nodesTotal": len(tracker.sessions),

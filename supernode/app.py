@@ -27,7 +27,6 @@ from supernode.api import application
 from supernode.scheduler.limits import Limits
 from supernode.seeder import Seeder
 from supernode.settings import SupernodeSettings
-from supernode.tags.resolver import TagResolver
 from supernode.tracker.health import HealthSettings
 from supernode.tracker.server import ChannelServer
 from supernode.tracker.tracker import Tracker
@@ -55,7 +54,6 @@ class Supernode:
         self._control = ControlServer(app, settings.http_listen)
         self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None
-        self._tags: TagResolver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tracking = threading.Thread(target=self._track, name="tracker", daemon=True)
         self._begun = threading.Event()
@@ -81,9 +79,8 @@ class Supernode:
             self._tracking.join(STOP_SECONDS_MAX)
         self._origin.close()
         self._fetcher.close()
-        if self._tracker and self._tags:
+        if self._tracker:
             self._tracker.join()
-            self._tags.join()
         self._pieces.stop()
         self._control.stop()
         self._store.close()
@@ -111,8 +108,9 @@ class Supernode:
         where = settings.piece_address or self._pieces.address
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(AcceptComplaints())
-        self._tags = TagResolver(self._manifests, loop, lambda: tracker.sessions.values())
-        tracker = self._tracker = Tracker(settings.node_name, where, self._seeder, self._tags, health, limits, random.Random())
+        tracker = self._tracker = Tracker(
+            settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random()
+        )
         channels = ChannelServer(tracker)
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)
         self._loop, self._ending = loop, asyncio.Event()
@@ -121,7 +119,6 @@ class Supernode:
         server.close()
         channels.stop()
         tracker.stop()
-        self._tags.stop()
         await asyncio.sleep(0)  # connections end in the loop
 
     def _ask(self, question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from agent.http.wire import ReadInto
 from agent.origin.client import Origin
 from agent.storage.blob import Blob
 from agent.storage.store import Store
+from agent.storage.verify import hash_span
 from agent.swarm.piece_client import PieceFetcher, fill
 from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError, SourceError, StoreError
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 ORIGIN_TRIES_MAX = 3
 """In a row, without a piece between them."""
 HOLDERS_MAX = 8
-HASH_CHUNK_BYTES = 1 << 20
 COMING_CHUNK_BYTES = 128 << 10
 """So much of a piece is passed on at a time while it comes."""
 COMING_SECONDS_MAX = 0.5
@@ -56,7 +55,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SeedRequest:
     """A blob, where it can be had, and whom to tell. The callbacks are called from the seeding thread."""
 
     digest: str
@@ -73,13 +72,13 @@ class Wanted:
     abandoned: threading.Event
 
 
+@dataclass
 class Seeder:
-    def __init__(self, store: Store, origin: Origin, fetcher: PieceFetcher) -> None:
-        self.store = store
-        self.origin = origin
-        self.fetcher = fetcher
+    store: Store
+    origin: Origin
+    fetcher: PieceFetcher
 
-    def seed(self, wanted: Wanted) -> None:
+    def seed(self, wanted: SeedRequest) -> None:
         """Get the blob, announcing pieces as they are ready. Never raises: `on_end` hears how it went."""
         ended: DarnerError | None = None
         try:
@@ -97,10 +96,8 @@ class Seeder:
 class _Seeding:
     """One blob on its way. Raises DarnerError."""
 
-    def __init__(self, seeder: Seeder, wanted: Wanted) -> None:
-        self._store = seeder.store
-        self._origin = seeder.origin
-        self._fetcher = seeder.fetcher
+    def __init__(self, seeder: Seeder, wanted: SeedRequest) -> None:
+        self._seeder = seeder
         self._wanted = wanted
         self._layout: Layout | None = None
         self._blob: Blob | None = None
@@ -124,7 +121,7 @@ class _Seeding:
 
     def _from_store(self) -> Blob | None:
         """What is here already; None when it is not, or is damaged."""
-        blob = self._store.blob(self._wanted.digest)
+        blob = self._seeder.store.blob(self._wanted.digest)
         if blob is None:
             return None
         self._tell_size(blob)
@@ -152,7 +149,7 @@ class _Seeding:
             while holders and not blob.held >> piece & 1:
                 self._go_on()
                 try:
-                    self._fetcher.fetch(blob, piece, None, holders[0].where)
+                    self._seeder.fetcher.fetch(blob, piece, None, holders[0].where)
                     givers.add(holders[0].name)
                 except SourceError as error:
                     log.info("%s is not taken back from %s: %s", wanted.digest, holders.pop(0).name, error)
@@ -171,7 +168,7 @@ class _Seeding:
         wanted = self._wanted
         size = None
         try:
-            size = self._origin.blob_size(wanted.registry, wanted.repository, wanted.digest, None)
+            size = self._seeder.origin.blob_size(wanted.registry, wanted.repository, wanted.digest, None)
         except OriginError as error:
             log.info("the size of %s is what its holders say: %s", wanted.digest, error)
         return Counter(holder.size for holder in wanted.holders).most_common(1)[0][0] if size is None else size
@@ -210,7 +207,7 @@ class _Seeding:
         wanted = self._wanted
         first = lowest(self._blob.missing) if self._blob else 0
         start = self._blob.layout.span(first)[0] if self._blob else 0
-        stream = self._origin.open_blob(wanted.registry, wanted.repository, wanted.digest, None, start)
+        stream = self._seeder.origin.open_blob(wanted.registry, wanted.repository, wanted.digest, None, start)
 
         def read_into(buffer: memoryview) -> int:
             self._go_on()
@@ -253,7 +250,7 @@ class _Seeding:
     def _receive(self, size: int) -> Blob:
         """A file for the blob, with what an earlier try has left; what the origin sent of that is announced at once."""
         try:
-            blob = self._blob = self._store.receive(self._wanted.digest, Layout.of(size))
+            blob = self._blob = self._seeder.store.receive(self._wanted.digest, Layout.of(size))
         except ValueError as error:
             raise OriginError(502, f"a size is named for {self._wanted.digest} that cannot be: {error}") from None
         self._is_mixed = bool(blob.held)
@@ -284,7 +281,5 @@ class _Seeding:
 
 def _digest(blob: Blob, piece: int) -> bytes:
     hasher = hashlib.sha256()
-    start, end = blob.layout.span(piece)
-    for offset in range(start, end, HASH_CHUNK_BYTES):
-        hasher.update(os.pread(blob.fd, min(HASH_CHUNK_BYTES, end - offset), offset))
+    hash_span(blob.fd, hasher, *blob.layout.span(piece))
     return hasher.digest()

@@ -20,10 +20,9 @@ from agent.values.errors import DarnerError
 from agent.values.manifest import Manifest
 from agent.values.pieces import Layout, to_bytes
 from supernode.scheduler.limits import Limits
-from supernode.seeder import Seeder, Wanted
-from supernode.tags.resolver import TagResolver
+from supernode.seeder import Seeder, SeedRequest
+from supernode.session import AgentSession
 from supernode.tracker.health import HealthSettings
-from supernode.tracker.session import AgentSession
 from supernode.tracker.tracker import Tracker
 from tests.swarm import PIECE, SECONDS, nothing_left_running
 
@@ -70,15 +69,16 @@ class Agent:
 
     def __init__(self, lab: Lab, name: str, *holdings: bytes, port: int = 65002) -> None:
         self.lab = lab
-        self.writer = FakeWriter(lab.tracker.outbox.flush)
+        self.writer = FakeWriter(lab.flush)
         held = [messages.Holding(digest, LAYOUT.size) for digest in holdings]
         hello = messages.Hello(messages.VERSION, name, "", "10.0.0.1", port, 0, held)
         self.session: AgentSession = lab.tracker.join_agent(hello, cast(asyncio.WriteTransport, self.writer))
+        lab.sessions.append(self.session)
 
     def say(self, *said: messages.FromAgent) -> None:
         for message in said:
             self.lab.tracker.receive(self.session, message)
-        self.lab.tracker.outbox.flush()
+        self.lab.flush()
 
     def open(self, request: int = 1, digest: bytes = RAW, have: int = 0) -> None:
         self.say(messages.Open(request, digest, "registry.test", "team/app", to_bytes(have), []))
@@ -120,15 +120,15 @@ class Lab:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.patch = patch
-        self.wanted: list[Wanted] = []
+        self.wanted: list[SeedRequest] = []
+        self.sessions: list[AgentSession] = []
         self.names: list[tuple[str, str, str]] = []
         self.answer: Manifest | Exception = MANIFEST
-        self.tags = TagResolver(cast(Manifests, self), asyncio.get_running_loop(), lambda: self.tracker.sessions.values())
         self.tracker = Tracker(
             "supernode",
             Address("10.0.0.9", 65002),
             cast(Seeder, self),
-            self.tags,
+            cast(Manifests, self),
             HealthSettings(),
             Limits(),
             random.Random(1),
@@ -137,15 +137,17 @@ class Lab:
         # Seeds begin in the order in which blobs are opened, so that the same chances give the same test.
         patch.setattr(self.tracker.seeds._threads, "submit", lambda begin, wanted: begin(wanted))
 
+    def flush(self) -> None:
+        for session in self.sessions:
+            session.flush()
+
     def stop(self) -> None:
         self.tracker.stop()
-        self.tags.stop()
 
     def join(self) -> None:
         self.tracker.join()
-        self.tags.join()
 
-    def seed(self, wanted: Wanted) -> None:
+    def seed(self, wanted: SeedRequest) -> None:
         """The seeder's part: the test does the rest."""
         self.wanted.append(wanted)
 
@@ -163,7 +165,7 @@ class Lab:
             assert time.monotonic() < end, "it did not come about in time"
             await asyncio.sleep(0.005)
 
-    async def sized(self, number: int = 0, layout: Layout = LAYOUT) -> Wanted:
+    async def sized(self, number: int = 0, layout: Layout = LAYOUT) -> SeedRequest:
         """The seed learns the size of the blob."""
         await self.until(lambda: len(self.wanted) > number)
         wanted = self.wanted[number]
@@ -171,16 +173,16 @@ class Lab:
         await asyncio.sleep(0.01)
         return wanted
 
-    async def seeded(self, wanted: Wanted, *pieces: int) -> None:
+    async def seeded(self, wanted: SeedRequest, *pieces: int) -> None:
         for piece in pieces:
             wanted.on_piece(piece, digest_of(piece))
         await asyncio.sleep(0.01)
 
-    async def ended(self, wanted: Wanted, error: DarnerError | None = None) -> None:
+    async def ended(self, wanted: SeedRequest, error: DarnerError | None = None) -> None:
         wanted.on_end(error)
         await asyncio.sleep(0.01)
 
-    async def distributed(self) -> Wanted:
+    async def distributed(self) -> SeedRequest:
         """A blob that is here whole."""
         wanted = await self.sized()
         await self.seeded(wanted, *range(LAYOUT.count))

@@ -20,7 +20,7 @@ from hack.simulate.shadow import Shadow
 from supernode.scheduler import events
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
-from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
+from supernode.tracker.health import Health, HealthSettings
 
 
 @dataclass(frozen=True)
@@ -196,14 +196,11 @@ class Rollout:
         for node in self._nodes.values():
             if node.number != SEED and not node.dead:
                 self.health.heard(str(node.number), now)
-        for decision in self.health.tick(now):
-            match decision:
-                case Release(name):
-                    self._tell(events.Released(int(name)))
-                case Quarantine(name):
-                    self._tell(events.Quarantined(int(name)))
-                case Expired(name):
-                    self._tell(events.Left(int(name)))
+        expired, released = self.health.tick(now)
+        for name in expired:
+            self._tell(events.Left(int(name)))
+        for name in released:
+            self._tell(events.Released(int(name)))
         self._tell(events.Tick())
         self._clock.after(1.0, self._tick)
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
 
 from agent.swarm import messages
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
+from supernode.session import AgentSession
 
 log = logging.getLogger(__name__)
 
@@ -30,35 +29,17 @@ Name = tuple[str, str, str]
 """Registry, repository, and tag or digest."""
 
 
-class ConnectedAgent(Protocol):
-    """What is needed here of an agent's session (`supernode.tracker.session`). One agent is one object."""
-
-    @property
-    def name(self) -> str:
-        """The node's."""
-
-    def send(self, *said: messages.Message) -> None:
-        """Say something to the agent, soon and without waiting."""
-
-
-@dataclass
-class _Question:
-    agents: set[ConnectedAgent]
-    """Agents that have not answered yet."""
-    answers: list[tuple[ConnectedAgent, messages.Recalled]] = field(default_factory=list)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class TagRecovery:
-    def __init__(self, agents: Callable[[], Iterable[ConnectedAgent]]) -> None:
+    def __init__(self, agents: Mapping[int, AgentSession]) -> None:
         self._agents = agents
-        self._questions: dict[int, _Question] = {}
+        self._questions: dict[int, dict[AgentSession, asyncio.Future[messages.Recalled]]] = {}
+        """By number, the answers of the agents that were asked."""
         self._numbers = itertools.count(1)
 
     async def recall(self, name: Name) -> tuple[Manifest, float] | None:
         """The manifest that a name meant when the origin was last asked, and how many seconds ago that was."""
-        said = await self._ask(list(self._agents()), name, body=False)
-        votes: dict[bytes, list[tuple[float, ConnectedAgent]]] = {}
+        said = await self._ask(list(self._agents.values()), name, body=False)
+        votes: dict[bytes, list[tuple[float, AgentSession]]] = {}
         for agent, answer in said:
             if answer.digest is not None:
                 votes.setdefault(answer.digest, []).append((answer.age_seconds, agent))
@@ -71,7 +52,7 @@ class TagRecovery:
                 return manifest, witnesses[0][0]
         return None
 
-    async def _manifest(self, digest: str, witnesses: list[ConnectedAgent], name: Name) -> Manifest | None:
+    async def _manifest(self, digest: str, witnesses: list[AgentSession], name: Name) -> Manifest | None:
         for agent, answer in await self._ask(witnesses, name, body=True):
             manifest = Manifest.of(answer.media_type, answer.body)
             if manifest.digest == digest and len(answer.body) <= MANIFEST_BYTES_MAX:
@@ -79,29 +60,23 @@ class TagRecovery:
             log.warning("%s does not give the manifest that it named", agent.name)
         return None
 
-    def heard(self, agent: ConnectedAgent, answer: messages.Recalled) -> None:
+    def heard(self, agent: AgentSession, answer: messages.Recalled) -> None:
         """An agent's answer. One that comes late, twice or unasked says nothing."""
-        question = self._questions.get(answer.request)
-        if question is None or agent not in question.agents:
-            return
-        question.agents.discard(agent)
-        question.answers.append((agent, answer))
-        if not question.agents:
-            question.done.set()
+        said = self._questions.get(answer.request, {}).get(agent)
+        if said and not said.done():
+            said.set_result(answer)
 
-    async def _ask(
-        self, agents: list[ConnectedAgent], name: Name, *, body: bool
-    ) -> list[tuple[ConnectedAgent, messages.Recalled]]:
+    async def _ask(self, agents: list[AgentSession], name: Name, *, body: bool) -> list[tuple[AgentSession, messages.Recalled]]:
         """The answers that came in time."""
-        number = next(self._numbers)
-        question = self._questions[number] = _Question(set(agents))
+        number, loop = next(self._numbers), asyncio.get_running_loop()
+        question = self._questions[number] = {agent: loop.create_future() for agent in agents}
         try:
             for agent in agents:
                 agent.send(messages.Recall(number, *name, body))
             if agents:
-                await asyncio.wait_for(question.done.wait(), ANSWER_SECONDS_MAX)
-        except TimeoutError:
-            log.debug("%d agents did not say what they know", len(question.agents))
+                await asyncio.wait(question.values(), timeout=ANSWER_SECONDS_MAX)
         finally:
             del self._questions[number]
-        return question.answers
+        answers = [(agent, said.result()) for agent, said in question.items() if said.done()]
+        log.debug("%d of %d agents said what they know", len(answers), len(agents))
+        return answers

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+
+from msgspec.structs import replace
 
 from agent.registry.manifests import Manifests
 from agent.swarm import messages
 from agent.values.errors import DarnerError, OriginError
-from agent.values.reference import InvalidReference
 from supernode.names import check_name
-from supernode.tags.recovery import ConnectedAgent, Name, TagRecovery
+from supernode.session import AgentSession
+from supernode.tags.recovery import Name, TagRecovery
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +31,14 @@ Resolution = messages.Resolved | messages.Unresolved
 
 
 class TagResolver:
-    def __init__(
-        self, manifests: Manifests, loop: asyncio.AbstractEventLoop, agents: Callable[[], Iterable[ConnectedAgent]]
-    ) -> None:
-        """`agents` gives those that are connected now."""
+    def __init__(self, manifests: Manifests, agents: Mapping[int, AgentSession]) -> None:
+        """Made in the tracker's event loop. `agents` are those that are connected now."""
         self._manifests = manifests
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._recovery = TagRecovery(agents)
         self._recalling: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="resolve")
-        self._asked: dict[Name, list[tuple[ConnectedAgent, int]]] = {}
+        self._asked: dict[Name, list[tuple[AgentSession, int]]] = {}
         """The agents that wait for the answer, and the numbers of their requests."""
 
     def stop(self) -> None:
@@ -50,25 +50,23 @@ class TagResolver:
         """Wait for the threads, whose questions end when the origin client is closed. Called from another thread."""
         self._threads.shutdown()
 
-    def ask(self, agent: ConnectedAgent, message: messages.Resolve) -> None:
+    def ask(self, agent: AgentSession, message: messages.Resolve) -> None:
         name = (message.registry, message.repository, message.reference)
+        waiting = self._asked.get(name)
         try:
             check_name(*name)
-        except InvalidReference as error:
-            agent.send(messages.Unresolved(message.request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX]))
+            if waiting is None and len(self._asked) >= QUESTIONS_MAX:
+                raise OriginError(503, f"{QUESTIONS_MAX} names are asked for already", "TOOMANYREQUESTS")
+        except DarnerError as error:
+            agent.send(_refusal(error, message.request))
             return
-        waiting = self._asked.get(name)
         if waiting is not None:
             waiting.append((agent, message.request))
-        elif len(self._asked) >= QUESTIONS_MAX:
-            agent.send(
-                messages.Unresolved(message.request, 503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} names are asked for already")
-            )
         else:
             self._asked[name] = [(agent, message.request)]
             self._threads.submit(self._resolve, name)
 
-    def recalled(self, agent: ConnectedAgent, answer: messages.Recalled) -> None:
+    def recalled(self, agent: AgentSession, answer: messages.Recalled) -> None:
         """An agent says what it knows of a name."""
         self._recovery.heard(agent, answer)
 
@@ -80,12 +78,12 @@ class TagResolver:
             manifest = self._manifests.resolve(*name)
             answer = messages.Resolved(0, manifest.media_type, manifest.body, manifest.stale)
         except DarnerError as error:
-            answer = messages.Unresolved(0, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX])
+            answer = _refusal(error)
             if isinstance(error, OriginError) and not error.answered:
                 then = self._begin_recall
         except Exception as error:
             log.exception("resolving a name failed inside")
-            answer = messages.Unresolved(0, 502, "UNAVAILABLE", f"the supernode failed inside: {type(error).__name__}")
+            answer = _refusal(OriginError(502, f"the supernode failed inside: {type(error).__name__}"))
         try:
             self._loop.call_soon_threadsafe(then, name, answer)
         except RuntimeError:
@@ -108,7 +106,8 @@ class TagResolver:
 
     def _answered(self, name: Name, answer: Resolution) -> None:
         for agent, request in self._asked.pop(name):
-            if isinstance(answer, messages.Resolved):
-                agent.send(messages.Resolved(request, answer.media_type, answer.body, answer.stale))
-            else:
-                agent.send(messages.Unresolved(request, answer.status, answer.code, answer.reason))
+            agent.send(replace(answer, request=request))
+
+
+def _refusal(error: DarnerError, request: int = 0) -> messages.Unresolved:
+    return messages.Unresolved(request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX])

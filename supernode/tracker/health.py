@@ -39,13 +39,6 @@ class HealthSettings:
 
 
 @dataclass(frozen=True)
-class Expired:
-    """The node was not heard for the lease time."""
-
-    name: str
-
-
-@dataclass(frozen=True)
 class Quarantine:
     """The node is no source until `until`, on the scale of `now`; `reason` is for people."""
 
@@ -54,15 +47,6 @@ class Quarantine:
     since: float
     until: float
 
-
-@dataclass(frozen=True)
-class Release:
-    """The node's quarantine is over."""
-
-    name: str
-
-
-Decision = Expired | Quarantine | Release
 
 _WORDS = {UNREACHABLE: "could not be reached", STALLED: "stalled", MISSING: "lacked pieces that it had announced"}
 
@@ -92,6 +76,12 @@ class _Record:
     @property
     def clean(self) -> bool:
         return not (self.strikes or self.quarantine or self.failures or self.accusers)
+
+    def wipe(self) -> None:
+        self.delivered = 0
+        self.failures.clear()
+        self.verdicts.clear()
+        self.accusers.clear()
 
 
 class Health:
@@ -133,24 +123,24 @@ class Health:
             return None
         return self._failed(name, record, reporter, verdict, now)
 
-    def tick(self, now: float) -> list[Decision]:
-        """What time has brought: leases that ran out, quarantines that are over."""
+    def tick(self, now: float) -> tuple[list[str], list[str]]:
+        """The nodes whose lease has run out, and those whose quarantine is over."""
         settings = self._settings
-        decisions: list[Decision] = []
+        expired, released = [], []
         for name, record in self._records.items():
             if record.heard_at is not None and now - record.heard_at >= settings.lease_seconds:
                 self._depart(record, now)
-                decisions.append(Expired(name))
+                expired.append(name)
             if record.quarantine and now >= record.quarantine.until:
                 self._free(name, record, now)
-                decisions.append(Release(name))
+                released.append(name)
             if record.strikes and not record.quarantine and now - record.free_at >= settings.forgive_seconds:
                 record.strikes -= 1
                 record.free_at = now
             self._turn_window(record, now)
         if len(self._records) > settings.records_max:
             self._forget()
-        return decisions
+        return expired, released
 
     def quarantine(self, name: str) -> Quarantine | None:
         """The quarantine that a node is in; to be asked when a node joins."""
@@ -160,11 +150,6 @@ class Health:
     @property
     def quarantines(self) -> list[Quarantine]:
         return [record.quarantine for record in self._records.values() if record.quarantine]
-
-    @property
-    def remembered(self) -> int:
-        """Names that have a slate, an empty one too."""
-        return len(self._records)
 
     # Verdicts.
 
@@ -193,14 +178,11 @@ class Health:
             return None
         if len(witnesses) == 1:
             held = self._held.setdefault(reporter, set())
-            if len(held) >= self._word_max():
+            if len(held) >= min(self._settings.held_per_accuser_max, max(1, self._present // 4)):
                 return None
             held.add(name)
             record.held_by = reporter
         return self._hold(name, record, f"sent wrong bytes to {', '.join(witnesses[:3])}", now)
-
-    def _word_max(self) -> int:
-        return min(self._settings.held_per_accuser_max, max(1, self._present // 4))
 
     def _hold(self, name: str, record: _Record, reason: str, now: float) -> Quarantine:
         settings = self._settings
@@ -214,10 +196,7 @@ class Health:
         self._release_accuser(name, record)
         record.quarantine = None
         record.free_at = now
-        record.delivered = 0
-        record.failures.clear()
-        record.verdicts.clear()
-        record.accusers.clear()
+        record.wipe()
 
     def _release_accuser(self, name: str, record: _Record) -> None:
         held = self._held.get(record.held_by or "")
@@ -245,10 +224,7 @@ class Health:
         if now - record.window_at < self._settings.quarantine_seconds or record.quarantine:
             return
         record.window_at = now
-        record.delivered = 0
-        record.failures.clear()
-        record.verdicts.clear()
-        record.accusers.clear()
+        record.wipe()
 
     def _forget(self) -> None:
         """Names come from outside: those go first that have nothing on the slate and have been away longest."""
@@ -256,6 +232,3 @@ class Health:
         for _, _, name in sorted(away)[: len(self._records) - self._settings.records_max]:
             self._release_accuser(name, self._records[name])
             del self._records[name]
-
-
-__all__ = ["Decision", "Expired", "Health", "HealthSettings", "Quarantine", "Release"]

@@ -25,9 +25,9 @@ from supernode import metrics
 from supernode.names import check_name
 from supernode.scheduler import events
 from supernode.scheduler.machine import Scheduler
-from supernode.seeder import Holder, Seeder, Wanted
+from supernode.seeder import Holder, Seeder, SeedRequest
+from supernode.session import AgentSession
 from supernode.tracker.health import Health
-from supernode.tracker.session import AgentSession
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class Seeds:
             for session in self._sessions.values()
             if message.digest in session.holdings and not self._health.quarantine(session.name)
         ]
-        wanted = Wanted(
+        wanted = SeedRequest(
             digest=task.name,
             registry=message.registry,
             repository=message.repository,

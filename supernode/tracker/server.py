@@ -12,7 +12,7 @@ from typing import cast
 
 from agent.swarm import frames, messages
 from supernode import metrics
-from supernode.tracker.session import AgentSession
+from supernode.session import AgentSession
 from supernode.tracker.tracker import Tracker
 
 log = logging.getLogger(__name__)

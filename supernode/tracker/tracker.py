@@ -12,8 +12,8 @@ import itertools
 import logging
 import random
 import time
-from typing import Protocol
 
+from agent.registry.manifests import Manifests
 from agent.swarm import frames, messages
 from agent.values.address import Address
 from supernode import metrics
@@ -21,9 +21,10 @@ from supernode.scheduler import events
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
 from supernode.seeder import Seeder
-from supernode.tracker.health import Expired, Health, HealthSettings, Quarantine, Release
+from supernode.session import AgentSession
+from supernode.tags.resolver import TagResolver
+from supernode.tracker.health import Health, HealthSettings
 from supernode.tracker.seeds import BlobTask, Seeds
-from supernode.tracker.session import AgentSession, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +36,13 @@ _SELF = "the supernode itself"
 """The reporter of a holder that lied to the supernode."""
 
 
-class Tags(Protocol):
-    """What answers agents that ask for a name (`supernode.tags`). It is passed in: neither package knows the other."""
-
-    def ask(self, agent: AgentSession, message: messages.Resolve) -> None:
-        """An agent asks what a name means; it is answered some time later."""
-
-    def recalled(self, agent: AgentSession, answer: messages.Recalled) -> None:
-        """An agent says what it knows of a name, having been asked."""
-
-
 class Tracker:
     def __init__(
         self,
         node_name: str,
         piece_address: Address,
         seeder: Seeder,
-        tags: Tags,
+        manifests: Manifests,
         health: HealthSettings,
         limits: Limits,
         rng: random.Random,
@@ -59,7 +50,6 @@ class Tracker:
         """Made in the event loop that is to own it."""
         self._node_name = node_name
         self._piece_address = piece_address
-        self._tags = tags
         self.health = Health(health)
         self.scheduler = Scheduler(rng, limits)
         self.sessions: dict[int, AgentSession] = {}
@@ -68,23 +58,24 @@ class Tracker:
         self._numbers = itertools.count(1)
         self._granted = 0
         """Pieces, since the metric was told."""
-        loop = asyncio.get_running_loop()
-        self.outbox = Outbox(loop)
+        self._tags = TagResolver(manifests, self.sessions)
         self.seeds = Seeds(seeder, rng, self.sessions, self.health, self.scheduler, self._schedule, self._distrust)
         self._ticked_at = time.monotonic()
         self._tick_failure = ""
         """What the last tick failed with, in words."""
-        self._ticking = loop.create_task(self._keep_ticking())
+        self._ticking = asyncio.get_running_loop().create_task(self._keep_ticking())
 
     def stop(self) -> None:
         self._ticking.cancel()
         self.seeds.stop()
+        self._tags.stop()
         for session in list(self.sessions.values()):
             session.close()
 
     def join(self) -> None:
         """Wait for the threads, which end when the clients that they use are closed. Called from another thread, after `stop`."""
         self.seeds.join()
+        self._tags.join()
 
     def not_ready(self) -> str:
         """Why leases, rescues and quarantines may not be kept, in words; "" when they are. Called from any thread."""
@@ -101,7 +92,7 @@ class Tracker:
         if earlier:
             self.leave(earlier)
             earlier.close()
-        session = AgentSession(next(self._numbers), hello.node, hello.zone, Address(hello.host, hello.port), writer, self.outbox)
+        session = AgentSession(next(self._numbers), hello.node, hello.zone, Address(hello.host, hello.port), writer)
         session.holdings = {holding.digest: holding.size for holding in hello.holdings}
         self.sessions[session.number] = self._by_name[session.name] = session
         metrics.CONNECTED_NODES.set(len(self.sessions))
@@ -245,17 +236,15 @@ class Tracker:
         self._granted = 0
         for session in self.sessions.values():
             self.health.heard(session.name, session.heard_at)
-        for decision in self.health.tick(now):
-            found = self._by_name.get(decision.name)
-            match decision:
-                case Expired() if found:
-                    log.info("%s was not heard for %.0f s and counts as gone", found.name, self._lease_seconds)
-                    found.close()
-                    self.leave(found)
-                case Quarantine() if found:
-                    self._schedule(events.Quarantined(found.number))
-                case Release() if found:
-                    log.info("%s may be a source again", found.name)
-                    self._schedule(events.Released(found.number))
+        expired, released = self.health.tick(now)
+        for name in expired:
+            if found := self._by_name.get(name):
+                log.info("%s was not heard for %.0f s and counts as gone", name, self._lease_seconds)
+                found.close()
+                self.leave(found)
+        for name in released:
+            if found := self._by_name.get(name):
+                log.info("%s may be a source again", name)
+                self._schedule(events.Released(found.number))
         self._schedule(events.Tick())
         self.seeds.look_at_all(now)

@@ -23,7 +23,7 @@ from agent.values.errors import DarnerError, DigestError, OriginError, StoreErro
 from agent.values.pieces import Layout
 from hack.origin import Access, Fault, Image, Origin
 from supernode import seeder as module
-from supernode.seeder import COMING_CHUNK_BYTES, ORIGIN_TRIES_MAX, AbandonedError, Holder, Seeder, Wanted
+from supernode.seeder import COMING_CHUNK_BYTES, ORIGIN_TRIES_MAX, AbandonedError, Holder, Seeder, SeedRequest
 from tests.swarm import PIECE, REPOSITORY, free_address, noise, nothing_left_running, piece_listener, wait_until
 
 BODY = noise(5 * PIECE + 1000)
@@ -63,7 +63,7 @@ class Seeding:
         """How it ended."""
         self.said.clear()
         self.coming.clear()
-        wanted = Wanted(
+        wanted = SeedRequest(
             digest=digest,
             registry=self.origin.address,
             repository=REPOSITORY,

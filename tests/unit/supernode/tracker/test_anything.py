@@ -12,7 +12,7 @@ from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.values.errors import DarnerError, DigestError, OriginError
 from supernode.api import describe
-from supernode.seeder import AbandonedError, Wanted
+from supernode.seeder import AbandonedError, SeedRequest
 from tests.tracker import LAYOUT, Agent, Lab, digest_of, open_nothing
 
 DIGESTS = [bytes([number]) * 32 for number in range(4)]
@@ -94,7 +94,7 @@ class Chaos:
         else:
             self._end(wanted)
 
-    def _end(self, wanted: Wanted) -> None:
+    def _end(self, wanted: SeedRequest) -> None:
         ends: list[DarnerError | None] = [None, OriginError(502, "no"), DigestError("no"), AbandonedError("no")]
         wanted.on_end(self.rng.choice(ends))
 

@@ -10,10 +10,10 @@ from agent.swarm import frames, messages
 from agent.values.errors import DigestError, OriginError
 from supernode.api import describe
 from supernode.seeder import AbandonedError
+from supernode.session import INTRODUCED_MAX, UNSENT_BYTES_MAX
 from supernode.tracker import seeds
 from supernode.tracker import tracker as module
 from supernode.tracker.health import HealthSettings
-from supernode.tracker.session import INTRODUCED_MAX, UNSENT_BYTES_MAX
 from tests.tracker import LAYOUT, MANIFEST, OTHER, RAW, Agent, Lab, in_loop
 
 # Judgement.

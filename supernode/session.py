@@ -1,7 +1,7 @@
 """One agent's session, as the supernode sees it: which node it is, what the agent was told, and what goes out to the agent.
 
-Messages to agents are gathered in an `Outbox` while messages of agents are understood, and go out after that: however many there
-are for one agent, they cost one call of the system. The busier the supernode, the more there are.
+Messages to an agent are gathered while messages of agents are understood, and go out after that: however many there are, they
+cost one call of the system. The busier the supernode, the more there are.
 """
 
 from __future__ import annotations
@@ -21,24 +21,6 @@ INTRODUCED_MAX = 128
 """Introducing a peer again costs less than remembering, of each of ten thousand agents, all peers that it ever met."""
 
 
-class Outbox:
-    """The sessions for which there is something to be sent."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._sessions: list[AgentSession] = []
-
-    def add(self, session: AgentSession) -> None:
-        if not self._sessions:
-            self._loop.call_soon(self.flush)
-        self._sessions.append(session)
-
-    def flush(self) -> None:
-        sessions, self._sessions = self._sessions, []
-        for session in sessions:
-            session.flush()
-
-
 @dataclass(eq=False, slots=True)
 class AgentSession:
     """A connected agent. `number` is new with every connection, `name` is the node's for good."""
@@ -49,7 +31,6 @@ class AgentSession:
     where: Address
     """Its piece server."""
     writer: asyncio.WriteTransport
-    outbox: Outbox
     introduction: bytes = b""
     """What others are told before they are first sent to its piece server: a frame."""
     heard_at: float = 0.0
@@ -79,7 +60,7 @@ class AgentSession:
 
     def _put(self, *frames: bytes) -> None:
         if not self.unsent:
-            self.outbox.add(self)
+            asyncio.get_running_loop().call_soon(self.flush)
         self.unsent += frames
 
     def flush(self) -> None:
