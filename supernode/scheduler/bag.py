@@ -1,8 +1,15 @@
-"""A set of which a few members are looked at, from a random place on, at a cost that does not grow with the set."""
+"""Sets of which a few members are looked at, from a random place on, at a cost that does not grow with the set.
+
+A `Bag` is one such set; `Parked` are the takers whose wants cannot be met now, in the order in which they are to be served.
+"""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+RANKS: Final = 16
+"""Takers to whom more pieces are on their way than this are not told apart."""
 
 T = TypeVar("T")
 
@@ -38,14 +45,65 @@ class Bag(Generic[T]):
 
     def some(self, where: float, most: int) -> list[T]:
         """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
-        return neighbours(self._items, where, most)
+        items = self._items
+        count = len(items)
+        start = int(where * count)
+        taken = items[start : start + most]
+        if start and start + most > count:
+            taken += items[: min(start, start + most - count)]
+        return taken
 
 
-def neighbours(items: list[T], where: float, most: int) -> list[T]:
-    """At most `most` of them, from the place `where` (0 to 1) onward and around the end."""
-    count = len(items)
-    start = int(where * count)
-    taken = items[start : start + most]
-    if start and start + most > count:
-        taken += items[: min(start, start + most - count)]
-    return taken
+@dataclass(slots=True, eq=False)
+class Parkable:
+    """What a taker remembers of being parked. `Parked` alone changes it."""
+
+    rank: int = field(default=-1, init=False)
+    """Among which of those that are parked the taker is; -1 when it is not."""
+
+
+P = TypeVar("P", bound=Parkable)
+
+
+class Parked(Generic[P]):
+    """Takers that would take more at once, by how many pieces are on their way to their node (`taking`): the fewest first."""
+
+    __slots__ = ("_ranks", "count")
+
+    def __init__(self) -> None:
+        self._ranks: list[Bag[P]] = [Bag() for _ in range(RANKS)]
+        self.count = 0
+
+    def __contains__(self, taker: P) -> bool:
+        return taker.rank >= 0
+
+    def add(self, taker: P, taking: int) -> None:
+        """One that is not there yet."""
+        self.count += 1
+        taker.rank = taking if taking < RANKS else RANKS - 1
+        self._ranks[taker.rank].add(taker)
+
+    def discard(self, taker: P) -> None:
+        if taker.rank >= 0:
+            self.count -= 1
+            self._ranks[taker.rank].discard(taker)
+            taker.rank = -1
+
+    def follow(self, taker: P, taking: int) -> None:
+        """More, or fewer, pieces are on their way to its node now. In its other swarms it stays where it is for a while."""
+        if taker.rank != taking:
+            self.discard(taker)
+            self.add(taker, taking)
+
+    def first(self, where: float, most: int) -> list[P]:
+        """At most `most` of them, those with the fewest pieces on their way first, chance deciding between equals."""
+        found: list[P] = []
+        left = most
+        for waiting in self._ranks:
+            if waiting:
+                some = waiting.some(where, left)
+                found = found + some if found else some
+                left -= len(waiting)
+                if left <= 0:
+                    break
+        return found

@@ -97,10 +97,7 @@ class Scheduler:
         node = self._peer(event.node)
         if node is not None:
             del self.nodes[event.node]
-            freed: Freed = []
-            for member in list(node.members.values()):
-                freed += self._accounting.forget(member)
-            self._refill_all(freed)
+            self._forget(list(node.members.values()))
 
     def _quarantined(self, event: events.Quarantined) -> None:
         node = self._peer(event.node)
@@ -136,10 +133,7 @@ class Scheduler:
         swarm = self.swarms.pop(event.task, None)
         if swarm is not None:
             self._hungry.discard(swarm)
-            freed: Freed = []
-            for member in list(swarm.members.values()):
-                freed += self._accounting.forget(member)
-            self._refill_all(freed)
+            self._forget(list(swarm.members.values()))
 
     def _opened(self, event: events.Opened) -> None:
         member = self._member(event.node, event.task, make=True)
@@ -245,6 +239,12 @@ class Scheduler:
             member = Member(node, swarm, swarm.zone(node.zone), rotation, lacking=swarm.everything)
             node.members[task] = swarm.members[number] = member
         return member
+
+    def _forget(self, members: list[Member]) -> None:
+        freed: Freed = []
+        for member in members:
+            freed += self._accounting.forget(member)
+        self._refill_all(freed)
 
     def _wants(self, member: Member, want: int, readers: tuple[int, ...]) -> None:
         limits = self._limits

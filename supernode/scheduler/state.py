@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 from agent.values.pieces import members
-from supernode.scheduler.bag import Bag
+from supernode.scheduler.bag import Bag, Parkable, Parked
 from supernode.scheduler.copies import Copies
-from supernode.scheduler.parked import Parkable, Parked
 
 
 @dataclass(slots=True, eq=False)

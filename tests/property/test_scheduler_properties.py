@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
 from agent.values.pieces import members
+from supernode.scheduler.bag import RANKS
 from supernode.scheduler.events import (
     COMMANDS_AFTER,
     Closed,
@@ -37,7 +38,6 @@ from supernode.scheduler.events import (
 )
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
-from supernode.scheduler.parked import RANKS
 from tests.scheduler import views
 
 LIMITS = Limits(
