@@ -35,6 +35,7 @@ class Reason(StrEnum):
     OWNER_DELETES = "owner-deletes"
     EXCLUDED_OWNER = "excluded-owner"
     NOT_PROVEN = "not-proven"
+    NODE_CREDENTIAL = "node-credential"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Rewrite:
     local: str
     registry: str
     """That the original is pulled from."""
+    repository: str
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,6 @@ class LeftAlone:
 
 Gate = Callable[[str, Pod, Sequence[Rewrite]], Iterable[LeftAlone]]
 """Asked about a namespace's pod and what would be rewritten; tells which of that (`pod`: all) stays this time, and why."""
+
+CredentialGate = Callable[[Sequence[Rewrite], frozenset[str]], Iterable[LeftAlone]]
+"""Asked last, about what would be rewritten, and the registries for which the pod has a pull secret."""

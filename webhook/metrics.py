@@ -24,11 +24,11 @@ REVERTED_PODS = Counter(
     "darner_webhook_reverted_pods", "Pods that got original images back, by why the pull had failed", ["reason"]
 )
 REVERT_FAILURES = Counter("darner_webhook_revert_failures", "Times that a pod could not be given its original images at once")
-PAUSED = Gauge("darner_webhook_paused", "Registries, and owners of pods, that are left alone now", ["kind"])
-PAUSES = Counter("darner_webhook_pauses", "Times that a registry or an owner of pods began to be left alone", ["kind"])
+PAUSED = Gauge("darner_webhook_paused", "Registries, repositories, and owners of pods, that are left alone now", ["kind"])
+PAUSES = Counter("darner_webhook_pauses", "Times that a registry, repository or owner of pods began to be left alone", ["kind"])
 LEADING = Gauge("darner_webhook_leading", "Whether this replica is the one that acts")
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)
-for kind in ("registry", "owner"):
+for kind in ("registry", "owner", "credential"):
     PAUSES.labels(kind)

@@ -17,10 +17,10 @@ from webhook.admission.handler import Judge
 from webhook.admission.immutable import proven_only
 from webhook.admission.policy import Policy
 from webhook.admission.readiness import ready_nodes_only
-from webhook.breaker.half_open import one_at_a_time
+from webhook.breaker.half_open import one_at_a_time, only_with_secret
 from webhook.breaker.pauses import leave_alone
 from webhook.breaker.shared import SharedBreakers
-from webhook.gates import Gate
+from webhook.gates import CredentialGate, Gate
 from webhook.kube.events import Events
 from webhook.kube.lease import Lease
 from webhook.kube.worker import Work
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @dataclass
 class Wiring:
     gates: list[Gate] = field(default_factory=list)
+    without_secret: CredentialGate | None = None
     unready: list[Callable[[], str | None]] = field(default_factory=list)
     """Each says in words why it cannot do its work yet, None if it can."""
     working: dict[str, Work] = field(default_factory=dict)
@@ -46,7 +47,8 @@ class Wiring:
     lease: Lease | None = None
 
     def judge(self, policy: Policy) -> Judge:
-        return Judge(policy, tuple(self.gates), self.pull_secrets.names_for if self.pull_secrets else None)
+        secrets = self.pull_secrets.secrets_for if self.pull_secrets else None
+        return Judge(policy, tuple(self.gates), secrets, self.without_secret)
 
     def close(self) -> None:
         if self.pull_secrets:
@@ -81,6 +83,7 @@ def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
         now = agents.now if agents else None
         wiring.gates.append(proven_only(breakers.evidence.proves, now, settings.immutable_images, time.time))
         wiring.gates.append(one_at_a_time(breakers.now, breakers.evidence, time.time))
+        wiring.without_secret = only_with_secret(breakers.now, time.time)
     if cluster and settings.pull_secrets:
         writer = PullSecretWriter(cluster, settings.release)
         wiring.pull_secrets = PullSecretCache(writer.settle, settings.pull_secret_deadline)

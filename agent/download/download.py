@@ -137,7 +137,8 @@ class Download:
             registry = self._from.registry
             raise OriginError(504, f"no source of {self.digest} answered in time, the registry {registry} included")
         if self._blob is None:
-            raise self._error.again() if self._error else OriginError(504, f"the download of {self.digest} ended")
+            ended = OriginError(504, f"the download of {self.digest} ended", certain=False)
+            raise self._error.again() if self._error else ended
         return self._blob
 
     # From other threads.

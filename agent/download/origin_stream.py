@@ -75,7 +75,7 @@ class OriginStream:
             error = OriginError(502, f"the registry names a size that cannot be: {failed}")
         except Exception as failed:
             log.exception("the origin's stream failed inside")
-            error = OriginError(502, f"the origin's stream failed inside: {type(failed).__name__}")
+            error = OriginError(502, f"the origin's stream failed inside: {type(failed).__name__}", certain=False)
         # Without its traceback, whose frames would keep the blob's file open as long as the event.
         self._happened(events.OriginEnded(error.with_traceback(None) if error else None))
 

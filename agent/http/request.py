@@ -73,24 +73,24 @@ class Exchange:
         self._unsent_head = b""
         """It goes with the first bytes of the body, in one packet."""
 
-    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"", phrase: str = "") -> None:
         """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
         shown = b"" if self.request.method == "HEAD" else body
-        self._send(self._head(status, {**headers, "Content-Length": str(len(body))}) + shown)
+        self._send(self._head(status, {**headers, "Content-Length": str(len(body))}, phrase) + shown)
         self._count(len(shown))
         self.finish()
 
     def fail(self, error: DarnerError, headers: dict[str, str] | None = None) -> None:
-        self.answer(error.status, {"Content-Type": "application/json", **(headers or {})}, oci_body(error))
+        self.answer(error.status, {"Content-Type": "application/json", **(headers or {})}, oci_body(error), error.phrase)
 
     def start(self, status: int, headers: dict[str, str]) -> None:
         """The head of an answer whose `Content-Length` is among the headers."""
         self._unsent_head = self._head(status, headers)
 
-    def _head(self, status: int, headers: dict[str, str]) -> bytes:
+    def _head(self, status: int, headers: dict[str, str], phrase: str = "") -> bytes:
         self.answered = True
         self._body_bytes = 0 if self.request.method == "HEAD" else int(headers["Content-Length"])
-        return answer_head(status, headers if self.request.keeps_connection else {**headers, "Connection": "close"})
+        return answer_head(status, headers if self.request.keeps_connection else {**headers, "Connection": "close"}, phrase)
 
     def send_file(self, fd: int, offset: int, end: int) -> None:
         """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""

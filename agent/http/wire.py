@@ -64,9 +64,9 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     return _head(f"{method} {target} HTTP/1.1", headers)
 
 
-def answer_head(status: int, headers: Mapping[str, str]) -> bytes:
+def answer_head(status: int, headers: Mapping[str, str], phrase: str = "") -> bytes:
     """The head of an answer. Raises ValueError for what a field may not contain."""
-    return _head(f"HTTP/1.1 {status} ", headers)
+    return _head(f"HTTP/1.1 {status} {phrase}", headers)
 
 
 def _head(first: str, headers: Mapping[str, str]) -> bytes:

@@ -34,7 +34,7 @@ class ClientWait:
         if exchange.client_left():
             raise ClientGone
         if time.monotonic() - exchange.began > self._head_seconds:
-            raise OriginError(504, f"neither other nodes nor the registry {registry} answered in time")
+            raise OriginError(504, f"neither other nodes nor the registry {registry} answered in time", certain=False)
 
     def ask(self, exchange: Exchange, registry: str, question: Callable[[], Reply]) -> Reply:
         """The reply to a question. Raises its errors and those of `look`, and RequestError when too many wait already."""

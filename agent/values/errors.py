@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import Self
 
+REGISTRY_AT_FAULT = "Registry At Fault"
+"""The reason phrase of an answer with an error that is the registry's own (RFC 9112, section 4). A runtime repeats it to the
+kubelet, also that of an answer to HEAD, which has no body; by it the webhook knows a registry's fault from a node's."""
+
 
 class DarnerError(Exception):
     """Anything that Darner says to a person or a program: one line, nothing secret in it."""
@@ -12,6 +16,8 @@ class DarnerError(Exception):
     code = "UNKNOWN"
     """Error code, of the OCI distribution specification 1.1 ("Error Codes") where it has one that fits."""
     status = 500
+    phrase = ""
+    """The reason phrase of the answer."""
 
     def again(self) -> Self:
         """The same error without its traceback, for whoever keeps it or raises it in another thread.
@@ -44,10 +50,12 @@ class OriginError(DarnerError):
 
     code = "UNAVAILABLE"
 
-    def __init__(self, status: int, message: str, code: str = "UNAVAILABLE") -> None:
+    def __init__(self, status: int, message: str, code: str = "UNAVAILABLE", certain: bool = True) -> None:
+        """`certain` is false where another may be at fault as well: nobody answered, or the node itself failed."""
         super().__init__(message)
         self.status = status
         self.code = code
+        self.phrase = REGISTRY_AT_FAULT if certain and not self.answered else ""
 
     @property
     def answered(self) -> bool:

@@ -1,4 +1,5 @@
-"""Row 53 of FAULTS.md: a rewritten pull fails, and the pod gets its original images back from a controller over a real socket.
+"""Rows 53, 58, 59, 60 and 72 of FAULTS.md: a rewritten pull fails, and the pod gets its original images back from a controller
+over a real socket.
 
 The API server's part is played by hack/lab/apiserver.py, which changes pods under our hands, refuses and falls silent.
 """
@@ -31,7 +32,8 @@ from webhook.revert.controller import RevertController
 PODS = "/api/v1/namespaces/shop/pods"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/darner-system/leases/darner-webhook"
 UNREACHABLE = "dial tcp 127.0.0.1:65001: connect: connection refused"
-BROKEN = "unexpected status from HEAD request to http://127.0.0.1:65001/v2/x: 502 Bad Gateway"
+BROKEN = "unexpected status from HEAD request to http://127.0.0.1:65001/v2/x: 502 Registry At Fault"
+REFUSED = "pull access denied, repository does not exist or may require authorization: authorization failed"
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_an_image_that_does_not_exist_says_nothing_about_its_registry(api: ApiSe
     with controlled(api, tmp_path, leads=False) as replica:
         ran(api, "web", "quay.io/x/y")
         wait_until(lambda: replica.breakers.evidence.proves("quay.io", time.time()))
-        for name, words in (("misspelled", "not found"), ("forbidden", BROKEN.replace("502 Bad Gateway", "403 Forbidden"))):
+        for name, words in (("misspelled", "not found"), ("forbidden", BROKEN.replace("502 Registry At Fault", "403 "))):
             put(api, name, words, "quay.io/x/z")
         ran(api, "later", "ghcr.io/x/y")
         wait_until(lambda: replica.breakers.evidence.proves("ghcr.io", time.time()))
@@ -309,6 +311,117 @@ def test_a_node_without_its_agent_and_an_image_that_its_registry_refuses_pause_n
         wait_until(lambda: {image_of(api, path) for path in paths} == {"nginx:1"})
         wait_until(lambda: len(events_of(api)) == 5)
         assert controller.breakers.now().left_alone("docker.io", None, datetime.now(UTC).timestamp()) is None
+
+
+def test_pods_whose_pulls_the_kubelet_holds_back_keep_their_images_and_charge_nobody(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 58."""
+    with controlled(api, tmp_path) as controller:
+        paths = [put(api, f"web-{number}", "pull QPS exceeded") for number in range(3)]
+        wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
+        for number in range(3):
+            put(api, f"web-{number}", 'Back-off pulling image "x"')  # as kubelets until 1.30 go on
+        last = put(api, "last")
+        wait_until(lambda: image_of(api, last) == "nginx:1")
+        assert all(image_of(api, path).startswith(LOCAL) for path in paths)
+        assert controller.breakers.publish() == "{}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failed to extract layer: write /var/lib/containerd/x: no space left on device",
+        "rpc error: code = Unavailable desc = transport is closing",
+        "rpc error: code = Canceled desc = failed to pull and unpack image: context canceled",
+        "SignatureValidationFailed: Source image rejected: A signature was required, but no signature exists",
+        BROKEN.replace("502 Registry At Fault", "504 "),
+        BROKEN.replace("502 Registry At Fault", "500 "),
+    ],
+)
+def test_the_nodes_own_troubles_and_words_that_blame_nobody_are_put_back_and_charge_no_registry(
+    api: ApiServer, tmp_path: Path, words: str
+) -> None:
+    """FAULTS 59."""
+    with controlled(api, tmp_path) as controller:
+        paths = [put(api, f"web-{number}", words) for number in range(3)]
+        wait_until(lambda: {image_of(api, path) for path in paths} == {"nginx:1"})
+        wait_until(lambda: len(events_of(api)) == 3)
+        assert controller.breakers.publish() == "{}"
+
+
+def runs_as_written(api: ApiServer, path: str) -> None:
+    """The pod has its original image back, and its container runs by it."""
+    wait_until(lambda: not image_of(api, path).startswith(LOCAL))
+    with api.lock:
+        document = api.objects[path]
+        state = {"running": {"startedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        document["status"] = {
+            "phase": "Running",
+            "containerStatuses": [{"name": "app", "imageID": "sha256:1", "state": state}],
+        }
+        api.put(path, document)
+
+
+def test_what_only_the_nodes_have_a_credential_for_is_left_alone_after_three_pods(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 60."""
+    environment = {"KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))}
+    with RunningWebhook(tmp_path, "--lease", "darner-system/darner-webhook", environment=environment) as webhook:
+        for number in range(3):
+            runs_as_written(api, put(api, f"web-{number}", REFUSED, f"reg.example.com/shop/app:{number}"))
+        question = review(pod(container("a", "reg.example.com/other/app:9"), container("b", "nginx")))
+        wait_until(lambda: "left alone" in str(webhook.ask(question).get("auditAnnotations")))
+        assert list(originals(applied(question["request"]["object"], webhook.ask(question)))["containers"]) == ["b"]
+        assert 'darner_webhook_paused{kind="credential"} 1.0' in webhook.get("/metrics")[1]
+        assert 'darner_left_alone_total{reason="node-credential"}' in webhook.get("/metrics")[1]
+    (words,) = [message for reason, _, message in events_of(api) if reason == "DarnerLeftAlone"]
+    assert words.startswith("reg.example.com is left alone for 6 h for pods that have no pull secret for it")
+
+
+def test_a_registry_that_others_pull_from_is_left_alone_for_that_repository_alone(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 60."""
+    ran(api, "public", "reg.example.com/public/app:1")
+    with controlled(api, tmp_path) as controller:
+        wait_until(lambda: controller.breakers.evidence.proves("reg.example.com", time.time()))
+        for number in range(3):
+            runs_as_written(api, put(api, f"web-{number}", REFUSED, f"reg.example.com/shop/app:{number}"))
+        wait_until(lambda: "credential reg.example.com/shop/app" in controller.breakers.publish())
+
+
+def test_jobs_that_are_given_up_at_their_first_refusal_count_for_their_repository(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 60: Tekton, Airflow and GitLab do not wait for what is put back."""
+    with controlled(api, tmp_path) as controller:
+        wait_until(lambda: api.asked("GET /api/v1/pods?labelSelector=darner.dev%2Frewritten%3Dtrue&watch"))
+        for number in range(3):
+            path = put(api, f"job-{number}", REFUSED, f"reg.example.com/shop/job:{number}")
+            wait_until(lambda path=path: not image_of(api, path).startswith(LOCAL))
+            api.remove(path)
+        wait_until(lambda: "credential reg.example.com/shop/job" in controller.breakers.publish())
+
+
+def test_pods_with_a_pull_secret_of_their_own_say_nothing_about_others(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 60: a credential that has gone bad is its owner's trouble."""
+    with controlled(api, tmp_path) as controller:
+        for number in range(3):
+            path = put(api, f"web-{number}", None, "reg.example.com/shop/app:1")
+            with api.lock:
+                document = api.objects[path]
+                document["spec"]["imagePullSecrets"] = [{"name": "mine"}, {"name": "darner-mine"}]
+                waits = {"waiting": {"reason": "ErrImagePull", "message": REFUSED}}
+                document["status"]["containerStatuses"] = [{"name": "app", "state": waits}]
+                api.put(path, document)
+            runs_as_written(api, path)
+        ran(api, "last", "ghcr.io/a/b")
+        wait_until(lambda: controller.breakers.evidence.proves("ghcr.io", time.time()))
+        assert controller.breakers.publish() == "{}"
+
+
+def test_a_pod_made_from_another_pod_is_taken_back_when_its_pull_fails(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 72."""
+    copied = admitted(pod(container("app", LOCAL + "quay.io/shop/app:1"), metadata={"name": "copy", "uid": "u"}))
+    waits = {"waiting": {"reason": "ErrImagePull", "message": UNREACHABLE}}
+    copied["status"] = {"phase": "Pending", "containerStatuses": [{"name": "app", "state": waits}]}
+    with controlled(api, tmp_path):
+        api.put(f"{PODS}/copy", copied)
+        wait_until(lambda: image_of(api, f"{PODS}/copy") == "quay.io/shop/app:1")
 
 
 def test_an_operator_that_deletes_each_pod_that_differs_is_left_alone_after_five(api: ApiServer, tmp_path: Path) -> None:

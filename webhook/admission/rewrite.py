@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.values.reference import InvalidReference, Reference, is_local
+from agent.values.reference import InvalidReference, Reference, from_local, is_local, to_local
 from webhook.admission.policy import Policy
 from webhook.gates import Gate, LeftAlone, Reason, Rewrite
 from webhook.kube.api import mapping_at, text_at
@@ -61,13 +61,21 @@ class Verdict:
 
 
 def rewrite_pod(pod: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] = ()) -> Verdict:
-    """What to do with a pod that is being created."""
+    """What to do with a pod that is being created.
+
+    A pod that was made from another one comes with local names, and with none or some of that one's metadata. Those names tell
+    their originals, so it is noted and labelled like a rewritten one, also where nothing is to be rewritten: a pull that fails
+    could not be taken back otherwise.
+    """
     whole = _whole_pod(pod, namespace, policy)
-    if whole:
-        return Verdict(left=(whole,))
-    verdict = _decide(pod, namespace, tuple(places(pod, EVERY_KIND)), policy, gates)
+    verdict = Verdict(left=(whole,)) if whole else _decide(pod, namespace, tuple(places(pod, EVERY_KIND)), policy, gates)
+    noted = _noted(pod, verdict.rewrites)
+    if not noted or (whole and whole.reason is Reason.MIRROR_POD):
+        return verdict
+    if noted != original_images(pod):
+        verdict = _annotated(pod, verdict, {DECISION: verdict.decision or None, ORIGINAL_IMAGES: original_images_text(noted)})
     labels = {REWRITTEN: "true"} | ({RELEASE: policy.release} if policy.release else {})
-    return replace(verdict, labels=labels) if verdict.rewrites else verdict
+    return replace(verdict, labels=labels)
 
 
 def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] = ()) -> Verdict:
@@ -80,6 +88,16 @@ def rewrite_ephemeral_containers(pod: Pod, before: Pod, namespace: str, policy: 
     verdict = _decide(pod, namespace, added, policy, gates)
     # What was decided when the pod was created stays. (API servers of today drop an update's annotations; its containers count.)
     return replace(verdict, annotations={name: text for name, text in verdict.annotations.items() if name == ORIGINAL_IMAGES})
+
+
+def narrowed(pod: Pod, verdict: Verdict, refused: Sequence[LeftAlone]) -> Verdict:
+    """The verdict without what is refused after it was made (`pod`: all of it)."""
+    names = {item.where for item in refused}
+    kept = tuple(item for item in verdict.rewrites if not names & {"pod", item.place.where})
+    noted = _noted(pod, kept)
+    narrower = replace(verdict, rewrites=kept, left=(*verdict.left, *refused), labels=verdict.labels if noted else {})
+    said = {DECISION: narrower.decision} if DECISION in verdict.annotations else {}
+    return _annotated(pod, narrower, {**said, **({ORIGINAL_IMAGES: original_images_text(noted)} if noted else {})})
 
 
 def _whole_pod(pod: Pod, namespace: str, policy: Policy) -> LeftAlone | None:
@@ -115,8 +133,25 @@ def _decide(pod: Pod, namespace: str, candidates: tuple[ImagePlace, ...], policy
     # Also when every image had to stay this time: the reason is then found on the pod.
     annotations: dict[str, str | None] = {DECISION: verdict.decision or None}
     if rewrites:
-        originals |= {str(item.place): item.original for item in rewrites}
-        annotations[ORIGINAL_IMAGES] = original_images_text(originals)
+        annotations[ORIGINAL_IMAGES] = original_images_text(_noted(pod, rewrites))
+    return _annotated(pod, verdict, annotations)
+
+
+def _noted(pod: Pod, rewrites: Sequence[Rewrite]) -> dict[str, str]:
+    """The originals of all places that have, or are to have, a local name: as their author wrote them, or as the name tells."""
+    named: dict[str, str] = {}
+    for place in places(pod, EVERY_KIND):
+        if place.image and is_local(place.image) and not place.never_pulled:
+            try:
+                original = from_local(place.image)
+                if to_local(original) == place.image:
+                    named[str(place)] = original
+            except InvalidReference:
+                continue
+    return named | original_images(pod) | {str(item.place): item.original for item in rewrites}
+
+
+def _annotated(pod: Pod, verdict: Verdict, annotations: Mapping[str, str | None]) -> Verdict:
     if _annotation_bytes(pod, annotations) > ANNOTATIONS_BYTES_MAX:
         return Verdict(left=(LeftAlone("pod", Reason.TOO_LARGE, "its annotations have no room for the original images"),))
     return replace(verdict, annotations=annotations)
@@ -134,7 +169,7 @@ def _decide_place(place: ImagePlace, policy: Policy) -> Rewrite | LeftAlone:
         reference = Reference.parse(place.image)
         if not policy.admits(reference):
             return LeftAlone(place.where, Reason.EXCLUDED_IMAGE, f"{reference.registry}/{reference.repository} is excluded")
-        return Rewrite(place, place.image, reference.local, reference.registry)
+        return Rewrite(place, place.image, reference.local, reference.registry, reference.repository)
     except InvalidReference as refused:
         return LeftAlone(place.where, Reason.NOT_A_NAME, f"its image is left as it is: {refused}")
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from webhook.breaker.breaker import YOUNG_SECONDS
-from webhook.breaker.pauses import KEPT_MAX, Pauses, forget_oldest, owner_key, registry_key
-from webhook.gates import Gate, LeftAlone, Reason, Rewrite
+from webhook.breaker.pauses import KEPT_MAX, Pauses, credential_keys, duration_shown, forget_oldest, owner_key, registry_key
+from webhook.gates import CredentialGate, Gate, LeftAlone, Reason, Rewrite
 from webhook.pods import Pod, controller_of
 
 TRIAL_SECONDS_MAX = 30.0
 """One pod has so long to be heard of: it may not have been scheduled. Then another one is let through."""
+CREDENTIAL_TRIAL_SECONDS_MAX = 600.0
+"""And so long where it has to be refused, and to run under its own name after that."""
 PROVEN_SECONDS = 24 * 3600.0
 """A pull longer ago proves nothing about today."""
 
@@ -43,18 +45,59 @@ class Evidence:
         return self.pulled_after(registry, max(self.failed.get(registry, 0.0), now - PROVEN_SECONDS))
 
 
-def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Callable[[], float]) -> Gate:
-    """The gate for registries and owners whose pause is over. It belongs behind the others: what they refuse tries nothing."""
-    sent: dict[str, tuple[float, float]] = {}  # by key: which pause it comes after, and when a pod was let through
+class Trials:
+    """The keys whose pause is over, with the pod that was let through last to try each."""
 
-    def held(key: str, pause_end: float, now: float, seconds: float) -> bool:
-        pause, at = sent.get(key, (0.0, 0.0))
+    def __init__(self) -> None:
+        self.sent: dict[str, tuple[float, float]] = {}
+        """By key: which pause it comes after, and when a pod was let through."""
+
+    def held(self, key: str, pause_end: float, now: float, seconds: float) -> bool:
+        """Whether another pod tries it already; otherwise this one does."""
+        pause, at = self.sent.get(key, (0.0, 0.0))
         if pause == pause_end and 0 <= now - at < seconds:
             return True
-        sent.pop(key, None)
-        sent[key] = (pause_end, now)
-        forget_oldest(sent, KEPT_MAX)
+        self.sent.pop(key, None)
+        self.sent[key] = (pause_end, now)
+        forget_oldest(self.sent, KEPT_MAX)
         return False
+
+
+def only_with_secret(pauses: Callable[[], Pauses], clock: Callable[[], float]) -> CredentialGate:
+    """The gate for what only the nodes have a credential for: pods that have a pull secret for it are let through, and after a
+    pause one without."""
+    trials = Trials()
+
+    def gate(rewrites: Sequence[Rewrite], covered: frozenset[str]) -> Iterator[LeftAlone]:
+        now, known = clock(), pauses()
+        words: dict[str, str | None] = {}
+        for item in rewrites:
+            if item.registry in covered:
+                continue
+            for key in credential_keys(item.registry, item.repository):
+                if key not in words:
+                    words[key] = _why(known, key, now, trials)
+                if why := words[key]:
+                    yield LeftAlone(item.place.where, Reason.NODE_CREDENTIAL, why)
+                    break
+
+    return gate
+
+
+def _why(known: Pauses, key: str, now: float, trials: Trials) -> str | None:
+    name, seconds, end = key.partition(" ")[2], known.remaining(key, now), known.trial_since(key, now)
+    refused = f"{name} has refused pods without a pull secret for it through the agents"
+    if seconds:
+        return f"{refused}, so those are left alone for another {duration_shown(seconds)}"
+    if end is not None and trials.held(key, end, now, CREDENTIAL_TRIAL_SECONDS_MAX):
+        return f"{refused}, and another pod tries it first"
+    return None
+
+
+def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Callable[[], float]) -> Gate:
+    """The gate for registries and owners whose pause is over. It belongs behind the others: what they refuse tries nothing."""
+    trials = Trials()
+    held = trials.held
 
     def gate(namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
         now, known = clock(), pauses()
@@ -72,7 +115,7 @@ def one_at_a_time(pauses: Callable[[], Pauses], evidence: Evidence, clock: Calla
         if owner is None or end is None:
             return
         # A pod that is not deleted young is proof enough; then there is no next pause, and all are let through.
-        tried, at = sent.get(owner_key(owner), (0.0, 0.0))
+        tried, at = trials.sent.get(owner_key(owner), (0.0, 0.0))
         if (tried != end or now - at < YOUNG_SECONDS) and held(owner_key(owner), end, now, YOUNG_SECONDS):
             words = f"pods of {owner.kind} {owner.name} were deleted again and again, and another one tries it first"
             yield LeftAlone("pod", Reason.OWNER_DELETES, words)

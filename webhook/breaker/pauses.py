@@ -20,6 +20,10 @@ PAUSE_SECONDS = 60.0
 PAUSE_SECONDS_MAX = 3600.0
 TRIAL_SECONDS = 3600.0
 """After a pause, one more failure begins the next one, twice as long; after this time without any, all is forgotten."""
+CREDENTIAL_PAUSE_SECONDS = 6 * 3600.0
+CREDENTIAL_PAUSE_SECONDS_MAX = 7 * 24 * 3600.0
+"""For what only the nodes have a credential for, which is no accident but how a cluster was built; it is remembered for as long
+again. So a job that runs every night costs a failed pull a week in the end."""
 SKEW_SECONDS_MAX = 60.0
 """The clocks of two replicas may differ by so much."""
 KEPT_MAX = 500
@@ -35,8 +39,22 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class Term:
+    """How long pauses of one kind last, in seconds."""
+
+    first: float = PAUSE_SECONDS
+    longest: float = PAUSE_SECONDS_MAX
+    trial: float = TRIAL_SECONDS
+
+
+_TERMS = {"credential": Term(CREDENTIAL_PAUSE_SECONDS, CREDENTIAL_PAUSE_SECONDS_MAX, CREDENTIAL_PAUSE_SECONDS_MAX)}
+KINDS = ("registry", "owner", "credential")
+
+
+@dataclass(frozen=True)
 class Pauses:
-    """The registries and owners that are left alone, and until when. A key is `registry NAME` or `owner NAMESPACE/KIND/NAME`.
+    """The registries and owners that are left alone, and until when. A key is `registry NAME`, `owner NAMESPACE/KIND/NAME`, or
+    `credential NAME` for a registry or repository that is left alone for pods which have no pull secret for it.
 
     A value that never changes: admissions read it while another thread learns, and a dictionary in which that thread put
     entries in order would for a moment lack the very entry that an admission asks for.
@@ -48,13 +66,14 @@ class Pauses:
         """Seconds until its pause ends; 0 if it has none. Never longer than any pause is, whatever the clock does."""
         pause = self.entries.get(key)
         # One that ends later than any could is from before a clock was set back, and would else last until that time comes again.
-        if pause is None or pause.until > now + PAUSE_SECONDS_MAX + SKEW_SECONDS_MAX:
+        longest = _term(key).longest
+        if pause is None or pause.until > now + longest + SKEW_SECONDS_MAX:
             return 0.0
-        return min(max(0.0, pause.until - now), PAUSE_SECONDS_MAX)
+        return min(max(0.0, pause.until - now), longest)
 
     def on_trial(self, key: str, now: float) -> bool:
         pause = self.entries.get(key)
-        return pause is not None and pause.until <= now < pause.until + TRIAL_SECONDS
+        return pause is not None and pause.until <= now < pause.until + _term(key).trial
 
     def trial_since(self, key: str, now: float) -> float | None:
         """The time when its last pause ended, while the next failure would begin another one; None at any other time."""
@@ -63,12 +82,16 @@ class Pauses:
     def with_another(self, key: str, now: float) -> tuple[Pauses, float]:
         """The pauses from now on, when this one is left alone as well; and for how many seconds."""
         before = self.entries.get(key)
-        times = before.times + 1 if before and now < before.until + TRIAL_SECONDS else 1
-        seconds = min(PAUSE_SECONDS * 2.0 ** min(times - 1, 30), PAUSE_SECONDS_MAX)
+        term = _term(key)
+        times = before.times + 1 if before and now < before.until + term.trial else 1
+        seconds = min(term.first * 2.0 ** min(times - 1, 30), term.longest)
         entries = {other: pause for other, pause in self.entries.items() if other != key}
         entries[key] = Pause(now + seconds, times)
         forget_oldest(entries, KEPT_MAX)
         return Pauses(entries), seconds
+
+    def without(self, key: str) -> Pauses:
+        return Pauses({other: pause for other, pause in self.entries.items() if other != key})
 
     def left_alone(self, registry: str, owner: Owner | None, now: float) -> str | None:
         """The answer to an admission, from memory: in words why the registry or the owner is left alone, None if it is not."""
@@ -81,14 +104,14 @@ class Pauses:
         return f"{why}, so it is left alone for another {duration_shown(seconds)}"
 
     def counts(self, now: float) -> Mapping[str, int]:
-        """How many registries, and how many owners, are left alone now."""
+        """How many are left alone now, by kind."""
         open_now = [key for key in self.entries if self.remaining(key, now)]
-        return {kind: sum(key.startswith(kind + " ") for key in open_now) for kind in ("registry", "owner")}
+        return {kind: sum(key.startswith(kind + " ") for key in open_now) for kind in KINDS}
 
     def text(self, now: float) -> str:
         """For the other replicas, and for the next leader."""
         known = {
-            key: [round(pause.until), pause.times] for key, pause in self.entries.items() if now < pause.until + TRIAL_SECONDS
+            key: [round(pause.until), pause.times] for key, pause in self.entries.items() if now < pause.until + _term(key).trial
         }
         return json.dumps(known, sort_keys=True, separators=(",", ":"))
 
@@ -105,8 +128,13 @@ class Pauses:
 def _pauses(known: Mapping[str, Any], now: float) -> Iterator[tuple[str, Pause]]:
     for key, value in list(known.items())[:KEPT_MAX]:
         numbers = isinstance(value, list) and len(value) == 2 and all(type(item) is int and 0 <= item < 1 << 40 for item in value)
-        if numbers and value[0] <= now + PAUSE_SECONDS_MAX + SKEW_SECONDS_MAX:
-            yield key, Pause(min(float(value[0]), now + PAUSE_SECONDS_MAX), value[1])
+        longest = _term(key).longest
+        if numbers and value[0] <= now + longest + SKEW_SECONDS_MAX:
+            yield key, Pause(min(float(value[0]), now + longest), value[1])
+
+
+def _term(key: str) -> Term:
+    return _TERMS.get(key.partition(" ")[0], Term())
 
 
 @dataclass(frozen=True)
@@ -152,6 +180,11 @@ def registry_key(registry: str) -> str:
     return f"registry {registry}"[:KEY_LENGTH_MAX]
 
 
+def credential_keys(registry: str, repository: str) -> tuple[str, str]:
+    """Under which a name may be left alone for want of a credential: all of its registry, and its repository."""
+    return f"credential {registry}"[:KEY_LENGTH_MAX], f"credential {registry}/{repository}"[:KEY_LENGTH_MAX]
+
+
 def owner_key(owner: Owner) -> str:
     return f"owner {owner}"
 
@@ -163,4 +196,6 @@ def forget_oldest(entries: dict[str, Any], count: int) -> None:
 
 
 def duration_shown(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.0f} h"

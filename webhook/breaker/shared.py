@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from webhook.breaker.breaker import Breakers, Tripped
-from webhook.breaker.half_open import Evidence
-from webhook.breaker.pauses import Pauses
+from webhook.breaker.half_open import PROVEN_SECONDS, Evidence
+from webhook.breaker.pauses import KINDS, Pauses
 from webhook.kube.events import LEFT_ALONE, Events
 from webhook.metrics import PAUSED, PAUSES
 from webhook.pods import Owner
@@ -44,7 +44,7 @@ class SharedBreakers:
         self.evidence = Evidence()
         """The knowledge of this replica alone: each of them follows the rewritten pods."""
         self._lock = threading.Lock()
-        for kind in ("registry", "owner"):
+        for kind in KINDS:
             PAUSED.labels(kind).set_function(partial(self._paused, kind))
 
     def now(self) -> Pauses:
@@ -66,6 +66,22 @@ class SharedBreakers:
         with self._lock:
             tripped = self._breakers.failed(registry, uid, self._clock())
         self._say(tripped, pod)
+
+    def refused(self, registry: str, repository: str, pod: Mapping[str, Any], ran: bool) -> None:
+        """A pod without a pull secret was refused through its agent, and ran under its own name after that or was given up."""
+        if not self.leading():
+            return
+        now = self._clock()
+        whole = ran and not self.evidence.pulled_after(registry, now - PROVEN_SECONDS)
+        with self._lock:
+            tripped = self._breakers.refused(registry, repository, pod["metadata"]["uid"], whole, now)
+        self._say(tripped, pod)
+
+    def allowed(self, registry: str, repository: str, started: float) -> None:
+        """A pod without a pull secret has pulled through its agent."""
+        if self.leading():
+            with self._lock:
+                self._breakers.allowed(registry, repository, started, self._clock())
 
     def deleted(self, owned: Owned, created: float, deleted: float) -> None:
         if not self.leading():

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -69,15 +69,18 @@ class PullSecretCache:
         self._failed: dict[ObjectName, tuple[NotDerived, float]] = {}
         self._pending: dict[ObjectName, _Pending] = {}
 
-    async def names_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> tuple[str, ...]:
-        """The derived secrets that a pod with these pull secrets needs for these registries. Raises NotDerived."""
+    async def secrets_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        """The derived secrets that a pod with these pull secrets needs for these registries, each with those of them that it has
+        a credential for. Raises NotDerived."""
         try:
-            return await self._names_for(namespace, originals_among(names), registries)
+            return await self._secrets_for(namespace, originals_among(names), registries)
         except NotDerived as failure:
             DERIVED_FAILURES.labels(failure.obstacle).inc()
             raise
 
-    async def _names_for(self, namespace: str, names: Sequence[str], registries: frozenset[str]) -> tuple[str, ...]:
+    async def _secrets_for(
+        self, namespace: str, names: Sequence[str], registries: frozenset[str]
+    ) -> Mapping[str, frozenset[str]]:
         if len(names) > SECRETS_PER_POD_MAX:
             raise NotDerived(Obstacle.TOO_MANY, f"it has more than {SECRETS_PER_POD_MAX} pull secrets")
         found: list[tuple[str, Derived]] = []
@@ -88,7 +91,7 @@ class PullSecretCache:
                     found.append((name, self._look_up(key, registries) or await self._learn(key, registries)))
         except TimeoutError:
             raise self._late() from None
-        return tuple(derived_name(name) for name, derived in found if derived.covered & registries)
+        return {derived_name(name): held for name, derived in found if (held := derived.covered & registries)}
 
     def changed(self, key: ObjectName, version: str) -> None:
         """The original of this key, or what is derived from it, now has this version (empty: is gone). From any thread."""

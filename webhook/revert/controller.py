@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from webhook.breaker.breaker import YOUNG_SECONDS
+from webhook.breaker.pauses import forget_oldest
 from webhook.breaker.shared import Owned, SharedBreakers
 from webhook.errors import Unreachable
 from webhook.kube.api import Api, ObjectName, mapping_at, text_at
@@ -23,9 +24,10 @@ from webhook.kube.events import NOT_REVERTED, REVERTED, Events
 from webhook.kube.informer import Changes, Informer
 from webhook.kube.worker import Work
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
-from webhook.pods import controller_of, rewritten_by
+from webhook.pods import controller_of, pull_secrets, rewritten_by
+from webhook.pullsecrets.dockerconfig import originals_among
 from webhook.revert.causes import Cause
-from webhook.revert.failures import FailedPull, Failures, failed_pulls, patch, pulled
+from webhook.revert.failures import FailedPull, Failures, failed_pulls, held_back, patch, pulled, started_as_written
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.5
 TOLD_MAX = 1000
+REFUSED_MAX = 1000
+"""Pods that were refused for want of a credential, and have not been seen to start yet."""
 TIMEOUT_SECONDS = (2.0, 5.0)
 
 for _cause in Cause:
@@ -52,10 +56,19 @@ class KeptPod(NamedTuple):
     created: float
     going: bool
     finished: bool
-    pulled: tuple[tuple[str, float], ...] = ()
-    """Registries of images that were pulled, with the time when a container was started."""
-    refused: frozenset[str] = frozenset()
-    """Registries by whose fault a pull fails."""
+    pulled: tuple[tuple[str, str, float], ...] = ()
+    """Registries and repositories of images that were pulled, with the time when a container was started."""
+    doubted: frozenset[str] = frozenset()
+    """Registries that are not known to work any more, because a pull fails perhaps by their fault."""
+    bare: bool = True
+    """No derived pull secret was found for it."""
+    refused: frozenset[tuple[str, str, str]] = frozenset()
+    """Places whose pull was refused for want of a credential, with registry and repository."""
+    as_written: frozenset[str] = frozenset()
+    """Places whose container was started under another than a local name."""
+    held_back: frozenset[str] = frozenset()
+    untold: bool = False
+    """Nobody says by what any of its pulls has failed."""
 
 
 def keep(pod: Mapping[str, Any]) -> KeptPod:
@@ -63,6 +76,7 @@ def keep(pod: Mapping[str, Any]) -> KeptPod:
     going = bool(text_at(metadata, "deletionTimestamp"))
     failures = Failures() if going else failed_pulls(pod)
     failed = (*failures.back, *failures.stuck)
+    secrets = pull_secrets(pod)
     return KeptPod(
         text_at(metadata, "uid"),
         frozenset(str(pull.place) for pull in failed),
@@ -70,8 +84,15 @@ def keep(pod: Mapping[str, Any]) -> KeptPod:
         _seconds(text_at(metadata, "creationTimestamp")),
         going,
         text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
-        tuple((registry, _seconds(stamp)) for registry, stamp in pulled(pod)),
-        frozenset(pull.registry for pull in failed if pull.cause.registry_is_at_fault),
+        tuple((registry, repository, _seconds(stamp)) for registry, repository, stamp in pulled(pod)),
+        frozenset(pull.registry for pull in failed if pull.cause.registry_is_in_doubt),
+        len(originals_among(secrets)) == len(secrets),
+        frozenset(
+            (str(pull.place), pull.registry, pull.repository) for pull in failed if pull.cause.refused and not pull.foreseen
+        ),
+        started_as_written(pod),
+        held_back(pod),
+        all(pull.cause is Cause.UNTOLD for pull in failed),
     )
 
 
@@ -104,6 +125,8 @@ class RevertController:
         """The time when a pod was first seen, by our own clock: the API server's may differ by more than a pod's life."""
         self._told: dict[tuple[str, str], None] = {}
         """Pods and places that nothing can be done about; once is enough."""
+        self._refused: dict[str, dict[str, tuple[str, str]]] = {}
+        """By uid and place: registry and repository that refused a pod for want of a credential. The informer thread's own."""
         self._changes = threading.Condition()
         self._informer: Informer[KeptPod] = Informer(
             api, "/api/v1/pods", {"labelSelector": rewritten_by(release)}, keep, self._changed
@@ -217,6 +240,8 @@ class RevertController:
             with self._changes:
                 if after is None or not after.failing:
                     self._due.pop(key, None)
+                elif before and before.uid == after.uid and after.untold and after.failing <= before.held_back:
+                    pass  # A kubelet until 1.30 does not repeat that it holds a pull back, and will try it.
                 elif before is None or (before.uid, before.failing) != (after.uid, after.failing):
                     self._due[key] = _Due(self._clock())
                     self._changes.notify()
@@ -228,6 +253,7 @@ class RevertController:
         gone = before is not None and (after is None or after.uid != before.uid)
         if after:
             self._prove(None if gone else before, after, now)
+        self._learn_credentials(key, before, after)
         begun = gone or (after is not None and after.going and not after.finished)
         if before and before.owned and begun and not before.going and not before.finished:
             self._breakers.deleted(before.owned, self._seen.get(key, before.created), now)
@@ -239,14 +265,40 @@ class RevertController:
 
     def _prove(self, before: KeptPod | None, after: KeptPod, now: float) -> None:
         """A pull that is seen to happen has happened now, by our own clock; one from before we came is dated by the node's."""
-        evidence, known = self._breakers.evidence, dict(before.pulled) if before else None
-        for registry, started in after.pulled:
-            if known is None:
-                evidence.saw_pulled(registry, min(started, now))
-            elif registry not in known:
-                evidence.saw_pulled(registry, now)
-        for registry in after.refused - (before.refused if before else frozenset()):
+        evidence = self._breakers.evidence
+        known = {(registry, repository) for registry, repository, _ in before.pulled} if before else set()
+        for registry, repository, started in after.pulled:
+            if (registry, repository) in known:
+                continue
+            at = now if before else min(started, now)
+            evidence.saw_pulled(registry, at)
+            if after.bare:
+                self._breakers.allowed(registry, repository, at)
+        for registry in after.doubted - (before.doubted if before else frozenset()):
             evidence.saw_failing(registry, now)
+
+    def _learn_credentials(self, key: ObjectName, before: KeptPod | None, after: KeptPod | None) -> None:
+        """A pod without a pull secret that was refused through its agent and runs under its own name has shown that only its node
+        has a credential. One that is given up before it could run, as jobs are at their first failure, has shown that such pods
+        are refused."""
+        if after and after.bare:
+            if after.refused:
+                refusals = {place: (registry, repository) for place, registry, repository in after.refused}
+                self._refused.setdefault(after.uid, {}).update(refusals)
+                forget_oldest(self._refused, REFUSED_MAX)
+            refused = self._refused.get(after.uid, {})
+            for place in after.as_written & refused.keys():
+                self._breakers.refused(*refused.pop(place), _subject(key, after.uid), ran=True)
+        over = {
+            pod.uid for pod in (before, after) if pod and (after is None or pod.uid != after.uid or pod.going or pod.finished)
+        }
+        for uid in over & self._refused.keys():
+            for name in self._refused.pop(uid, {}).values():
+                self._breakers.refused(*name, _subject(key, uid), ran=False)
+
+
+def _subject(key: ObjectName, uid: str) -> Mapping[str, Any]:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": key.namespace, "name": key.name, "uid": uid}}
 
 
 def _field(pull: FailedPull) -> str:

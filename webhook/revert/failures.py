@@ -35,6 +35,7 @@ class FailedPull:
     place: ImagePlace
     original: str
     registry: str
+    repository: str
     cause: Cause
     words: str
     """The kubelet's, which carry the runtime's, which carry the agent's."""
@@ -64,6 +65,8 @@ def failed_pulls(pod: Pod) -> Failures:
         if text_at(waiting, "reason") not in FAILED_PULL:
             continue
         message = text_at(waiting, "message")
+        if cause_of(message) is Cause.HELD_BACK:
+            continue
         # A container waits for the images of its volumes too, and by the same reasons; only the message says whose it is.
         volume = next((item for item in volumes if item.image and item.image in message), None)
         if volume and not (place.image and place.image in message):
@@ -93,7 +96,7 @@ def _foreseen(
         begun = state and text_at(mapping_at(state, "waiting"), "reason") != "PodInitializing"
         if str(place) in originals and not begun:
             pull = _failed(place, originals[str(place)], {"message": f"like that of {first.place.where}"})
-            alike = place.image == first.place.image or (first.cause.registry_is_at_fault and pull.registry == first.registry)
+            alike = place.image == first.place.image or (first.cause.registry_is_in_doubt and pull.registry == first.registry)
             if alike or first.cause is Cause.AGENT_UNREACHABLE:
                 yield replace(pull, cause=first.cause, foreseen=True)
 
@@ -154,13 +157,29 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict
     return operations
 
 
-def pulled(pod: Pod) -> Iterator[tuple[str, str]]:
-    """The registries of a pod's images that were pulled by their local names, each with the time when a container was started."""
+def held_back(pod: Pod) -> frozenset[str]:
+    """The places whose pull the kubelet has not begun yet, because it begins so many a second."""
+    waits = ((place, mapping_at(mapping_at(status, "state"), "waiting")) for place, status in _statuses(pod).items())
+    return frozenset(place for place, waiting in waits if cause_of(text_at(waiting, "message")) is Cause.HELD_BACK)
+
+
+def started_as_written(pod: Pod) -> frozenset[str]:
+    """The places whose container was started under another name than a local one."""
+    statuses = _statuses(pod)
+    return frozenset(
+        str(place)
+        for place in places(pod, MUTABLE_KINDS)
+        if place.image and not is_local(place.image) and _started(statuses.get(str(place), {}))
+    )
+
+
+def pulled(pod: Pod) -> Iterator[tuple[str, str, str]]:
+    """Registry and repository of each image that was pulled by its local name, with the time when a container was started."""
     started = {place: _started(status) for place, status in _statuses(pod).items() if text_at(status, "imageID")}
     for place, original in (original_images(pod) if started else {}).items():
         # Volumes are there before the first container is started.
         if place in started or place.startswith(f"{VOLUMES}/"):
-            yield _registry_of(original), started.get(place, max(started.values()))
+            yield *_name_of(original), started.get(place, max(started.values()))
 
 
 def _wait(status: Mapping[str, Any]) -> str:
@@ -180,14 +199,16 @@ def _failure(pull: FailedPull) -> str:
 
 def _failed(place: ImagePlace, original: str, waiting: Mapping[str, Any]) -> FailedPull:
     words = text_at(waiting, "message") or text_at(waiting, "reason")
-    return FailedPull(place, original, _registry_of(original), cause_of(words), shortened(words))
+    return FailedPull(place, original, *_name_of(original), cause_of(words), shortened(words))
 
 
-def _registry_of(image: str) -> str:
+def _name_of(image: str) -> tuple[str, str]:
+    """Its registry and its repository; empty where it has none."""
     try:
-        return Reference.parse(image).registry
+        reference = Reference.parse(image)
     except InvalidReference:
-        return ""
+        return "", ""
+    return reference.registry, reference.repository
 
 
 def _original(image: str | None) -> str:

@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError, UsageError, oci_body
+from agent.values.errors import (
+    REGISTRY_AT_FAULT,
+    DarnerError,
+    DigestError,
+    OriginError,
+    RequestError,
+    SourceError,
+    StoreError,
+    UsageError,
+    oci_body,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +47,25 @@ def test_what_an_error_says_is_json_whatever_it_says() -> None:
 )
 def test_what_the_origin_said_itself_is_told_from_what_another_way_may_mend(status: int, answered: bool) -> None:
     assert OriginError(status, "m").answered is answered
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [
+        (OriginError(502, "m"), True),
+        (OriginError(504, "m"), True),
+        (OriginError(429, "m", "TOOMANYREQUESTS"), True),
+        (OriginError(504, "neither other nodes nor the registry", certain=False), False),
+        (OriginError(404, "m"), False),
+        (OriginError(401, "m"), False),
+        (RequestError(503, "TOOMANYREQUESTS", "m"), False),
+        (StoreError("m"), False),
+        (DigestError("m"), False),
+    ],
+)
+def test_an_error_blames_the_registry_only_where_nobody_else_can_be_at_fault(error: DarnerError, blamed: bool) -> None:
+    """FAULTS 59."""
+    assert (error.phrase == REGISTRY_AT_FAULT) is blamed
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,10 @@ def test_an_answer_has_a_patch_type_only_with_a_patch() -> None:
     rewritten = respond(review(pod(container("a", "nginx"))))
     assert set(rewritten) == {"uid", "allowed", "patchType", "patch"}
     assert rewritten["patchType"] == "JSONPatch"
-    assert set(respond(review(pod(container("a", LOCAL + "docker.io/library/nginx"))))) == {"uid", "allowed", "auditAnnotations"}
+    noted = admitted(pod(container("a", LOCAL + "docker.io/library/nginx")))
+    assert set(respond(review(noted))) == {"uid", "allowed"}
+    never = pod(container("a", "nginx", imagePullPolicy="Never"))
+    assert set(respond(review(never))) == {"uid", "allowed", "auditAnnotations"}
     assert set(respond(review(pod(container("a", "nginx")), operation="DELETE"))) == {"uid", "allowed"}
 
 

@@ -13,7 +13,7 @@ from tests.webhook_lab import LOCAL, admitted, applied, container, image_volume,
 from webhook.admission.policy import Policy, pattern
 from webhook.admission.rewrite import rewrite_pod
 from webhook.gates import LeftAlone, Reason, Rewrite
-from webhook.pods import DECISION, ORIGINAL_IMAGES, REWRITTEN, Pod
+from webhook.pods import DECISION, ORIGINAL_IMAGES, RELEASE, REWRITTEN, Pod
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -99,7 +99,7 @@ def test_a_decision_says_in_words_why_a_container_was_not_rewritten() -> None:
     assert said["containers/f"] == "it names no image"
     assert said["volumes/g"].startswith("its image is never pulled")
     assert "containers/a" not in said
-    assert originals(after) == {"containers": {"a": "nginx"}}
+    assert originals(after) == {"containers": {"a": "nginx", "d": "quay.io/a/b"}}
     assert "patch" not in respond(review(after), Policy(exclude=(pattern("private.example.com"),)))
 
 
@@ -115,8 +115,71 @@ def test_an_annotation_that_somebody_copied_along_is_replaced_by_the_truth() -> 
         },
     )
     after = admitted(copied)
-    assert originals(after) == {"containers": {"a": "nginx"}}
+    assert originals(after) == {"containers": {"a": "nginx", "b": "docker.io/library/redis"}}
     assert after["metadata"]["annotations"][DECISION] == "containers/b: its image is already named at the node's agent"
+
+
+def copy_of_a_rewritten_pod(**metadata: Any) -> dict[str, Any]:
+    return pod(
+        container("debugger", LOCAL + "reg.example.com_5000/shop/app:1"),
+        metadata=metadata,
+        initContainers=[container("init", LOCAL + "docker.io/library/busybox")],
+        volumes=[image_volume("model", LOCAL + "ghcr.io/shop/model:7")],
+    )
+
+
+NAMED = {
+    "containers": {"debugger": "reg.example.com:5000/shop/app:1"},
+    "initContainers": {"init": "docker.io/library/busybox"},
+    "volumes": {"model": "ghcr.io/shop/model:7"},
+}
+
+
+@pytest.mark.parametrize(
+    "noted", [{}, {ORIGINAL_IMAGES: '{"containers": {"app": "reg.example.com:5000/shop/app:1"}}', DECISION: "pod: old words"}]
+)
+def test_a_pod_made_from_another_pod_is_noted_and_labelled_from_its_local_names(noted: dict[str, str]) -> None:
+    """FAULTS 72: `kubectl debug --copy-to`, a restored backup, a controller that copies a spec."""
+    before = copy_of_a_rewritten_pod(annotations=noted)
+    after = admitted(before, Policy(release="one"))
+    assert after["spec"] == before["spec"]
+    assert originals(after) == NAMED
+    assert after["metadata"]["labels"] == {REWRITTEN: "true", RELEASE: "one"}
+    assert "already named at the node's agent" in after["metadata"]["annotations"][DECISION]
+    assert "patch" not in respond(review(after), Policy(release="one"))
+
+
+def test_a_copy_that_has_kept_its_annotations_gets_the_label_back_and_its_authors_words_stay() -> None:
+    """FAULTS 72: `kubectl debug --copy-to` drops labels, and keeps annotations on request."""
+    before = admitted(pod(container("a", "nginx")))
+    del before["metadata"]["labels"]
+    after = admitted(before)
+    assert originals(after) == {"containers": {"a": "nginx"}}
+    assert after["metadata"]["labels"] == {REWRITTEN: "true"}
+
+
+@pytest.mark.parametrize("metadata", [{"labels": {"darner.dev/inject": "disabled"}}, {"namespace": "kube-system"}])
+def test_local_names_are_noted_also_where_nothing_would_be_rewritten(metadata: dict[str, Any]) -> None:
+    """FAULTS 72: who opts out does not ask for a pod that waits for ever."""
+    before = copy_of_a_rewritten_pod(**metadata)
+    before["spec"]["containers"].append(container("new", "nginx"))
+    after = admitted(before, Policy(excluded_namespaces=frozenset({"kube-system"})), namespace=metadata.get("namespace", "shop"))
+    assert after["spec"] == before["spec"]
+    assert originals(after) == NAMED
+    assert after["metadata"]["labels"][REWRITTEN] == "true"
+
+
+@pytest.mark.parametrize(
+    "image", ["docker.io/nginx", "nginx", "Reg.example.com/a/b", "docker.io/library/nginx@sha512:" + "0" * 128, "a b"]
+)
+def test_a_local_name_that_the_webhook_would_not_have_written_is_left_alone(image: str) -> None:
+    subject = pod(container("a", LOCAL + image))
+    assert admitted(subject) == subject
+
+
+def test_a_mirror_pod_with_a_local_name_is_not_touched() -> None:
+    subject = copy_of_a_rewritten_pod(annotations={"kubernetes.io/config.mirror": "x"})
+    assert admitted(subject) == subject
 
 
 @pytest.mark.parametrize("noted", ["", "not json", "[]", "null", '{"containers": 7}', '{"containers": {"a": 7}}', "[" * 100_000])

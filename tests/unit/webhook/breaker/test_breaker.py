@@ -38,7 +38,7 @@ def test_three_pods_whose_pulls_fail_pause_their_registry_and_no_other() -> None
         "pulls from r through the agents keep failing, so it is left alone for another 59 s"
     )
     assert breakers.pauses.left_alone("other", OPERATOR, NOW + 1) is None
-    assert breakers.pauses.counts(NOW + 1) == {"registry": 1, "owner": 0}
+    assert breakers.pauses.counts(NOW + 1) == {"registry": 1, "owner": 0, "credential": 0}
 
 
 def test_one_pod_that_fails_again_and_again_is_one() -> None:
@@ -158,6 +158,61 @@ def test_no_clock_and_no_text_can_leave_anything_alone_for_longer_than_an_hour(u
     assert pauses.remaining(registry_key("r"), NOW + PAUSE_SECONDS_MAX) == 0
     pauses, _ = pauses.with_another(registry_key("r"), NOW)
     assert 60 <= pauses.remaining(registry_key("r"), NOW) <= PAUSE_SECONDS_MAX
+
+
+def refused(breakers: Breakers, now: float, repository: str = "team/app", whole: bool = True) -> Tripped | None:
+    """Three pods without a pull secret, one an hour."""
+    results = [breakers.refused("r", repository, f"{now}/{hour}", whole, now + hour * 3600) for hour in range(3)]
+    return next(filter(None, results), None)
+
+
+def test_a_registry_that_refuses_three_pods_in_a_day_is_left_alone_for_pods_without_a_secret() -> None:
+    """FAULTS 60."""
+    breakers = Breakers()
+    assert refused(breakers, NOW) == Tripped("credential", "r", 6 * 3600.0)
+    assert breakers.pauses.counts(NOW + 7201) == {"registry": 0, "owner": 0, "credential": 1}
+    assert breakers.pauses.left_alone("r", None, NOW + 7201) is None, "pods with a secret go on"
+    follower = Pauses.read(breakers.pauses.text(NOW + 7201), NOW + 7300)
+    assert follower.remaining("credential r", NOW + 7300) == 6 * 3600.0 - 100
+
+
+def test_where_other_repositories_of_the_registry_are_pulled_only_the_refused_one_is_left_alone() -> None:
+    """FAULTS 60."""
+    breakers = Breakers()
+    assert refused(breakers, NOW, whole=False) == Tripped("credential", "r/team/app", 6 * 3600.0)
+    assert breakers.pauses.remaining("credential r", NOW + 7201) == 0
+
+
+def test_each_pause_for_want_of_a_credential_is_twice_as_long_up_to_a_week() -> None:
+    """FAULTS 60."""
+    breakers, now, hours = Breakers(), NOW + 7200, []
+    trip = refused(breakers, NOW)
+    while trip and len(hours) < 7:
+        hours.append(trip.seconds / 3600)
+        now += trip.seconds
+        trip = breakers.refused("r", "team/other", f"trial {now}", False, now)
+    assert hours == [6, 12, 24, 48, 96, 168, 168]
+
+
+def test_a_pull_without_a_secret_after_the_pause_ends_it_and_one_from_before_does_not() -> None:
+    """FAULTS 60."""
+    breakers = Breakers()
+    assert refused(breakers, NOW)
+    end = NOW + 7200 + 6 * 3600
+    breakers.allowed("r", "team/app", end - 1, end - 1)
+    breakers.allowed("r", "team/app", end - 1, end + 1)
+    assert breakers.pauses.on_trial("credential r", end + 1)
+    breakers.allowed("r", "team/app", end + 2, end + 2)
+    assert not breakers.pauses.on_trial("credential r", end + 2)
+    assert breakers.refused("r", "team/app", "x", True, end + 3) is None, "it takes three again"
+
+
+def test_refusals_with_a_pull_that_succeeds_between_them_do_not_add_up() -> None:
+    breakers = Breakers()
+    for hour in range(10):
+        assert breakers.refused("r", "team/app", str(hour), True, NOW + hour * 3600) is None
+        if hour % 2:
+            breakers.allowed("r", "team/app", NOW + hour * 3600, NOW + hour * 3600)
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from tests.threads import between_lines
 from tests.webhook_lab import admitted, container, pod
+from webhook.admission.policy import Policy
 from webhook.admission.readiness import ready_nodes_only
+from webhook.admission.rewrite import rewrite_pod
 from webhook.breaker.breaker import Breakers
-from webhook.breaker.half_open import PROVEN_SECONDS, TRIAL_SECONDS_MAX, Evidence, one_at_a_time
+from webhook.breaker.half_open import PROVEN_SECONDS, TRIAL_SECONDS_MAX, Evidence, one_at_a_time, only_with_secret
 from webhook.breaker.pauses import KEPT_MAX, Pauses
 from webhook.gates import Gate
 from webhook.pods import DECISION, ORIGINAL_IMAGES, Owner
@@ -139,3 +141,36 @@ def test_a_reader_in_another_thread_never_takes_a_registry_that_fails_for_proven
     evidence.saw_failing("r", NOW - 1)
     looks = between_lines(lambda: evidence.saw_failing("r", NOW), lambda: evidence.proves("r", NOW))
     assert not any(looks), "for a moment there was no failure, and an image that nobody can put back was rewritten"
+
+
+def kept_by_secret(pauses: Pauses, now: float, *images: str, covered: tuple[str, ...] = ()) -> list[list[str]]:
+    """The places that are left alone, of two pods one after the other."""
+    gate = only_with_secret(lambda: pauses, lambda: now)
+    rewrites = rewrite_pod(pod(*(container(image, image) for image in images)), "shop", Policy()).rewrites
+    return [[item.where.partition("/")[2] for item in gate(rewrites, frozenset(covered))] for _ in range(2)]
+
+
+def without_credential(whole: bool) -> Pauses:
+    breakers = Breakers()
+    for number in range(3):
+        breakers.refused("r.io", "team/app", str(number), whole, NOW)
+    return breakers.pauses
+
+
+def test_pods_without_a_secret_that_fits_are_left_alone_and_the_others_rewritten() -> None:
+    """FAULTS 60."""
+    images = ("r.io/team/app", "r.io/team/other", "quay.io/x/y")
+    whole, one = without_credential(True), without_credential(False)
+    assert kept_by_secret(whole, NOW, *images) == [["r.io/team/app", "r.io/team/other"]] * 2
+    assert kept_by_secret(whole, NOW, *images, covered=("quay.io",)) == [["r.io/team/app", "r.io/team/other"]] * 2
+    assert kept_by_secret(whole, NOW, *images, covered=("r.io",)) == [[], []]
+    assert kept_by_secret(one, NOW, *images) == [["r.io/team/app"]] * 2
+
+
+def test_after_the_pause_one_pod_without_a_secret_tries_with_all_its_images() -> None:
+    """FAULTS 60."""
+    later = NOW + 6 * 3600
+    assert kept_by_secret(without_credential(True), later, "r.io/team/app", "r.io/team/other") == [
+        [],
+        ["r.io/team/app", "r.io/team/other"],
+    ]

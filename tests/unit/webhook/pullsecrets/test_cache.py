@@ -83,8 +83,8 @@ async def refused(asking: Awaitable[object]) -> Obstacle:
     return raised.value.obstacle
 
 
-def ask(secrets: PullSecretCache, *names: str, registries: frozenset[str] = EXAMPLE) -> Coroutine[Any, Any, tuple[str, ...]]:
-    return secrets.names_for("shop", names or ("registry",), registries)
+async def ask(secrets: PullSecretCache, *names: str, registries: frozenset[str] = EXAMPLE) -> tuple[str, ...]:
+    return tuple(await secrets.secrets_for("shop", names or ("registry",), registries))
 
 
 @sentence
@@ -94,6 +94,8 @@ async def test_a_pod_is_told_the_derived_secrets_that_hold_something_for_its_reg
     cluster.held["quay"] = OTHER
     assert await ask(secrets, "registry", "quay", "missing") == ("darner-registry",)
     assert await ask(secrets, "registry", "quay", registries=EXAMPLE | OTHER) == ("darner-registry", "darner-quay")
+    held = await secrets.secrets_for("shop", ("registry", "quay"), EXAMPLE | OTHER)
+    assert held == {"darner-registry": EXAMPLE, "darner-quay": OTHER}
 
 
 @sentence
@@ -229,7 +231,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(cluster: Clust
 @sentence
 async def test_namespaces_are_kept_apart(cluster: Cluster, secrets: PullSecretCache) -> None:
     await ask(secrets)
-    await secrets.names_for("bank", ("registry",), EXAMPLE)
+    await secrets.secrets_for("bank", ("registry",), EXAMPLE)
     assert [namespace for namespace, _, _ in cluster.asked] == ["shop", "bank"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.webhook_lab import LOCAL, admitted, container, image_volume, pod
 from webhook.pods import DECISION, ORIGINAL_IMAGES
 from webhook.revert.causes import Cause
-from webhook.revert.failures import failed_pulls, patch, pulled, running, waiting
+from webhook.revert.failures import failed_pulls, held_back, patch, pulled, running, started_as_written, waiting
 
 LOCAL_NGINX = LOCAL + "docker.io/library/nginx:1"
 REFUSED = (
@@ -112,6 +112,23 @@ def test_an_ephemeral_container_and_an_image_volume_are_told_about_because_nobod
     }
 
 
+def test_a_pull_that_the_kubelet_holds_back_is_left_to_it() -> None:
+    """FAULTS 58."""
+    held, failed = state("a", "ErrImagePull", "pull QPS exceeded"), state("b", "ErrImagePull", "no space left on device")
+    subject = with_status(rewritten(container("a", "nginx:1"), container("b", "nginx:2")), held, failed)
+    assert back(subject) == {"containers/b": "nginx:2"}
+    assert held_back(subject) == {"containers/a"}
+
+
+def test_a_container_that_was_started_as_its_author_wrote_it_is_told_from_one_with_a_local_name() -> None:
+    subject = rewritten(container("a", "nginx:1"), container("b", "nginx:2"), container("c", "nginx:3"))
+    for index in (1, 2):
+        subject["spec"]["containers"][index]["image"] = f"nginx:{index}"
+    started = {"startedAt": "2026-01-01T00:00:00Z"}
+    subject = with_status(subject, state("a", running=started), state("b", terminated=started), state("c", "ErrImagePull"))
+    assert started_as_written(subject) == {"containers/b"}
+
+
 def test_the_patch_puts_back_exactly_what_was_looked_at_and_says_so_on_the_pod() -> None:
     subject = with_status(
         rewritten(container("a", "nginx:1"), container("n", "x/y", imagePullPolicy="Never")), state("a", "ErrImagePull", REFUSED)
@@ -169,7 +186,7 @@ def test_behind_an_init_container_that_failed_what_would_fail_like_it_gets_its_i
         "initContainers/i2": "c",
         "containers/app": "quay.io/x/d",
     }
-    broken = "unexpected status from HEAD request to http://127.0.0.1:65001/v2/b: 502 "
+    broken = "unexpected status from HEAD request to http://127.0.0.1:65001/v2/b: 502 "  # nobody says whose fault it is
     assert in_a_row(broken, "a", "b", "quay.io/x/d", "c") == {"initContainers/i1": "b", "containers/app": "c"}
     assert in_a_row("not found", "a", "b", "c", "b") == {"initContainers/i1": "b", "containers/app": "b"}
 
@@ -191,9 +208,9 @@ def test_what_was_pulled_is_told_by_the_containers_that_were_started() -> None:
     runs = {"name": "runs", "imageID": "sha256:1", "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}
     ended = {"name": "ended", "imageID": "sha256:2", "state": {"terminated": {"startedAt": "2026-01-01T00:00:02Z"}}}
     assert sorted(pulled(with_status(subject, runs, ended, waits))) == [
-        ("models.example.com", "2026-01-01T00:00:02Z"),
-        ("quay.io", "2026-01-01T00:00:01Z"),
-        ("quay.io", "2026-01-01T00:00:02Z"),
+        ("models.example.com", "a/b", "2026-01-01T00:00:02Z"),
+        ("quay.io", "a/ended", "2026-01-01T00:00:02Z"),
+        ("quay.io", "a/runs", "2026-01-01T00:00:01Z"),
     ]
 
 
