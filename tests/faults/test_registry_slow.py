@@ -119,6 +119,23 @@ def test_an_origin_that_refuses_connections_is_a_502_that_names_it_at_once(endpo
     assert time.monotonic() - began < SHORT_SECONDS
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_answer_blames_the_registry_where_it_alone_is_at_fault(endpoint: Endpoint, method: str) -> None:
+    """FAULTS 59: runtimes repeat the reason phrase to the kubelet, and to a HEAD there is no body to say it in."""
+    endpoint.origin.stop()
+    with endpoint.connect() as sock:
+        sock.sendall(f"{method} {endpoint.prefix}/manifests/1 HTTP/1.0\r\n\r\n".encode())
+        assert sock.recv(65536).startswith(b"HTTP/1.1 502 Registry At Fault\r\n")
+
+
+def test_the_answer_blames_nobody_where_neither_other_nodes_nor_the_registry_answered(endpoint: Endpoint) -> None:
+    """FAULTS 59."""
+    endpoint.origin.fail(SILENT)
+    with endpoint.connect() as sock:
+        sock.sendall(f"HEAD {endpoint.prefix}/manifests/1 HTTP/1.0\r\n\r\n".encode())
+        assert sock.recv(65536).startswith(b"HTTP/1.1 504 \r\n")
+
+
 def test_a_name_that_does_not_resolve_is_a_502_that_names_it(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -165,7 +165,8 @@ def plain(metadata: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]
         pytest.param(pod(volumes=[image_volume("a", "nginx", pullPolicy="Never")]), {}, id="a volume that is Never pulled"),
         pytest.param(plain(os={"name": "windows"}), {}, id="a Windows pod"),
         pytest.param(plain(nodeSelector={"kubernetes.io/os": "windows"}), {}, id="a pod for Windows nodes"),
-        pytest.param(pod(container("a", LOCAL + "docker.io/library/nginx")), {}, id="a local name"),
+        pytest.param(admitted(pod(container("a", LOCAL + "docker.io/library/nginx"))), {}, id="a local name that is noted"),
+        pytest.param(pod(container("a", LOCAL + "x/y", imagePullPolicy="Never")), {}, id="a local name that is Never pulled"),
         pytest.param(
             plain({"labels": {"darner.dev/inject": "disabled"}}, ephemeralContainers=[container("debug", "busybox")]),
             {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": plain()},
