@@ -80,6 +80,16 @@ def image_of(api: ApiServer, path: str) -> str:
     return image
 
 
+def test_a_pod_that_was_made_from_another_pod_gets_the_image_back_that_its_local_name_tells(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    """FAULTS 72."""
+    copied = pod(container("app", LOCAL + "quay.io/x/y:1"), metadata={"name": "copy", "namespace": "shop", "uid": "copy"})
+    api.put("/api/v1/namespaces/shop/pods/copy", admitted(copied))
+    assert reverted(cluster) == (0, ["pod shop/copy: has its original images back: containers/app quay.io/x/y:1"])
+    assert image_of(api, "/api/v1/namespaces/shop/pods/copy") == "quay.io/x/y:1"
+
+
 def test_everything_that_does_not_run_gets_its_image_back_and_what_runs_keeps_it(api: ApiServer, cluster: Cluster) -> None:
     unscheduled, waits = put(api, "a"), put(api, "b", "other", waiting={"reason": "ContainerCreating"})
     runs = put(api, "c", running={})

@@ -159,8 +159,9 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict
 
 def held_back(pod: Pod) -> frozenset[str]:
     """The places whose pull the kubelet has not begun yet, because it begins so many a second."""
-    waits = ((place, mapping_at(mapping_at(status, "state"), "waiting")) for place, status in _statuses(pod).items())
-    return frozenset(place for place, waiting in waits if cause_of(text_at(waiting, "message")) is Cause.HELD_BACK)
+    failing = {place: status for place, status in _statuses(pod).items() if _wait(status) in FAILED_PULL}
+    words = {place: text_at(status["state"]["waiting"], "message") for place, status in failing.items()}
+    return frozenset(place for place, said in words.items() if cause_of(said) is Cause.HELD_BACK)
 
 
 def started_as_written(pod: Pod) -> frozenset[str]:
