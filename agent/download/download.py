@@ -135,7 +135,8 @@ class Download:
         """The arriving blob, once its size is known. Raises the error that the download failed with, or OriginError 504."""
         if not self._known.wait(seconds):
             registry = self._from.registry
-            raise OriginError(504, f"no source of {self.digest} answered in time, the registry {registry} included")
+            words = f"no source of {self.digest} answered in time, the registry {registry} included"
+            raise OriginError(504, words, certain=False)
         if self._blob is None:
             ended = OriginError(504, f"the download of {self.digest} ended", certain=False)
             raise self._error.again() if self._error else ended
