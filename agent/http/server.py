@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from agent.http.port import listening_socket
 from agent.http.request import HEAD_SECONDS_MAX, ClientGone, Exchange, Requests, part, refuse
 from agent.http.wire import do_not_pace
 from agent.values.address import Address
@@ -168,10 +169,9 @@ class Listener:
 
 
 def bind(where: Address, name: str) -> socket.socket:
-    """A listening socket. Raises UsageError with one line when the port is taken or the address is not this machine's."""
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    """A listening socket. Raises UsageError with one line when the port stays taken or the address is not this machine's."""
     try:
-        sock = socket.create_server(where, family=family, backlog=BACKLOG)
+        sock = listening_socket(where, name, BACKLOG)
     except OSError as error:
         # Numbers below zero are the resolver's, which says in words what they mean.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror

@@ -162,6 +162,21 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, flag: str, por
     assert ended.stdout == ""
 
 
+def test_sigterm_ends_it_while_it_waits_for_a_port_that_a_connection_has(tmp_path: Path) -> None:
+    """FAULTS 74."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.bind(("127.0.0.1", 0))
+        client.connect(server.getsockname())
+        address = f"127.0.0.1:{client.getsockname()[1]}"
+        argv = [sys.executable, "-m", "webhook", "--certificate-dir", str(tmp_path), "--http-listen", address, "--listen", "127.0.0.1:0"]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stderr
+            assert f"the health port waits for {address}" in waiting.stderr.readline()
+            waiting.terminate()
+            assert waiting.wait(20) == 0
+            assert waiting.stderr.read() == ""
+
+
 def test_a_setting_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     for flags in ((), ("--certificate-dir", str(tmp_path), "--listen", "8443"), ("--unknown", "x")):
         ended = run(*flags)
