@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from agent.values.address import Address
 from agent.values.errors import UsageError
+from agent.values.space import Percent
 
 Settings = TypeVar("Settings")
 
@@ -32,6 +33,16 @@ def size(value: str) -> int:
     if not match:
         raise ValueError(f"{value!r} is not a size; write bytes or a number with Ki, Mi, Gi or Ti, such as 50Gi")
     return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def space(value: str) -> int | Percent:
+    """Disk: bytes, as `size` reads them, or a percentage of the filesystem: `20%`."""
+    if match := re.fullmatch(r"([0-9]{1,2}|100)%", value):
+        return Percent(int(match[1]))
+    try:
+        return size(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a percentage of the disk, such as 20%") from None
 
 
 def rate(least: str) -> Callable[[str], int]:

@@ -1,6 +1,6 @@
-"""The garbage collector: blobs and manifests that nobody has used for long go, in the background.
+"""The garbage collector: what nobody has used for long goes, in the background, and blobs that the disk has no room for any more.
 
-It also tells the metrics how full the store is. Room for a blob that arrives is made by the store itself
+It also tells the metrics how full the store is. Which blobs go, and room for a blob that arrives, is the store's own affair
 (`agent.storage.eviction`). A failing disk is no reason to stop.
 """
 
@@ -16,8 +16,8 @@ from agent.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 5.0
-"""How often the metrics hear how full the store is."""
+LOOK_SECONDS = 3.0
+"""How often the disk is looked at: kubelets look every 10 s, and remove images or evict pods when they find too little free."""
 EVICT_SECONDS = 600.0
 """How often old blobs and manifests are removed."""
 
@@ -48,6 +48,7 @@ class GarbageCollector:
                 log.warning("the store cannot be looked after: %s", error)
 
     def look(self, *, evict: bool) -> None:
+        self._store.shrink()
         metrics.STORE_BYTES.set(self._store.used)
         if evict:
             self._store.evict_old()

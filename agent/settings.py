@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.config import address, check_piece_address, duration, listed, one_of, or_none, rate, reachable, setting, size, text
+from agent.config import address, check_piece_address, duration, listed, one_of, or_none, rate, reachable, setting, space, text
 from agent.values.address import Address
+from agent.values.space import Percent
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,12 @@ class AgentSettings:
     )
     ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
     swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
-    store_quota: int = setting(size, "bytes that the store may hold", "50Gi")
-    store_free: int = setting(size, "bytes of free disk below which nothing more is stored", "1Gi")
+    store_quota: int | Percent = setting(space, "what the store may hold: bytes, or a percentage of its filesystem", "20%")
+    store_free: int | Percent = setting(
+        space,
+        "what stays free there, bytes or a percentage; at least the 16% that kubelets want, unless it is 0",
+        "20%",
+    )
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
     containerd_content: str = setting(text, "directory of containerd's content store, a source that is only read", "")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")

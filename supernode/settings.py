@@ -15,11 +15,12 @@ from agent.config import (
     rate,
     reachable,
     setting,
-    size,
+    space,
     text,
     whole,
 )
 from agent.values.address import Address
+from agent.values.space import Percent
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class SupernodeSettings:
     )
     ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
     swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
-    store_quota: int = setting(size, "bytes that the cache may hold", "50Gi")
-    store_free: int = setting(size, "bytes of free disk below which nothing more is stored", "1Gi")
+    store_quota: int | Percent = setting(space, "what the cache may hold: bytes, or a percentage of its filesystem", "20%")
+    store_free: int | Percent = setting(
+        space,
+        "what stays free there, bytes or a percentage; at least the 16% that kubelets want, unless it is 0",
+        "20%",
+    )
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")

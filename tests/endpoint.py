@@ -26,6 +26,7 @@ from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
+from agent.values.space import Percent
 from hack.origin import Image, Origin
 
 REPOSITORY = "team/app"
@@ -56,9 +57,17 @@ class Answer:
 class Endpoint:
     """The registry endpoint and what it stands on, without supernodes. Use it as a context manager."""
 
-    def __init__(self, root: Path, origin: Origin, *, head_seconds: float = HEAD_SECONDS_MAX, quota: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        root: Path,
+        origin: Origin,
+        *,
+        head_seconds: float = HEAD_SECONDS_MAX,
+        quota: int | Percent = 1 << 30,
+        free: int | Percent = 0,
+    ) -> None:
         self.origin = origin
-        self.store = Store(root, quota=quota, free=0, age=3600.0)
+        self.store = Store(root, quota=quota, free=free, age=3600.0)
         self.client = OriginClient([origin.address], [])
         manifests = Manifests(root, self.client, interval=30.0, stale_if_error=3600.0)
         swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)

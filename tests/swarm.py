@@ -87,13 +87,13 @@ def free_address() -> Address:
 class Node:
     """An agent without its registry endpoint."""
 
-    def __init__(self, root: Path, name: str, lab: Lab, zone: str = "", *, wait: bool = True) -> None:
+    def __init__(self, root: Path, name: str, lab: Lab, zone: str = "", *, wait: bool = True, quota: int = 1 << 30) -> None:
         """With `wait`, every supernode has welcomed it."""
         self.name = name
         self.fetched: list[tuple[int, Address, int]] = []
         """Pieces that were asked for at other nodes: number, from where, and the verdict."""
         self._lab = lab
-        self.store = Store(root / name, quota=1 << 30, free=0, age=3600.0)
+        self.store = Store(root / name, quota=quota, free=0, age=3600.0)
         self.client = OriginClient(lab.insecure, [])
         self.manifests = Manifests(root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0)
         key = SwarmKey("")
@@ -101,7 +101,7 @@ class Node:
         where = self.pieces.address
 
         def hello() -> messages.Hello:
-            holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.holdings().items()]
+            holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.offered().items()]
             return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
         self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall)
@@ -266,8 +266,8 @@ class Lab:
         """The supernode's piece server."""
         return self._pieces[number]
 
-    def node(self, zone: str = "") -> Node:
-        node = Node(self.root, f"node-{next(self._names)}", self, zone)
+    def node(self, zone: str = "", quota: int = 1 << 30) -> Node:
+        node = Node(self.root, f"node-{next(self._names)}", self, zone, quota=quota)
         self.nodes.append(node)
         return node
 

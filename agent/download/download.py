@@ -193,6 +193,9 @@ class Download:
             happened = self._events.get(timeout=wait_seconds)
         except queue.Empty:
             happened = News.TIME_PASSED
+        if self._blob and self._blob.error:  # the store has given it up
+            self.fail(self._blob.error)
+            return
         now = time.monotonic()
         for event in [*self._readers_moved(), *self._prepared(happened)]:
             self._do(self._planner.handle(event, now))

@@ -86,6 +86,11 @@ class Blob:
     def missing(self) -> int:
         return self.layout.everything & ~self.held
 
+    @property
+    def to_come(self) -> int:
+        """Bytes that are missing, of pieces that are not complete."""
+        return min(self.size, self.missing.bit_count() * self.layout.length)
+
     # Readers.
 
     def wait(self, offset: int, seconds: float) -> int:

@@ -6,6 +6,7 @@
 
 A blob enters `blobs/` by a rename after its digest was verified, so a crash shows nothing unverified; partial files resume.
 Blobs that lay on the disk when the process started are offered to other nodes at once, and verified when they are first used.
+A blob that has no place in the store is in `partial/` too, and in no directory once it is whole: it is gone with its last reader.
 Until a blob was found right, this node's readers get all but its end, and other nodes get nothing of it (docs/decisions/0018).
 `agent.storage.eviction` decides which blobs go when room is needed.
 """
@@ -16,6 +17,7 @@ import logging
 import os
 import re
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -27,19 +29,31 @@ from agent.storage.files import allocated, changed_at, claim, remove, touch
 from agent.storage.journal import Journal
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import Layout
+from agent.values.space import Percent
 
 log = logging.getLogger(__name__)
+
+SHARED_SECONDS = 60.0
+"""How long a whole blob that has no place in the store is kept for other nodes, which get it at about the same time."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class Store:
-    """Sizes and limits in bytes, ages in seconds.
+    """Sizes in bytes, limits in bytes or as percentages of the filesystem, ages in seconds.
 
     `on_change(digest, size, held)` hears of every blob that other nodes can have from now on, or no longer.
     """
 
-    def __init__(self, root: Path, *, quota: int, free: int, age: float, containerd: ContainerdContent | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        quota: int | Percent,
+        free: int | Percent,
+        age: float,
+        containerd: ContainerdContent | None = None,
+    ) -> None:
         self.root = root
         self.quota = quota
         self.free = free
@@ -55,6 +69,10 @@ class Store:
         """Held while others are told of a change, so that the last that they hear of a blob is how it is."""
         self._open: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
         self._arriving: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
+        self._passing: weakref.WeakSet[Blob] = weakref.WeakSet()
+        """Those of the arriving blobs that have no place in the store."""
+        self._shared: dict[Blob, float] = {}
+        """Of these the whole ones, and since when, that other nodes may still want."""
         self._lock_fd = claim(root)
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
@@ -91,6 +109,7 @@ class Store:
         theirs = self._containerd.holdings() if self._containerd else {}
         with self._lock:
             own = {digest: size for digest, size in self._sizes.items() if digest not in self._withheld}
+            own |= {blob.digest: blob.size for blob in self._shared}
             return {digest: size for digest, size in theirs.items() if digest not in self._sizes} | own
 
     def withhold(self, blob: Blob) -> None:
@@ -107,6 +126,8 @@ class Store:
         with self._lock:
             if digest in self._sizes:
                 return digest not in self._withheld
+            if any(blob.digest == digest for blob in self._shared):
+                return True
         return bool(self._containerd and self._containerd.offers(digest))
 
     def _tell(self, digest: str, size: int, held: bool) -> None:
@@ -131,7 +152,8 @@ class Store:
     def _own(self, digest: str) -> Blob | None:
         with self._lock:
             if digest not in self._sizes:
-                return None
+                passing = self._arriving.get(digest)
+                return passing if passing and passing.whole else None
             blob = self._open.get(digest) or self._opened(digest)
             if blob is None or blob.error:  # damaged, and about to be dropped
                 return None
@@ -196,13 +218,15 @@ class Store:
                     earlier.fail(StoreError(f"the download of {digest} was begun anew"))
                     if earlier.whole:  # it is about to be kept: its file must not be written to again
                         return earlier
-                eviction.make_room(self, path, layout.size)
+                stays = eviction.make_room(self, path, layout.size)
                 journal = Journal(path.with_suffix(".pieces"), layout)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 blob = Blob(digest, layout, fd, journal=journal, on_end=self._arrived)
                 os.ftruncate(fd, layout.size)  # an earlier try may have been told of another size
                 with self._lock:
                     self._arriving[digest] = blob
+                    if not stays:
+                        self._passing.add(blob)
             blob.restore(journal.earlier)
         except OSError as error:
             raise StoreError(f"the store {self.root} cannot be used: {error.strerror}") from error
@@ -213,13 +237,17 @@ class Store:
     def _arrived(self, blob: Blob, error: DarnerError | None) -> None:
         """A blob that arrived is whole, or will not be. The pieces that were verified one by one are kept for the next try."""
         path = self._partial / blob.digest.removeprefix("sha256:")
-        if error is None:
+        if error is None and blob in self._passing:
+            with self._lock:
+                self._shared[blob] = time.monotonic()
+            self._tell(blob.digest, blob.size, True)
+        elif error is None:
             self._keep(blob, path)
         if error is None or isinstance(error, DigestError):
             remove(path)
             remove(path.with_suffix(".pieces"))
         with self._lock:  # only now: until here the blob is found among the arriving ones
-            if self._arriving.get(blob.digest) is blob:
+            if self._arriving.get(blob.digest) is blob and blob not in self._shared:
                 del self._arriving[blob.digest]
 
     def _keep(self, blob: Blob, path: Path) -> None:
@@ -239,16 +267,24 @@ class Store:
 
     @property
     def used(self) -> int:
-        """Bytes of whole blobs, those that the arriving ones will have, and what earlier tries left."""
+        """Bytes on the disk: of whole blobs, of what has come of the arriving ones, and what earlier tries left."""
         with self._lock:
-            settled = sum(self._sizes.values()) + sum(blob.size for blob in self._arriving.values())
+            here = sum(self._sizes.values()) + sum(blob.size - blob.to_come for blob in self._arriving.values())
+        return here + sum(allocated(path) for path in self.leftovers())
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that count towards the quota: of whole blobs, those that arriving ones will have, and what earlier tries left."""
+        with self._lock:
+            arriving = [blob.size for blob in self._arriving.values() if blob not in self._passing]
+            settled = sum(self._sizes.values()) + sum(arriving)
         return settled + sum(allocated(path) for path in self.leftovers())
 
     @property
     def to_come(self) -> int:
         """Bytes that the disk has to take yet of the blobs that are arriving."""
         with self._lock:
-            return sum(blob.missing.bit_count() * blob.layout.length for blob in self._arriving.values())
+            return sum(blob.to_come for blob in self._arriving.values())
 
     def is_held_by_containerd(self, digest: str, size: int) -> bool:
         """Whether a blob can be read from containerd's content store as well."""
@@ -258,6 +294,26 @@ class Store:
         """Partial files and journals that nobody writes to, the oldest first."""
         found = [(changed_at(path), path) for path in self._partial.iterdir() if "sha256:" + path.stem not in self._arriving]
         return [path for _, path in sorted(found)]
+
+    def unfinished(self) -> list[Blob]:
+        """The blobs that are arriving, those first that have no place in the store, of these the ones with most to come."""
+        with self._lock:
+            arriving = [blob for blob in self._arriving.values() if not blob.whole]
+        return sorted(arriving, key=lambda blob: (blob not in self._passing, -blob.to_come))
+
+    def let_go(self, before: float) -> None:
+        """Keep no longer what has no place in the store and was whole before that monotonic time. `_tell_evicted` follows."""
+        with self._lock:
+            for blob in [blob for blob, since in self._shared.items() if since < before]:
+                del self._shared[blob]
+                self._evicted.append((blob.digest, blob.size))
+
+    def shrink(self) -> None:
+        """Keep to the limits when others fill the disk."""
+        with self._receiving:
+            self.let_go(time.monotonic() - SHARED_SECONDS)
+            eviction.shrink(self)
+        self._tell_evicted()
 
     def evict(self, digest: str) -> None:
         """Remove a blob, unless somebody has it open or its file cannot be removed. `_tell_evicted` has to follow."""

@@ -168,7 +168,17 @@ def test_sigterm_ends_it_while_it_waits_for_a_port_that_a_connection_has(tmp_pat
         client.bind(("127.0.0.1", 0))
         client.connect(server.getsockname())
         address = f"127.0.0.1:{client.getsockname()[1]}"
-        argv = [sys.executable, "-m", "webhook", "--certificate-dir", str(tmp_path), "--http-listen", address, "--listen", "127.0.0.1:0"]
+        argv = [
+            sys.executable,
+            "-m",
+            "webhook",
+            "--certificate-dir",
+            str(tmp_path),
+            "--http-listen",
+            address,
+            "--listen",
+            "127.0.0.1:0",
+        ]
         with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as waiting:
             assert waiting.stderr
             assert f"the health port waits for {address}" in waiting.stderr.readline()

@@ -19,6 +19,7 @@ class Disk:
         self.fails = fails
         self.age = 5.0
         self.looks = 0
+        self.shrinks = 0
         self.evictions: list[float] = []
 
     @property
@@ -27,6 +28,9 @@ class Disk:
         if self.fails:
             raise OSError(5, "Input/output error")
         return 4711
+
+    def shrink(self) -> None:
+        self.shrinks += 1
 
     def evict_old(self, age: float = 0.0) -> None:
         self.evictions.append(age)
@@ -51,6 +55,7 @@ def test_it_tells_what_is_used_and_drops_what_is_old_more_rarely() -> None:
     collector.stop()
     assert metrics.STORE_BYTES._value.get() == 4711
     assert disk.looks > 2 * len(disk.evictions)
+    assert disk.shrinks >= disk.looks, "others may fill the disk at any time"
     assert disk.evictions[:2] == [0.0, disk.age], "the store by its own age, manifests by the same"
 
 

@@ -80,7 +80,8 @@ def test_a_connection_that_has_ended_keeps_its_port_in_time_wait_and_after_a_min
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::1", "::1"), ("::", "::1")]
+    ("theirs", "ours"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::1", "::1"), ("::", "::1")],
 )
 def test_a_port_that_somebody_listens_on_is_told_at_once(theirs: str, ours: str, caplog: pytest.LogCaptureFixture) -> None:
     family = socket.AF_INET6 if ":" in theirs else socket.AF_INET

@@ -17,6 +17,7 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.values.errors import StoreError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
+from agent.values.space import Percent
 
 MEBIBYTE = 1 << 20
 GENEROUS = {"quota": 1 << 30, "free": 0, "age": 3600.0}
@@ -44,6 +45,32 @@ def receive(store: Store, data: bytes, pieces: range | None = None) -> Blob:
         blob.write(start, data[start:end])
         blob.add(piece, hashlib.sha256(data[start:end]).digest(), checked=True)
     return blob
+
+
+class Disk:
+    """A filesystem of 100 MiB that others fill; what the store has on it comes on top."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+        self.taken = 0
+        self._store = store
+        usage = shutil.disk_usage(store.root)
+        total = 100 * MEBIBYTE
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=total, free=total - self.taken - self._ours))
+
+    @property
+    def _ours(self) -> int:
+        files = [path.stat() for path in self._store.root.rglob("*") if path.is_file()]
+        removed = [status for blob in self._store._arriving.values() if not (status := os.fstat(blob.fd)).st_nlink]
+        return sum(status.st_blocks * 512 for status in files + removed)
+
+    @property
+    def free(self) -> int:
+        return shutil.disk_usage(self._store.root).free
+
+
+@pytest.fixture
+def disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch, store)
 
 
 @pytest.fixture
@@ -123,11 +150,126 @@ def test_a_wrong_size_of_an_earlier_try_leaves_no_bytes_behind_the_end(store: St
 # Room.
 
 
-def test_a_blob_over_the_quota_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store", quota=MEBIBYTE, free=0, age=1)
-    with pytest.raises(StoreError, match="quota"):
-        store.receive(digest_of(b""), cut(MEBIBYTE + 1))
-    store.close()
+def test_a_blob_over_the_quota_is_shared_while_it_arrives_and_a_while_later_and_then_gone(store: Store) -> None:
+    """FAULTS 70."""
+    kept = receive(store, content(1)).digest
+    store.quota = 2 * MEBIBYTE
+    heard: list[tuple[str, bool]] = []
+    store.on_change = lambda digest, _, held: heard.append((digest, held))
+    data = content(2, 3 * MEBIBYTE)
+    blob = receive(store, data, range(3))
+    assert store.arriving(blob.digest) is blob
+    assert blob.wait_to_share(0, 0, 0)
+    receive(store, data)
+    blob = found(store, digest := blob.digest)
+    assert list(store.holdings()) == [kept], "the quota's room is for others"
+    assert set(store.offered()) == {kept, digest}
+    assert list((store.root / "partial").iterdir()) == [], "a crash leaves nothing of it"
+    store.shrink()
+    store.evict_old()
+    assert set(store.offered()) == {kept, digest}
+    assert os.pread(blob.fd, MEBIBYTE, 0) == data[:MEBIBYTE]
+    assert store.receive(digest, cut(len(data))) is blob, "nothing more has to come"
+    store.let_go(time.monotonic())
+    store.shrink()
+    assert store.blob(digest) is blob, "as long as somebody reads it"
+    del blob
+    assert store.blob(digest) is store.arriving(digest) is None
+    assert heard == [(digest, True), (digest, False)]
+    assert set(store.offered()) == {kept}
+
+
+def found(store: Store, digest: str) -> Blob:
+    blob = store.blob(digest)
+    assert blob
+    assert blob.whole
+    return blob
+
+
+def test_a_blob_over_the_quota_leaves_the_disk_its_free_bytes(store: Store, disk: Disk) -> None:
+    """FAULTS 70."""
+    old = receive(store, content(1)).digest
+    store.quota, store.free = 2 * MEBIBYTE, 20 * MEBIBYTE
+    disk.taken = 77 * MEBIBYTE - MEBIBYTE // 2
+    arriving = receive(store, content(2, 3 * MEBIBYTE), range(1))
+    assert not store.holdings(), f"{old} goes for what is wanted now"
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(3)), cut(3 * MEBIBYTE))
+    assert store.unfinished() == [arriving]
+
+
+def test_a_whole_blob_over_the_quota_goes_before_those_with_a_place(store: Store, disk: Disk) -> None:
+    kept = receive(store, content(1)).digest
+    store.quota, store.free = 2 * MEBIBYTE, 20 * MEBIBYTE
+    passing = receive(store, content(2, 3 * MEBIBYTE)).digest
+    disk.taken = 78 * MEBIBYTE
+    store.shrink()
+    assert passing not in store.offered()
+    assert list(store.holdings()) == [kept]
+
+
+def test_who_fills_the_disk_gets_the_stores_room_least_recently_used_first(store: Store, disk: Disk) -> None:
+    """FAULTS 69."""
+    digests = [receive(store, content(number)).digest for number in range(6)]
+    receive(store, content(9), range(2)).fail(StoreError("nobody waits"))
+    store.free = Percent(20)
+    heard: list[tuple[str, bool]] = []
+    store.on_change = lambda digest, _, held: heard.append((digest, held))
+    disk.taken = 74 * MEBIBYTE
+    store.shrink()
+    assert list(store.holdings()) == digests
+    assert not list((store.root / "partial").iterdir()), "what earlier tries left goes first"
+    disk.taken = 77 * MEBIBYTE - MEBIBYTE // 2
+    store.shrink()
+    assert list(store.holdings()) == digests[3:]
+    assert heard == [(digest, False) for digest in digests[:3]]
+    disk.taken = 88 * MEBIBYTE
+    store.shrink()
+    assert not store.holdings()
+
+
+@pytest.mark.parametrize("free", [1, Percent(5), 16 * MEBIBYTE])
+def test_the_store_stays_away_from_the_kubelets_thresholds_whatever_is_set(store: Store, disk: Disk, free: int | Percent) -> None:
+    """FAULTS 69: image garbage collection begins at 85 % used, eviction at 15 % free."""
+    store.free = free
+    digests = [receive(store, content(number)).digest for number in range(6)]
+    disk.taken = 82 * MEBIBYTE
+    store.shrink()
+    assert list(store.holdings()) == digests[-2:]
+    assert disk.free * 100 // (100 * MEBIBYTE) > 15
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(7)), cut(3 * MEBIBYTE))
+
+
+def test_who_asks_for_no_free_disk_gets_all_of_it(store: Store, disk: Disk) -> None:
+    disk.taken = 98 * MEBIBYTE
+    receive(store, content(1))
+    store.shrink()
+    assert len(store.holdings()) == 1
+
+
+def test_what_arrives_is_given_up_when_the_disk_is_full_of_others_and_nothing_else_can_go(store: Store, disk: Disk) -> None:
+    """FAULTS 69."""
+    store.free = Percent(20)
+    small, large = receive(store, content(1), range(2)), receive(store, content(2, 4 * MEBIBYTE), range(3))
+    disk.taken = 77 * MEBIBYTE + MEBIBYTE // 2
+    store.shrink()
+    assert not large.error, "what is to come may still have its room"
+    disk.taken = 79 * MEBIBYTE
+    store.shrink()
+    assert isinstance(large.error, StoreError)
+    assert not small.error
+    assert store.arriving(large.digest) is None
+    assert [path.stem for path in (store.root / "partial").iterdir()] == [small.digest.removeprefix("sha256:")] * 2
+    assert os.pread(large.fd, 100, 0) == content(2, 4 * MEBIBYTE)[:100], "its readers go on from where they are"
+
+
+def test_a_quota_in_percent_is_of_the_filesystem(store: Store, disk: Disk) -> None:
+    store.quota = Percent(3)
+    for number in range(5):
+        receive(store, content(number))
+    assert len(store.holdings()) == 3
+    assert disk.free == 97 * MEBIBYTE
 
 
 def test_the_least_recently_used_go_first_and_no_more_than_it_takes(store: Store) -> None:
@@ -159,9 +301,10 @@ def test_others_are_told_of_what_made_room_when_the_next_blob_can_already_be_rec
     assert began == [True]
 
 
-def test_others_are_told_of_what_went_also_when_the_room_was_not_enough(store: Store) -> None:
+def test_others_are_told_of_what_went_also_when_the_room_was_not_enough(store: Store, disk: Disk) -> None:
     evicted, open_ = receive(store, content(1)).digest, receive(store, content(2))
     store.quota = 2 * MEBIBYTE
+    disk.taken = 98 * MEBIBYTE
     heard: list[tuple[str, bool]] = []
     store.on_change = lambda digest, _, held: heard.append((digest, held))
     with pytest.raises(StoreError, match="no room"):
@@ -170,9 +313,10 @@ def test_others_are_told_of_what_went_also_when_the_room_was_not_enough(store: S
     assert store.blob(open_.digest) is open_
 
 
-def test_what_somebody_has_open_is_never_taken(store: Store) -> None:
+def test_what_somebody_has_open_is_never_taken(store: Store, disk: Disk) -> None:
     readers = [receive(store, content(number)) for number in range(3)]
     store.quota = 3 * MEBIBYTE
+    disk.taken = 97 * MEBIBYTE
     with pytest.raises(StoreError, match="no room"):
         store.receive(digest_of(content(9)), cut(MEBIBYTE))
     gone = readers.pop(1).digest
@@ -181,12 +325,27 @@ def test_what_somebody_has_open_is_never_taken(store: Store) -> None:
     assert all(store.blob(blob.digest) is blob for blob in readers)
 
 
-def test_what_arrives_has_its_room_from_the_start(store: Store) -> None:
+def test_what_arrives_has_its_room_from_the_start_and_uses_what_has_come(store: Store, disk: Disk) -> None:
     store.quota = 3 * MEBIBYTE
-    arriving = store.receive(digest_of(content(1)), cut(2 * MEBIBYTE))
+    disk.taken = 97 * MEBIBYTE
+    arriving = store.receive(digest_of(content(1, 2 * MEBIBYTE)), cut(2 * MEBIBYTE))
     with pytest.raises(StoreError, match="no room"):
         store.receive(digest_of(content(2)), cut(2 * MEBIBYTE))
-    assert store.used == arriving.size
+    assert store.reserved == store.to_come == arriving.size
+    assert store.used == 0
+    del arriving
+    half = receive(store, content(1, 2 * MEBIBYTE), range(4))
+    assert (store.reserved, store.to_come, store.used) == (half.size, half.size // 2, half.size // 2)
+
+
+def test_what_finds_no_room_in_the_quota_because_all_of_it_is_in_use_is_shared_all_the_same(store: Store) -> None:
+    """FAULTS 70."""
+    store.quota = 3 * MEBIBYTE
+    first, second = (receive(store, content(number, 2 * MEBIBYTE), range(1)) for number in (1, 2))
+    assert store.reserved == first.size
+    receive(store, content(2, 2 * MEBIBYTE))
+    assert second.digest in store.offered()
+    assert second.digest not in store.holdings()
 
 
 def test_what_earlier_tries_left_counts_and_is_dropped_before_any_blob(store: Store) -> None:
@@ -208,7 +367,7 @@ def test_a_resumed_download_does_not_count_twice(store: Store) -> None:
 
 def test_the_disk_keeps_its_free_bytes_what_is_to_come_included(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(store.root)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10 * MEBIBYTE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=20 * MEBIBYTE, free=10 * MEBIBYTE))
     store.free = 8 * MEBIBYTE
     arriving = store.receive(digest_of(content(1)), cut(MEBIBYTE))
     with pytest.raises(StoreError, match="no room"):
