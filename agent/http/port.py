@@ -49,7 +49,8 @@ def listening_socket(where: Address, name: str, backlog: int) -> socket.socket:
 
 def _somebody_listens(where: Address, family: int) -> bool:
     """Whether a listener has the port, on this address or on all of them. True where the kernel does not tell."""
-    packed = ip_address(socket.getaddrinfo(*where, family, socket.SOCK_STREAM)[0][4][0]).packed
+    host, *_ = socket.getaddrinfo(*where, family, socket.SOCK_STREAM)[0][4]
+    packed = ip_address(host).packed
     words = (packed[at : at + 4] for at in range(0, len(packed), 4))
     ours = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
     try:
@@ -58,12 +59,12 @@ def _somebody_listens(where: Address, family: int) -> bool:
                 next(lines)
                 for line in lines:
                     _, local, _, state, *_ = line.split()
-                    host, _, port = local.partition(":")
-                    overlaps = not host.strip("0") or not ours.strip("0") or host.endswith(ours)
+                    theirs, _, port = local.partition(":")
+                    overlaps = not theirs.strip("0") or not ours.strip("0") or theirs.endswith(ours)
                     if state == _LISTEN and int(port, 16) == where.port and overlaps:
                         return True
-    except FileNotFoundError as error:  # a kernel without IPv6 has one table
-        return error.filename == _TABLES[0]
+    except OSError as error:  # a kernel without IPv6 has no second table
+        return bool(error.filename != _TABLES[1])
     return False
 
 

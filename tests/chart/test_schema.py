@@ -83,6 +83,7 @@ def test_an_unknown_value_is_refused_by_name(helm: Helm, pointer: str) -> None:
         ("/agent/ports/pieces", 65536),
         ("/agent/store/hostPath", "var/lib/darner"),
         ("/agent/store/quota", "50GB"),
+        ("/agent/store/free", "101%"),
         ("/agent/store/age", "a month"),
         ("/agent/containerd/contentPath", "var/lib/containerd"),
         ("/agent/bandwidth/upload", "512Ki"),

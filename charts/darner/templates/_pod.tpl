@@ -165,7 +165,8 @@ resources:
 {{- end }}
 {{- end -}}
 
-{{- /* Health of a process with HTTP on a port called `http`: alive, ready, and up to a minute for a first look at a large store. */ -}}
+{{- /* Health of a process with HTTP on a port called `http`: alive, ready, and at the start up to two minutes: for a port that
+a connection has for the moment, and for a first look at a large store. */ -}}
 {{- define "darner.probes" -}}
 startupProbe:
   httpGet:
@@ -173,7 +174,7 @@ startupProbe:
     port: http
   periodSeconds: 1
   timeoutSeconds: 5
-  failureThreshold: 60
+  failureThreshold: 120
 livenessProbe:
   httpGet:
     path: /healthz

@@ -21,6 +21,7 @@ from agent.config import (
     reachable,
     setting,
     size,
+    space,
     text,
     variable,
     whole,
@@ -28,6 +29,7 @@ from agent.config import (
 from agent.settings import AgentSettings
 from agent.values.address import Address
 from agent.values.errors import UsageError
+from agent.values.space import Percent
 from supernode.settings import SupernodeSettings
 from webhook.settings import WebhookSettings
 
@@ -193,10 +195,25 @@ def test_a_command_line_that_is_none_is_told_in_one_line(argv: list[str], words:
 
 
 def test_a_bad_value_is_named_by_its_flag_and_by_its_variable_when_it_came_from_there() -> None:
-    expected = "'x' is not a size; write bytes or a number with Ki, Mi, Gi or Ti, such as 50Gi"
+    size = "'x' is not a size; write bytes or a number with Ki, Mi, Gi or Ti, such as 50Gi"
+    assert said("agent", [*REQUIRED["agent"], "--upload-rate", "x"]) == f"darner agent: --upload-rate: {size}"
+    expected = f"{size}, or a percentage of the disk, such as 20%"
     assert said("agent", [*REQUIRED["agent"], "--store-quota", "x"]) == f"darner agent: --store-quota: {expected}"
     line = said("agent", REQUIRED["agent"], {"DARNER_STORE_QUOTA": "x"})
     assert line == f"darner agent: --store-quota (DARNER_STORE_QUOTA): {expected}"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("20%", Percent(20)), ("0%", Percent(0)), ("100%", Percent(100)), ("50Gi", 50 << 30), ("0", 0)]
+)
+def test_disk_is_bytes_or_a_percentage(written: str, read: int | Percent) -> None:
+    assert space(written) == read
+
+
+@pytest.mark.parametrize("written", ["101%", "%", "-1%", "5.5%", "20 %", "20%%"])
+def test_a_percentage_is_a_whole_number_up_to_a_hundred(written: str) -> None:
+    with pytest.raises(ValueError, match="or a percentage of the disk, such as 20%"):
+        space(written)
 
 
 def test_the_last_of_a_repeated_flag_counts() -> None:

@@ -21,6 +21,7 @@ from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError, StoreError
 from agent.values.pieces import Layout
+from agent.values.space import Percent
 from hack.origin import Access, Fault, Image, Origin
 from supernode import seeder as module
 from supernode.seeder import COMING_CHUNK_BYTES, ORIGIN_TRIES_MAX, AbandonedError, Holder, Seeder, SeedRequest
@@ -295,7 +296,7 @@ def test_a_blob_of_no_bytes_is_whole_at_once(seeding: Seeding) -> None:
 
 
 def test_a_cache_without_room_is_said_to_be_full(seeding: Seeding) -> None:
-    seeding.store.quota = PIECE
+    seeding.store.free = Percent(100)
     error = seeding.seed()
     assert isinstance(error, StoreError)
 

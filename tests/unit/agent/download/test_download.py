@@ -25,6 +25,7 @@ from agent.swarm.tickets import SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
 from agent.values.pieces import Layout
+from agent.values.space import Percent
 from hack.origin import Access, Fault
 from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
 
@@ -246,7 +247,7 @@ def test_so_many_blobs_are_downloaded_at_once_and_no_more(node: Node, lab: Lab, 
 
 
 def test_a_store_without_room_is_said_to_be_full(node: Node, digest: str) -> None:
-    node.store.quota = PIECE
+    node.store.free = Percent(100)
     with pytest.raises(StoreError):
         node.pull(digest)
 
