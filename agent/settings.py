@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agent.config import address, check_piece_address, duration, listed, one_of, or_none, rate, reachable, setting, space, text
 from agent.values.address import Address
+from agent.values.pattern import Pattern, pattern
 from agent.values.space import Percent
 
 
@@ -25,6 +26,9 @@ class AgentSettings:
     supernodes: tuple[Address, ...] = setting(listed(reachable), "channels of the supernodes; without any, work alone", "")
     insecure_registries: tuple[str, ...] = setting(
         listed(text), "registries, as HOST:PORT, that may be spoken to in plain HTTP and may have a private address", ""
+    )
+    allow_registries: tuple[Pattern, ...] = setting(
+        listed(pattern), "only these are pulled from: registries, or patterns of REGISTRY/REPOSITORY; all if empty", ""
     )
     ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
     swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")

@@ -36,6 +36,8 @@ class Reason(StrEnum):
     EXCLUDED_OWNER = "excluded-owner"
     NOT_PROVEN = "not-proven"
     NODE_CREDENTIAL = "node-credential"
+    NO_AGENT_THERE = "no-agent-there"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,12 @@ REVERTED_PODS = Counter(
 REVERT_FAILURES = Counter("darner_webhook_revert_failures", "Times that a pod could not be given its original images at once")
 PAUSED = Gauge("darner_webhook_paused", "Registries, repositories, and owners of pods, that are left alone now", ["kind"])
 PAUSES = Counter("darner_webhook_pauses", "Times that a registry, repository or owner of pods began to be left alone", ["kind"])
+STARTUP_TAINTS = Counter(
+    "darner_webhook_startup_taints", "Nodes whose startup taint was taken away, because their agent is ready"
+)
 LEADING = Gauge("darner_webhook_leading", "Whether this replica is the one that acts")
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)
-for kind in ("registry", "owner", "credential"):
+for kind in ("registry", "owner", "credential", "refused"):
     PAUSES.labels(kind)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from agent.config import address, duration, listed, load, one_of, setting, text, whole
 from agent.values.address import Address
 from agent.values.errors import UsageError
+from agent.values.pattern import Pattern, pattern
 from webhook.admission.immutable import ImmutableImages
-from webhook.admission.policy import Pattern, Policy, pattern
+from webhook.admission.policy import Policy
+from webhook.admission.selectors import Selector, selector_or_none
 from webhook.breaker.pauses import OwnerKind, owner_kind
 from webhook.kube.api import ObjectName, object_name
 
@@ -76,6 +78,9 @@ class WebhookSettings:
     exclude_images: tuple[Pattern, ...] = setting(
         listed(pattern), "these are left alone, written alike", "docker.io/library/auto"
     )
+    allow_registries: tuple[Pattern, ...] = setting(
+        listed(pattern), "the agents' own --allow-registries: what they would refuse is left alone; all if empty", ""
+    )
     agent_service: ObjectName | None = setting(
         object_name, "headless Service of the agents; pods are rewritten where they are ready, everywhere if empty", ""
     )
@@ -84,6 +89,12 @@ class WebhookSettings:
     )
     agent_view_age: float = setting(
         duration, "how old the view of the agents may be; with an older one, pods are left alone", "30s"
+    )
+    exclude_nodes: Selector | None = setting(
+        selector_or_none, "selector of the labels of nodes where no agent runs; pods that may come there are left alone", ""
+    )
+    startup_taint: bool = setting(
+        yes_or_no, "with a Lease: whether nodes lose the taint darner.dev/agent-not-ready when their agent is ready", "false"
     )
     pull_secrets: bool = setting(yes_or_no, "whether pods are given their pull secrets for the agent: true or false", "false")
     pull_secret_deadline: float = setting(
@@ -110,7 +121,7 @@ class WebhookSettings:
     @property
     def policy(self) -> Policy:
         excluded = frozenset({self.namespace, *self.excluded_namespaces}) - {""}
-        return Policy(excluded, self.include_images, self.exclude_images, self.release)
+        return Policy(excluded, self.include_images, self.exclude_images, self.release, self.allow_registries)
 
     @property
     def needs_cluster(self) -> bool:

@@ -9,9 +9,10 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from webhook.admission.agentless import no_agent_there
 from webhook.admission.agents import AgentView
 from webhook.admission.handler import Judge
 from webhook.admission.immutable import proven_only
@@ -19,6 +20,7 @@ from webhook.admission.policy import Policy
 from webhook.admission.readiness import ready_nodes_only
 from webhook.breaker.half_open import one_at_a_time, only_with_secret
 from webhook.breaker.pauses import leave_alone
+from webhook.breaker.refusals import Refusals
 from webhook.breaker.shared import SharedBreakers
 from webhook.gates import CredentialGate, Gate
 from webhook.kube.events import Events
@@ -30,6 +32,7 @@ from webhook.pullsecrets.reconciler import PullSecretReconciler
 from webhook.pullsecrets.writer import PullSecretWriter
 from webhook.revert.controller import RevertController
 from webhook.settings import WebhookSettings
+from webhook.startup_taint import StartupTaint
 
 if TYPE_CHECKING:
     from webhook.kube.client import Cluster
@@ -45,10 +48,12 @@ class Wiring:
     """Work that has a thread of its own, by its name, until the process ends."""
     pull_secrets: PullSecretCache | None = None
     lease: Lease | None = None
+    refusals: Refusals | None = None
 
     def judge(self, policy: Policy) -> Judge:
         secrets = self.pull_secrets.secrets_for if self.pull_secrets else None
-        return Judge(policy, tuple(self.gates), secrets, self.without_secret)
+        judge = Judge(policy, tuple(self.gates), secrets, self.without_secret)
+        return replace(judge, rewritten=self.refusals.rewritten) if self.refusals else judge
 
     def close(self) -> None:
         if self.pull_secrets:
@@ -71,13 +76,24 @@ def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
         wiring.working["lease"] = lease.run
         if settings.revert:
             controller = RevertController(cluster, Events(cluster, identity), breakers, lease.leading, settings.release)
-            wiring.working |= controller.working()
+            wiring.refusals = refusals = Refusals(Events(cluster, identity), controller.view_age_seconds)
+            controller.appeared = refusals.appeared
+            wiring.gates.append(refusals.gate)
+            wiring.working |= controller.working() | {"refusals": refusals.run}
+    wiring.gates.append(no_agent_there(settings.exclude_nodes))
     agents = None
     if cluster and settings.agent_service:
-        agents = AgentView(cluster, settings.agent_service, settings.agent_view_age)
+        agents = AgentView(
+            cluster,
+            settings.agent_service,
+            settings.agent_view_age,
+            settings.exclude_nodes.text if settings.exclude_nodes else "",
+        )
         wiring.gates.append(ready_nodes_only(agents.now, settings.agent_ready_percent))
         wiring.unready.append(agents.unready)
-        wiring.working["agents"] = agents.run
+        wiring.working |= agents.working()
+        if settings.startup_taint and wiring.lease:
+            wiring.working["startup taint"] = StartupTaint(cluster, agents.ready_nodes, wiring.lease.leading).run
     if cluster and settings.lease and settings.revert:
         # Where nothing is put back, no image is different from the others.
         now = agents.now if agents else None

@@ -18,13 +18,14 @@ from agent.registry.blobs import Blobs
 from agent.registry.client_wait import HEAD_SECONDS_MAX, ClientWait
 from agent.registry.manifests import Manifests
 from agent.registry.permission import Permission
-from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, RangeError, parse_target
+from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, RangeError, Resource, parse_target
 from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential, from_authorization
 from agent.values.errors import DarnerError, RequestError
 from agent.values.manifest import Manifest
+from agent.values.pattern import Pattern, allowed
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,13 @@ class Registry:
         swarm: Supernodes,
         origin: Origin,
         head_seconds: float = HEAD_SECONDS_MAX,
+        allow: tuple[Pattern, ...] = (),
     ) -> None:
         self._manifests = manifests
         self._permission = permission
         self._swarm = swarm
         self._origin = origin
+        self._allow = allow
         self._client_wait = ClientWait(head_seconds)
         self._blobs = Blobs(store, downloads, origin, permission, self._client_wait, VERSION)
 
@@ -72,6 +75,9 @@ class Registry:
                 raise RequestError(405, "UNSUPPORTED", "this registry is read only")
             resource = parse_target(exchange.request.target)
             kind = type(resource).__name__.removesuffix("Resource").lower()
+            if isinstance(resource, Resource) and not allowed(self._allow, resource.registry, resource.repository):
+                name = f"{resource.registry}/{resource.repository}"
+                raise RequestError(403, "DENIED", f"{name} is not among --allow-registries, from which nodes pull")
             authorization = exchange.request.headers.get("authorization")
             credential = None if authorization is None else from_authorization(authorization)
             match resource:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from agent.values.pattern import pattern
 from tests.webhook_lab import LOCAL, admitted, applied, container, image_volume, operations, originals, pod, respond, review
-from webhook.admission.policy import Policy, pattern
+from webhook.admission.policy import Policy
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 SYSTEM = Policy(excluded_namespaces=frozenset({"darner-system", "kube-system"}))

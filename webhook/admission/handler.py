@@ -14,7 +14,7 @@ from webhook.admission.review import Admission, decide
 from webhook.admission.rewrite import Verdict, narrowed
 from webhook.errors import NotDerived
 from webhook.gates import CredentialGate, Gate, LeftAlone, Reason
-from webhook.pods import pull_secrets
+from webhook.pods import Pod, pull_secrets
 
 PullSecrets = Callable[[str, Sequence[str], frozenset[str]], Awaitable[Mapping[str, frozenset[str]]]]
 """For a namespace, a pod's pull secrets and registries: the names of the derived secrets that it takes, each with the registries
@@ -28,8 +28,16 @@ class Judge:
     pull_secrets: PullSecrets | None = None
     """None: pull secrets are not looked at."""
     without_secret: CredentialGate | None = None
+    rewritten: Callable[[str, Pod], None] = lambda _namespace, _pod: None
+    """Told of every pod that is being created with images rewritten."""
 
     async def verdict(self, admission: Admission) -> Verdict:
+        verdict = await self._judged(admission)
+        if verdict.rewrites and not admission.subresource:
+            self.rewritten(admission.namespace, admission.pod)
+        return verdict
+
+    async def _judged(self, admission: Admission) -> Verdict:
         verdict = decide(admission, self.policy, self.gates)
         names = pull_secrets(admission.pod)
         needed: Mapping[str, frozenset[str]] = {}

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from webhook.breaker.breaker import Breakers, Tripped
 from webhook.breaker.half_open import PROVEN_SECONDS, Evidence
 from webhook.breaker.pauses import KINDS, Pauses
+from webhook.kube.api import mapping_at, text_at
 from webhook.kube.events import LEFT_ALONE, Events
 from webhook.metrics import PAUSED, PAUSES
-from webhook.pods import Owner
+from webhook.pods import Owner, Pod, controller_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,16 @@ class Owned(NamedTuple):
     def subject(self) -> Mapping[str, Any]:
         metadata = {"namespace": self.owner.namespace, "name": self.owner.name, "uid": self.uid}
         return {"apiVersion": self.version, "kind": self.owner.kind, "metadata": metadata}
+
+
+def owned_by(pod: Pod, namespace: str) -> Owned | None:
+    """The pod's controller, if it has one."""
+    owner = controller_of(pod, namespace)
+    if owner is None:
+        return None
+    references = mapping_at(pod, "metadata")["ownerReferences"]
+    reference = next(item for item in references if isinstance(item, Mapping) and item.get("controller") is True)
+    return Owned(owner, text_at(reference, "apiVersion"), text_at(reference, "uid"))
 
 
 class SharedBreakers:

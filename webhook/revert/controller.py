@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from webhook.breaker.breaker import YOUNG_SECONDS
 from webhook.breaker.pauses import forget_oldest
-from webhook.breaker.shared import Owned, SharedBreakers
+from webhook.breaker.shared import Owned, SharedBreakers, owned_by
 from webhook.errors import Unreachable
 from webhook.kube.api import Api, ObjectName, mapping_at, text_at
 from webhook.kube.events import NOT_REVERTED, REVERTED, Events
 from webhook.kube.informer import Changes, Informer
 from webhook.kube.worker import Work
 from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
-from webhook.pods import controller_of, pull_secrets, rewritten_by
+from webhook.pods import pull_secrets, rewritten_by
 from webhook.pullsecrets.dockerconfig import originals_among
 from webhook.revert.causes import Cause
 from webhook.revert.failures import FailedPull, Failures, failed_pulls, held_back, patch, pulled, started_as_written
@@ -80,7 +80,7 @@ def keep(pod: Mapping[str, Any]) -> KeptPod:
     return KeptPod(
         text_at(metadata, "uid"),
         frozenset(str(pull.place) for pull in failed),
-        _owned(pod),
+        owned_by(pod, text_at(metadata, "namespace")),
         _seconds(text_at(metadata, "creationTimestamp")),
         going,
         text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
@@ -120,6 +120,8 @@ class RevertController:
         self._leading = leading
         self._clock = clock
         self._wall_clock = wall_clock
+        self.appeared: Callable[[ObjectName, str], None] = lambda _name, _owner: None
+        """Told of every rewritten pod that comes to exist, with its owner's uid."""
         self._due: dict[ObjectName, _Due] = {}
         self._seen: dict[ObjectName, float] = {}
         """The time when a pod was first seen, by our own clock: the API server's may differ by more than a pod's life."""
@@ -135,6 +137,10 @@ class RevertController:
     def working(self) -> dict[str, Work]:
         workers: dict[str, Work] = {f"revert {number}": self.work for number in range(1, WORKERS + 1)}
         return {"rewritten pods": self._informer.run, **workers}
+
+    def view_age_seconds(self) -> float | None:
+        """The seconds since it was certain which rewritten pods exist; None if it never was."""
+        return self._informer.age_seconds()
 
     def work(self, stopped: threading.Event) -> None:
         while not stopped.is_set():
@@ -253,6 +259,8 @@ class RevertController:
         gone = before is not None and (after is None or after.uid != before.uid)
         if after:
             self._prove(None if gone else before, after, now)
+            if before is None or gone:
+                self.appeared(key, after.owned.uid if after.owned else "")
         self._learn_credentials(key, before, after)
         begun = gone or (after is not None and after.going and not after.finished)
         if before and before.owned and begun and not before.going and not before.finished:
@@ -303,15 +311,6 @@ def _subject(key: ObjectName, uid: str) -> Mapping[str, Any]:
 
 def _field(pull: FailedPull) -> str:
     return f"spec.{pull.place.kind}{{{pull.place.name}}}"
-
-
-def _owned(pod: Mapping[str, Any]) -> Owned | None:
-    metadata = mapping_at(pod, "metadata")
-    owner = controller_of(pod, text_at(metadata, "namespace"))
-    if owner is None:
-        return None
-    reference = next(item for item in metadata["ownerReferences"] if isinstance(item, Mapping) and item.get("controller") is True)
-    return Owned(owner, text_at(reference, "apiVersion"), text_at(reference, "uid"))
 
 
 def _seconds(stamp: str) -> float:

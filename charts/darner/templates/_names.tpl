@@ -36,6 +36,11 @@ releases that differ only in what was changed keep different names, and the same
 {{- printf "%s-webhook.%s" (include "darner.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
+{{- /* API servers ask mutating webhooks in the order of their configurations' names. */ -}}
+{{- define "darner.configurationName" -}}
+{{- .Values.webhook.configurationName | default (include "darner.clusterName" .) -}}
+{{- end -}}
+
 {{- /* What rewritten pods and derived pull secrets are labelled with, so that each release knows its own. */ -}}
 {{- define "darner.releaseLabel" -}}
 {{- $name := printf "%s.%s" (include "darner.fullname" .) .Release.Namespace -}}

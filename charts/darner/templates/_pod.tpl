@@ -41,7 +41,16 @@ nodeSelector:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $values.tolerations }}
+{{- include "darner.tolerations" (dict "root" .root "list" $values.tolerations) }}
+{{- end -}}
+
+{{- /* Nobody takes away the taint of a new node but Darner, so Darner itself may not wait for that. */ -}}
+{{- define "darner.tolerations" -}}
+{{- $list := .list -}}
+{{- if .root.Values.webhook.nodes.startupTaint }}
+{{- $list = append $list (dict "key" "darner.dev/agent-not-ready" "operator" "Exists") }}
+{{- end }}
+{{- with $list }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

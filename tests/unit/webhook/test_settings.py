@@ -9,8 +9,8 @@ import pytest
 
 from agent.config import flag
 from agent.values.errors import UsageError
+from agent.values.pattern import pattern
 from agent.values.reference import Reference
-from webhook.admission.policy import pattern
 from webhook.kube.api import ObjectName
 from webhook.settings import WebhookSettings, load_webhook_settings
 
@@ -76,4 +76,4 @@ def test_the_page_about_the_webhook_names_every_setting_with_its_default() -> No
 
 def test_a_pattern_with_many_stars_is_matched_in_no_time() -> None:
     long = Reference.parse("quay.io/" + "a" * 240)
-    assert not pattern("*a" * 60 + "b/*").matches(long)
+    assert not pattern("*a" * 60 + "b/*").matches(long.registry, long.repository)

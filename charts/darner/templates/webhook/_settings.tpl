@@ -11,7 +11,7 @@
 - name: DARNER_CERTIFICATE_SECRET
   value: {{ .Release.Namespace }}/{{ include "darner.certificateSecret" . }}
 - name: DARNER_WEBHOOK_CONFIGURATION
-  value: {{ include "darner.clusterName" . }}
+  value: {{ include "darner.configurationName" . }}
 {{- end }}
 # The name by which API servers call a Service, whatever the cluster's domain is.
 - name: DARNER_CERTIFICATE_NAMES
@@ -50,6 +50,12 @@
   value: {{ .Values.webhook.immutableImages }}
 - name: DARNER_EXCLUDED_OWNERS
   value: {{ join "," .Values.webhook.owners.exclude | quote }}
+- name: DARNER_ALLOW_REGISTRIES
+  value: {{ join "," .Values.registries.allow | quote }}
+- name: DARNER_EXCLUDE_NODES
+  value: {{ .Values.webhook.nodes.exclude | quote }}
+- name: DARNER_STARTUP_TAINT
+  value: {{ .Values.webhook.nodes.startupTaint | quote }}
 - name: DARNER_AGENT_SERVICE
   value: {{ .Release.Namespace }}/{{ include "darner.fullname" . }}-agent
 - name: DARNER_AGENT_READY_PERCENT

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.values.pattern import pattern
 from tests.webhook_lab import LOCAL, admitted, applied, container, image_volume, originals, pod, respond, review
-from webhook.admission.policy import Policy, pattern
+from webhook.admission.policy import Policy
 from webhook.admission.rewrite import rewrite_pod
 from webhook.gates import LeftAlone, Reason, Rewrite
 from webhook.pods import DECISION, ORIGINAL_IMAGES, RELEASE, REWRITTEN, Pod
