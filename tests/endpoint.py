@@ -25,6 +25,7 @@ from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
+from agent.values.pattern import Pattern
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from agent.values.space import Percent
 from hack.origin import Image, Origin
@@ -65,6 +66,7 @@ class Endpoint:
         head_seconds: float = HEAD_SECONDS_MAX,
         quota: int | Percent = 1 << 30,
         free: int | Percent = 0,
+        allow: tuple[Pattern, ...] = (),
     ) -> None:
         self.origin = origin
         self.store = Store(root, quota=quota, free=free, age=3600.0)
@@ -72,7 +74,7 @@ class Endpoint:
         manifests = Manifests(root, self.client, interval=30.0, stale_if_error=3600.0)
         swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)
         self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
-        registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds)
+        registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds, allow)
         self.listener = registry.listener(Address("127.0.0.1", 0))
         self.prefix = f"/v2/{origin.address.replace(':', '_')}/{REPOSITORY}"
 

@@ -24,6 +24,8 @@ NAMESPACE, PULL_SECRET = "shop", "registry"
 REGISTRIES = ("quay.io", "ghcr.io", "docker.io", "registry.example.com")
 CONTAINERS = ("migrate", "web", "api", "metrics")
 """The first is an init container."""
+OWNERS = 20
+"""Few: pods of each have to run, because an owner whose rewritten pods never come to exist is left alone."""
 CONNECTIONS_KEPT = 8
 CONNECTIONS_MAX = 500
 """Fewer than the webhook takes: one that falls so far behind has no figure."""
@@ -40,7 +42,8 @@ class Target(NamedTuple):
 def pod(seed: random.Random, name: str) -> dict[str, Any]:
     """Of a Deployment: an init container and three containers, with all that controllers and clients add; about 8 KB."""
     containers = [_container(kind, seed) for kind in CONTAINERS]
-    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": str(uuid.UUID(int=seed.getrandbits(128)))}
+    which = seed.randrange(OWNERS)
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"web-{which}", "uid": str(uuid.UUID(int=which))}
     token = "kube-api-access-x7v2q"
     spec = {
         "volumes": [{"name": token, "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": {"path": "token"}}]}}],

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import jsonpatch
 import yaml
 
-COLLECTIONS = ("secrets", "endpointslices", "pods", "leases", "events")
+COLLECTIONS = ("secrets", "endpointslices", "pods", "leases", "events", "nodes")
 METADATA_ONLY = "PartialObjectMetadata"
 EVENTS_MAX = 10_000
 """That a watch can go on from, as far back as anybody here ever does."""
@@ -248,7 +248,7 @@ def selected(collection: str, query: dict[str, str], path: str, document: Docume
     """Whether the object at a path is in a collection, of one namespace or of all, and fits the selectors."""
     resource = collection.rsplit("/", 1)[1]
     base = collection.split("/namespaces/")[0] if "/namespaces/" in collection else collection.rsplit("/", 1)[0]
-    if "/namespaces/" in collection:
+    if "/namespaces/" in collection or path.rsplit("/", 1)[0] == collection:
         if path.rsplit("/", 1)[0] != collection:
             return False
     elif not path.startswith(base + "/namespaces/") or path.split("/")[-2] != resource:

@@ -15,6 +15,8 @@ from tests.webhook_lab import LOCAL, RunningWebhook, applied, container, pod, re
 from webhook.pods import DECISION
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/darner-system/endpointslices"
+NODES = "/api/v1/nodes"
+STARTUP = {"key": "darner.dev/agent-not-ready", "effect": "NoSchedule"}
 
 
 @pytest.fixture
@@ -137,3 +139,46 @@ def test_when_the_api_server_falls_silent_the_view_is_soon_not_believed_and_beli
             api.silent = False
             api.refusals.clear()
         wait_until(lambda: decision(process) == "pod: agents are ready on 0 of 1 nodes, and it takes more than 50 %", 20)
+
+
+def node(api: ApiServer, name: str, **labels: str) -> None:
+    api.put(f"{NODES}/{name}", {"metadata": {"name": name, "labels": labels}, "spec": {"taints": [STARTUP]}})
+
+
+def test_excluded_nodes_count_as_nodes_whose_agent_is_not_ready(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 71: a pool without agents, to which any pod may come."""
+    agents(api, n1=True, n2=True)
+    node(api, "n1", pool="web")
+    node(api, "s1", pool="spot")
+    with started(api, tmp_path, "--exclude-nodes", "pool=spot") as process:
+        wait_until(lambda: process.get("/readyz")[0] == 200)
+        assert decision(process) is None
+        assert decision(process, nodeName="s1") == "pod: it is bound to node s1, which has no agent that is ready"
+        words = "pod: it may come to nodes that are excluded (pool=spot), where no agent runs"
+        assert decision(process, nodeSelector={"pool": "spot"}) == words
+        node(api, "s2", pool="spot")
+        wait_until(lambda: decision(process) == "pod: agents are ready on 2 of 4 nodes, and it takes more than 50 %", 5)
+        assert decision(process, nodeName="n1") is None
+        api.remove(f"{NODES}/s2")
+        wait_until(lambda: decision(process) is None, 5)
+
+
+def test_while_nobody_knows_which_nodes_are_excluded_pods_are_left_alone(api: ApiServer, tmp_path: Path) -> None:
+    agents(api, n1=True)
+    api.refusals[f"GET {NODES}"] = 403
+    with started(api, tmp_path, "--exclude-nodes", "pool=spot") as process:
+        assert process.get("/readyz")[0] == 503
+        assert decision(process) == "pod: it is not known at the moment which nodes' agents are ready"
+
+
+def test_a_new_node_loses_the_startup_taint_when_its_agent_is_ready(api: ApiServer, tmp_path: Path) -> None:
+    """FAULTS 78."""
+    agents(api, n1=True, n2=False)
+    for name in ("n1", "n2"):
+        node(api, name)
+    with started(api, tmp_path, "--lease", "darner-system/darner-webhook", "--startup-taint", "true") as process:
+        wait_until(lambda: not api.objects[f"{NODES}/n1"]["spec"]["taints"])
+        assert api.objects[f"{NODES}/n2"]["spec"]["taints"] == [STARTUP]
+        agents(api, n1=True, n2=True)
+        wait_until(lambda: not api.objects[f"{NODES}/n2"]["spec"]["taints"], 5)
+        wait_until(lambda: gauge(process, "darner_webhook_startup_taints_total") == 2, 5)

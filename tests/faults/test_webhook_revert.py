@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +163,12 @@ def test_an_image_that_does_not_exist_says_nothing_about_its_registry(api: ApiSe
 
 def test_a_volumes_image_is_rewritten_as_soon_as_its_registry_is_known_to_work(api: ApiServer, tmp_path: Path) -> None:
     environment = {"KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))}
-    question = review(pod(container("app", "nginx"), volumes=[image_volume("model", "ghcr.io/x/model")]))
+    names = (f"web-{number}" for number in count())
 
     def rewritten(webhook: RunningWebhook) -> list[str]:
-        subject = applied(question["request"]["object"], webhook.ask(question))
+        # Each under a name of its own: one that is sent again has not come to exist.
+        made = pod(container("app", "nginx"), metadata={"name": next(names)}, volumes=[image_volume("model", "ghcr.io/x/model")])
+        subject = applied(made, webhook.ask(review(made)))
         return [kind for kind in originals(subject) if kind in ("containers", "volumes")]
 
     with RunningWebhook(tmp_path, "--lease", "darner-system/darner-webhook", environment=environment) as webhook:

@@ -40,7 +40,7 @@ def test_a_selector_is_read_as_kubectl_reads_it(text: str, requirements: list[Re
     "text", ["pool in spot", "pool in (", "pool=a b", "!pool=a", "=a", "a,,b", "a,", "pool in (a);b", "a=" + "b" * 64]
 )
 def test_what_is_no_selector_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="selector of labels|ends with a comma"):
+    with pytest.raises(ValueError, match=r"selector of labels|ends with a comma"):
         selector(text)
 
 

@@ -1,9 +1,8 @@
-"""Rewritten pods that never come to exist (FAULTS 73): their owner's next pods are left alone, and so is a bare pod's second try."""
+"""Rewritten pods that never come to exist (FAULTS 73): their owner's next pods are left alone, as is a bare pod's second try."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -59,8 +58,8 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    yield Cluster()
+def cluster() -> Cluster:
+    return Cluster()
 
 
 def test_an_owner_whose_rewritten_pods_are_refused_is_left_alone_when_it_tries_again(cluster: Cluster) -> None:
