@@ -146,3 +146,31 @@ def test_older_versions_of_kubernetes_are_refused(helm: Helm) -> None:
     assert "requires kubeVersion: >=1.30" in rendered("1.29.14")
     assert rendered("1.30.0") == ""
     assert rendered("v1.31.2-eks-0123456") == ""
+
+
+def test_with_a_startup_taint_all_parts_tolerate_it_beside_what_the_values_say(render: Render) -> None:
+    """Otherwise the webhook, which takes the taint away, would wait for itself in a cluster of new nodes."""
+    startup = {"key": "darner.dev/agent-not-ready", "operator": "Exists"}
+    mine = {"key": "dedicated", "operator": "Exists"}
+    objects = render({"webhook": {"nodes": {"startupTaint": True}, "tolerations": [mine]}, "agent": {"tolerations": [mine]}})
+    tolerated = {name: pod_template(objects, name)["spec"]["tolerations"] for name in ("agent", "supernode", "webhook")}
+    assert tolerated == {"agent": [mine, startup], "supernode": [startup], "webhook": [mine, startup]}
+    (job,) = (item for item in objects if item["kind"] == "Job")
+    assert job["spec"]["template"]["spec"]["tolerations"] == [mine, startup]
+
+
+def test_the_name_of_the_configuration_is_the_same_wherever_it_is_named(render: Render) -> None:
+    objects = render({"webhook": {"configurationName": "zz-darner"}})
+    assert one(objects, "MutatingWebhookConfiguration", "webhook")["metadata"]["name"] == "zz-darner"
+    env = pod_template(objects, "webhook")["spec"]["containers"][0]["env"]
+    assert {"name": "DARNER_WEBHOOK_CONFIGURATION", "value": "zz-darner"} in env
+    named = [
+        rule["resourceNames"]
+        for item in objects
+        if item["kind"] == "ClusterRole"
+        for rule in item["rules"]
+        if "mutatingwebhookconfigurations" in rule["resources"]
+    ]
+    assert named == [["zz-darner"]] * 2
+    (job,) = (item for item in objects if item["kind"] == "Job")
+    assert "--webhook-configuration=zz-darner" in job["spec"]["template"]["spec"]["containers"][0]["args"]

@@ -142,3 +142,16 @@ def restricted_violations(pod: dict[str, Any]) -> set[str]:
             found.add("capabilities")
         found |= {name for name in ("seLinuxOptions", "procMount", "sysctls", "hostProcess") if context.get(name)}
     return found
+
+
+def test_the_webhook_has_rights_on_nodes_only_where_an_option_takes_them(render: Render) -> None:
+    def on_nodes(**nodes: Any) -> list[list[str]]:
+        (role,) = every(render({"webhook": {"nodes": nodes}}), "ClusterRole")
+        return [rule["verbs"] for rule in role["rules"] if "nodes" in rule["resources"]]
+
+    assert on_nodes() == []
+    assert on_nodes(exclude="pool=spot") == [["list", "watch"]]
+    assert on_nodes(startupTaint=True) == [["get", "list", "patch"]]
+    alone = {"certificate": {"existingSecret": "certificate"}, "pullSecrets": {"enabled": False}, "revert": False}
+    (role,) = every(render({"webhook": {**alone, "nodes": {"exclude": "pool=spot"}}}), "ClusterRole")
+    assert [rule["resources"] for rule in role["rules"]] == [["nodes"]]
