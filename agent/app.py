@@ -58,9 +58,7 @@ class Agent:
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
         allow = settings.allow_registries
-        registry = Registry(
-            self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin, allow=allow
-        )
+        registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin, allow=allow)
         self._registry = registry.listener(settings.registry_listen)
         self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
         self._control = ControlServer(application(lambda: ""), settings.http_listen)

@@ -29,11 +29,11 @@ class Judge:
     """None: pull secrets are not looked at."""
     without_secret: CredentialGate | None = None
     rewritten: Callable[[str, Pod], None] = lambda _namespace, _pod: None
-    """Told of every pod that is being created with images rewritten."""
+    """Told of every pod that is admitted with images rewritten."""
 
     async def verdict(self, admission: Admission) -> Verdict:
         verdict = await self._judged(admission)
-        if verdict.rewrites and not admission.subresource:
+        if verdict.rewrites:
             self.rewritten(admission.namespace, admission.pod)
         return verdict
 

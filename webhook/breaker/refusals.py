@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from webhook.breaker.pauses import Pauses, duration_shown, forget_oldest, owner_key
 from webhook.breaker.shared import Owned, owned_by
 from webhook.gates import LeftAlone, Reason, Rewrite
-from webhook.kube.api import ObjectName, mapping_at, text_at
+from webhook.kube.api import ObjectName, mapping_at, mappings_at, text_at
 from webhook.kube.events import LEFT_ALONE, Events
 from webhook.metrics import PAUSED, PAUSES
 from webhook.pods import Pod
@@ -53,17 +53,15 @@ class Refusals:
         self._telling: queue.Queue[tuple[Owned, str]] = queue.Queue(EVENTS_WAITING_MAX)
         PAUSED.labels("refused").set_function(lambda: self._pauses.counts(clock())["owner"])
 
-    def gate(self, namespace: str, pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
-        if rewrites[0].place.kind == "ephemeralContainers":
-            return  # The pod exists.
-        owned = owned_by(pod, namespace)
+    def gate(self, namespace: str, pod: Pod, _rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
+        owned = _maker(namespace, pod)
         words = self._owner_refused(owned) if owned else self._name_refused(namespace, pod)
         if words:
             yield LeftAlone("pod", Reason.REFUSED, words)
 
     def rewritten(self, namespace: str, pod: Pod) -> None:
         """An admission has been answered so; soon the pod exists, or it never does."""
-        owned, now = owned_by(pod, namespace), self._clock()
+        owned, now = _maker(namespace, pod), self._clock()
         key, seconds_max = (owned.uid, MEMORY_SECONDS) if owned else (_bare_key(namespace, pod), BARE_SECONDS)
         with self._lock:
             since = self._unseen.get(key)
@@ -96,9 +94,7 @@ class Refusals:
             since = self._unseen.get(key)
         if since is None or not least <= now - since <= BARE_SECONDS:
             return None
-        return (
-            f"it was rewritten {now - since:.0f} s ago and never came to exist, as if its images' names were refused"
-        )
+        return f"it was rewritten {now - since:.0f} s ago and never came to exist, as if its images' names were refused"
 
     def _owner_refused(self, owned: Owned) -> str | None:
         key, now = owner_key(owned.owner), self._clock()
@@ -125,7 +121,18 @@ class Refusals:
         return age is not None and age <= VIEW_AGE_SECONDS_MAX
 
 
+def _maker(namespace: str, pod: Pod) -> Owned | None:
+    """The owner that sends the pod again; None: people do, as they do with ephemeral containers whosever the pod is."""
+    return None if _ephemeral(pod) else owned_by(pod, namespace)
+
+
 def _bare_key(namespace: str, pod: Pod) -> str:
-    """The pod's name, or the beginning of it with a star."""
-    metadata = mapping_at(pod, "metadata")
-    return str(ObjectName(namespace, text_at(metadata, "name") or text_at(metadata, "generateName") + "*"))
+    """The pod's name, or the beginning of it with a star. With ephemeral containers their number too, which grows by each that is
+    there, and is the same again when one was refused."""
+    metadata, number = mapping_at(pod, "metadata"), _ephemeral(pod)
+    name = str(ObjectName(namespace, text_at(metadata, "name") or text_at(metadata, "generateName") + "*"))
+    return f"{name}+{number}" if number else name
+
+
+def _ephemeral(pod: Pod) -> int:
+    return sum(1 for _ in mappings_at(mapping_at(pod, "spec"), "ephemeralContainers"))

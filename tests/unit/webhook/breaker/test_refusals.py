@@ -167,6 +167,27 @@ def test_bare_pods_of_a_generated_name_may_be_made_at_once_and_are_left_alone_wh
     assert cluster.create({"generateName": "run-"})
 
 
+def test_an_ephemeral_container_that_was_refused_is_added_as_it_is_at_the_second_try(cluster: Cluster) -> None:
+    """FAULTS 73: `kubectl debug` gives it another name each time."""
+
+    def debugged(*names: str) -> bool:
+        made = pod(container("a", "nginx"), metadata=WEB, ephemeralContainers=[container(name, "busybox") for name in names])
+        before = pod(container("a", "nginx"), ephemeralContainers=[container(name, "busybox") for name in names[:-1]])
+        asked = {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": before}
+        image: str = admitted(made, gates=(cluster.refusals.gate,), **asked)["spec"]["ephemeralContainers"][-1]["image"]
+        if image != "busybox":
+            cluster.refusals.rewritten("shop", made)
+        return image != "busybox"
+
+    assert debugged("debugger-1")
+    cluster.now += 1
+    assert debugged("debugger-1", "debugger-2"), "the first is there"
+    cluster.now += 1
+    assert not debugged("debugger-1", "debugger-3")
+    cluster.now += BARE_SECONDS
+    assert debugged("debugger-1", "debugger-3")
+
+
 def test_no_more_is_remembered_than_a_bound(cluster: Cluster) -> None:
     for number in range(KEPT_MAX + 5):
         cluster.refusals.rewritten("shop", pod(metadata={"name": f"web-{number}"}))
