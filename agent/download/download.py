@@ -278,8 +278,9 @@ class Download:
     def _open_swarm(self) -> None:
         self._leave_swarm()
         origin, checked = self._from, self._blob.checked if self._blob else 0
+        size = self._shared.origin.sizes.of(origin.registry, origin.repository, self.digest) or 0
         self._channel = self._shared.swarm.open(
-            self.digest, origin.registry, origin.repository, checked, self._planner.readers, self._heard
+            self.digest, origin.registry, origin.repository, checked, self._planner.readers, self._heard, size
         )
         if self._channel is None:
             self._events.put(News.NO_SWARM)

@@ -32,6 +32,8 @@ from agent.values.errors import DarnerError
 
 HEAD_RECEIVE_BYTES = 2 << 10
 """At a time, of heads and small bodies: little of a big body comes with its head, to be copied once more."""
+FRAMED_RECEIVE_BYTES = 64 << 10
+"""At a time, of a body whose length nobody knows."""
 WAKE_BYTES = 16 << 10
 """A thread that waits for much is not woken for less: packets come one by one, and there are eleven in this. A quarter of the
 smallest receive window, which must not fill up meanwhile."""
@@ -195,12 +197,17 @@ class Connection:
         found = joined(event.headers)
         answer = Answer(event.status_code, found, announced_length(found))
         self._left = 0 if method == "HEAD" else answer.length
-        self._buffered = memoryview(self._protocol.trailing_data[0])
+        self._buffered = memoryview(b"" if self._left is None else self._protocol.trailing_data[0])
         self._kept_alive = stays_open(event.http_version, found)
         return answer
 
     def read_into(self, buffer: memoryview) -> int:
-        """Bytes of a body whose length is known: as many as the buffer takes, or all that are left; 0 when all of it was read."""
+        """Bytes of a body: as many as the buffer takes, or all that are left; 0 when all of it was read.
+
+        Of a body whose length nobody knows, there may be fewer.
+        """
+        if self._left is None:
+            return self._read_framed(buffer)
         if not self._left:
             return 0
         wanted = min(len(buffer), self._left)
@@ -224,6 +231,21 @@ class Connection:
                 raise TransferError(f"{self.where} ended the connection {self._left - count} bytes early")
             count += received
         self._left -= count
+        return count
+
+    def _read_framed(self, buffer: memoryview) -> int:
+        """Bytes of a body in chunks, or one that ends with the connection: those have to go through h11."""
+        if not self._buffered:
+            self.until = min(time.monotonic() + self._stall_seconds, self._body_until)
+            event = self._next_event(FRAMED_RECEIVE_BYTES)
+            if not isinstance(event, h11.Data):
+                self._left = 0
+                self._kept_alive = self._protocol.their_state is h11.DONE
+                return 0
+            self._buffered = memoryview(bytes(event.data))
+        count = min(len(buffer), len(self._buffered))
+        buffer[:count] = self._buffered[:count]
+        self._buffered = self._buffered[count:]
         return count
 
     def read_all(self, bytes_max: int) -> bytes:
@@ -251,11 +273,11 @@ class Connection:
     def close(self) -> None:
         self._sock.close()
 
-    def _next_event(self) -> object:
+    def _next_event(self, bytes_max: int = HEAD_RECEIVE_BYTES) -> object:
         """What h11 makes of what comes: an event, or that there is none any more."""
         try:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
-                self._protocol.receive_data(self.receive(HEAD_RECEIVE_BYTES))
+                self._protocol.receive_data(self.receive(bytes_max))
         except h11.ProtocolError as error:
             raise TransferError(f"{self.where} did not answer in HTTP: {error}") from None
         return event

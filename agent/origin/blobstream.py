@@ -21,14 +21,17 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 class BlobStream:
     """Raises OriginError: 504 when the registry stalls, 502 when it breaks off or answers something else than it was asked."""
 
-    def __init__(self, reply: Reply, registry: str, start: int, paces: Sequence[Pace]) -> None:
-        """Takes the reply over, and skips to byte `start` where the registry does not know ranges."""
+    def __init__(self, reply: Reply, registry: str, start: int, paces: Sequence[Pace], listed: int | None = None) -> None:
+        """Takes the reply over, and skips to byte `start` where the registry does not know ranges.
+
+        `listed` is the blob's size as its manifest says it, for a registry that does not say it itself.
+        """
         self._reply = reply
         read_into = reply.connection.read_into
         self._read_into = slowed(read_into, *paces) if paces else read_into
         self._registry = registry
         try:
-            self.size = self._size(start)
+            self.size = self._size(start, listed)
             """Bytes of the whole blob."""
             if reply.status != 206 and (start > self.size or sum(map(len, chunks(self.read_into, start))) < start):
                 raise OriginError(502, f"the registry {registry} has a shorter blob than it had before")
@@ -52,16 +55,17 @@ class BlobStream:
     def close(self) -> None:
         self._reply.close()
 
-    def _size(self, start: int) -> int:
+    def _size(self, start: int, listed: int | None) -> int:
         length, headers = self._reply.length, self._reply.headers
-        if length is None:
-            raise OriginError(502, f"the registry {self._registry} does not say how long the blob is")
         if headers.get("content-encoding", "identity") != "identity":
             raise OriginError(502, f"the registry {self._registry} sends the blob in an encoding that it was not asked for")
         if self._reply.status != 206:
-            return length
+            size = listed if length is None else length
+            if size is None:
+                raise OriginError(502, f"the registry {self._registry} does not say how long the blob is")
+            return size
         found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
-        first, last, size = (int(number) for number in found.groups()) if found else (-1, -1, -1)
-        if (first, last + 1, length) != (start, size, size - start):
+        first, last, whole = (int(number) for number in found.groups()) if found else (-1, -1, -1)
+        if (first, last + 1) != (start, whole) or length not in (None, whole - start):
             raise OriginError(502, f"the registry {self._registry} answers another range than it was asked for")
-        return size
+        return whole

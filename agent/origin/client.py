@@ -21,6 +21,7 @@ from agent.origin.documents import is_listing, is_manifest
 from agent.origin.proxies import Proxies
 from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
+from agent.origin.sizes import Sizes
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError, UsageError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
@@ -65,6 +66,7 @@ class Origin:
         self._destinations = Destinations(insecure_registries, look_up, proxies)
         self._redirects = Redirects(self._destinations, tls)
         self._authorizer = Authorizer(self._redirects)
+        self.sizes = Sizes()
 
     def close(self) -> None:
         """End all that is under way."""
@@ -89,6 +91,7 @@ class Origin:
             raise DigestError(f"the registry {registry} sent something else than {named}")
         if reference != manifest.digest and not is_manifest(manifest.body):
             raise OriginError(502, f"the registry {registry} answered with something that is no manifest", "MANIFEST_INVALID")
+        self.sizes.learn(registry, repository, manifest.sizes())
         return manifest
 
     def blob_size(self, registry: str, repository: str, digest: str, credential: Credential | None) -> int | None:
@@ -96,7 +99,7 @@ class Origin:
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
         try:
             with self._ask("HEAD", access, path, "blob") as reply:
-                size = reply.length
+                size = reply.length if reply.length is not None else self.sizes.of(registry, repository, digest)
         except OriginError as error:
             if error.status == 404:
                 return None
@@ -117,7 +120,7 @@ class Origin:
         """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
         reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {}, big=True)
-        return BlobStream(reply, registry, start, self._paces)
+        return BlobStream(reply, registry, start, self._paces, self.sizes.of(registry, repository, digest))
 
     def _ask(
         self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None, *, big: bool = False

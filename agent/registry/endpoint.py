@@ -109,6 +109,7 @@ class Registry:
             manifest = self._client_wait.ask(exchange, registry, lambda: self._resolve(resource, credential))
             at = time.monotonic()
         self._permission.show(registry, repository, credential, [manifest.digest, *manifest.lists()], at)
+        self._origin.sizes.learn(registry, repository, manifest.sizes())
         headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": manifest.digest, **VERSION}
         exchange.answer(200, headers | (STALE if manifest.stale else {}), manifest.body)
 

@@ -115,13 +115,20 @@ class Channel:
         return manifest.as_stale() if message.stale else manifest
 
     def open(
-        self, digest: str, registry: str, repository: str, have: int, readers: tuple[int, ...], listener: TaskListener
+        self,
+        digest: str,
+        registry: str,
+        repository: str,
+        have: int,
+        readers: tuple[int, ...],
+        listener: TaskListener,
+        size: int = 0,
     ) -> None:
         """Join a swarm; `listener` hears the answer and all that follows. Raises ChannelError."""
         number = next(self._numbers)
         with self._lock:
             self._opening[number] = listener
-        self.send(messages.Open(number, raw_digest(digest), registry, repository, pieces.to_bytes(have), list(readers)))
+        self.send(messages.Open(number, raw_digest(digest), registry, repository, pieces.to_bytes(have), list(readers), size))
 
     def leave(self, listener: TaskListener) -> None:
         """Stop listening, and tell the supernode if the swarm was joined."""

@@ -96,6 +96,8 @@ class Open(Message, frozen=True, tag=True):
     repository: Text
     have: Pieces
     readers: Annotated[list[Count], msgspec.Meta(max_length=READERS_MAX)]
+    size: Count = 0
+    """Bytes of the blob, as a manifest that this node was shown says; 0 when it knows of none."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True):

@@ -57,7 +57,14 @@ class Supernodes:
         return sorted(connected, key=lambda channel: hashlib.sha256(f"{key} {channel.where}".encode()).digest())
 
     def open(
-        self, digest: str, registry: str, repository: str, have: int, readers: tuple[int, ...], listener: TaskListener
+        self,
+        digest: str,
+        registry: str,
+        repository: str,
+        have: int,
+        readers: tuple[int, ...],
+        listener: TaskListener,
+        size: int = 0,
     ) -> Channel | None:
         """The blob's supernode, or the next that is connected, after it was asked to let this node take part; None without one.
 
@@ -65,7 +72,7 @@ class Supernodes:
         """
         for channel in self.owners(digest):
             try:
-                channel.open(digest, registry, repository, have, readers, listener)
+                channel.open(digest, registry, repository, have, readers, listener, size)
                 return channel
             except ChannelError as error:
                 log.info("%s", error)

@@ -32,6 +32,7 @@ def decoded(body: bytes, document: type[Document]) -> Document | None:
 
 class Descriptor(msgspec.Struct):
     digest: str | None = None
+    size: int | None = None
     urls: list[str] | None = None
 
 
@@ -77,6 +78,13 @@ class Manifest:
 
         Its subject, and layers that are to be had elsewhere (`urls`), a registry takes without looking for them.
         """
+        return [digest for digest, _ in self._listed()]
+
+    def sizes(self) -> dict[str, int]:
+        """How long it says that those are."""
+        return {digest: size for digest, size in self._listed() if size is not None and size >= 0}
+
+    def _listed(self) -> list[tuple[str, int | None]]:
         listing = listing_of(self.body)
         named = [
             *([listing.config] if listing.config else []),
@@ -84,5 +92,5 @@ class Manifest:
             *(listing.manifests or []),
             *(listing.blobs or []),
         ]
-        digests = [descriptor.digest or "" for descriptor in named[:LISTED_MAX] if not descriptor.urls]
-        return [digest for digest in digests if _DIGEST.fullmatch(digest)]
+        found = [(descriptor.digest or "", descriptor.size) for descriptor in named[:LISTED_MAX] if not descriptor.urls]
+        return [(digest, size) for digest, size in found if _DIGEST.fullmatch(digest)]

@@ -42,6 +42,8 @@ class Fault:
     """Silence after so many bytes of the body, until the origin stops."""
     bytes_per_second: int | None = None
     """The body comes no faster than that."""
+    chunked: bool = False
+    """The body comes in chunks of HTTP, so that no head tells its length."""
     extra: bytes = b""
     """Sent after the end of the body."""
 

@@ -181,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, request: Request, answer: Answer, fault: Fault) -> None:
         request.status = answer.status
-        self._send_head(answer, fault.headers)
+        framing = {"Content-Length": None, "Transfer-Encoding": "chunked"} if fault.chunked else {}
+        self._send_head(answer, {**framing, **fault.headers})
         if self.command == "HEAD":
             return
         # A slow body comes in small pieces many times a second, as from a slow line, and not in bursts.
@@ -190,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             for chunk in fault.through(body_of(answer, chunk_bytes), answer.start, self.server.stopping.wait):
                 # Counted first, so that whoever has read a body to its end finds all of it counted.
                 self.server.origin.sent(request, len(chunk), answer.is_blob)
-                self.wfile.write(chunk)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if fault.chunked else chunk)
+            if fault.chunked:
+                self.wfile.write(b"0\r\n\r\n")
         except ResetError:
             self._reset()
 

@@ -197,6 +197,8 @@ class Seeds:
             for session in self._sessions.values()
             if message.digest in session.holdings and not self._health.quarantine(session.name)
         ]
+        if message.size:
+            self._seeder.origin.sizes.learn(message.registry, message.repository, {task.name: message.size})
         wanted = SeedRequest(
             digest=task.name,
             registry=message.registry,

@@ -74,10 +74,20 @@ def test_the_answer_to_a_head_has_a_length_and_no_body() -> None:
 
 
 @pytest.mark.parametrize("answer", [CHUNKED, NO_LENGTH], ids=["chunks", "end"])
-def test_a_length_that_counts_for_nothing_is_none(answer: bytes) -> None:
+def test_a_body_whose_length_nobody_knows_is_read_to_its_end(answer: bytes) -> None:
     with Scripted(answer) as server, asked(server) as (connection, found):
         assert found.length is None
+        assert read(connection) == b"hello world"
         assert read(connection) == b""
+
+
+def test_chunks_that_end_before_the_last_one_are_no_body() -> None:
+    with (
+        Scripted(CHUNKED.removesuffix(b"0\r\n\r\n")) as server,
+        asked(server) as (connection, _),
+        pytest.raises(TransferError, match="did not answer in HTTP"),
+    ):
+        read(connection)
 
 
 def test_a_length_beside_chunks_counts_for_nothing() -> None:

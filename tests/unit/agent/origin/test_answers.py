@@ -184,10 +184,25 @@ def test_a_range_whose_length_is_not_that_of_its_body_is_refused(client: Client,
         client.open_blob(origin.address, REPOSITORY, DIGEST, None, 1000)
 
 
-def test_a_blob_without_a_length_is_refused(client: Client, origin: Origin) -> None:
+def test_a_blob_without_a_length_that_no_manifest_lists_is_refused(client: Client, origin: Origin) -> None:
     origin.fail(Fault(headers={"Content-Length": None}))
     with pytest.raises(OriginError, match="does not say how long the blob is"):
         client.open_blob(origin.address, REPOSITORY, DIGEST, None)
+
+
+@pytest.mark.parametrize("start", [0, 100_001])
+def test_a_blob_without_a_length_is_as_long_as_its_manifest_says(client: Client, origin: Origin, start: int) -> None:
+    """FAULTS 61."""
+    client.manifest(origin.address, REPOSITORY, "1", None)
+    origin.fail(Fault(chunked=True))
+    assert read(client, origin, start) == (len(LAYER), LAYER[start:])
+    assert client.blob_size(origin.address, REPOSITORY, DIGEST, None) == len(LAYER)
+
+
+def test_the_registrys_own_length_is_taken_before_the_manifests(client: Client, origin: Origin) -> None:
+    """FAULTS 61."""
+    client.sizes.learn(origin.address, REPOSITORY, {DIGEST: 17})
+    assert read(client, origin) == (len(LAYER), LAYER)
 
 
 def test_bytes_in_an_encoding_that_nobody_asked_for_are_refused(client: Client, origin: Origin) -> None:
