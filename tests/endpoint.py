@@ -67,11 +67,12 @@ class Endpoint:
         quota: int | Percent = 1 << 30,
         free: int | Percent = 0,
         allow: tuple[Pattern, ...] = (),
+        interval: float = 30.0,
     ) -> None:
         self.origin = origin
         self.store = Store(root, quota=quota, free=free, age=3600.0)
         self.client = OriginClient([origin.address], [])
-        manifests = Manifests(root, self.client, interval=30.0, stale_if_error=3600.0)
+        manifests = Manifests(root, self.client, interval=interval, stale_if_error=3600.0)
         swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)
         self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
         registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds, allow)

@@ -7,7 +7,7 @@ that is the digest's business (`agent.storage.blob`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.http.client import StalledError, TransferError
 from agent.http.ratelimit import Pace, slowed
@@ -64,8 +64,14 @@ class BlobStream:
             if size is None:
                 raise OriginError(502, f"the registry {self._registry} does not say how long the blob is")
             return size
-        found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
-        first, last, whole = (int(number) for number in found.groups()) if found else (-1, -1, -1)
+        first, last, whole = content_range(headers)
         if (first, last + 1) != (start, whole) or length not in (None, whole - start):
             raise OriginError(502, f"the registry {self._registry} answers another range than it was asked for")
         return whole
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int]:
+    """First and last byte, and the size of the whole, that a 206 says it has; -1 for each when it does not say."""
+    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
+    first, last, whole = (int(number) for number in found.groups()) if found else (-1, -1, -1)
+    return first, last, whole

@@ -15,7 +15,7 @@ from agent import metrics
 from agent.http.client import StalledError, TransferError
 from agent.http.ratelimit import Pace
 from agent.origin.auth import Access, Authorizer
-from agent.origin.blobstream import BlobStream
+from agent.origin.blobstream import BlobStream, content_range
 from agent.origin.destinations import DestinationError, Destinations, LookUp
 from agent.origin.documents import is_listing, is_manifest
 from agent.origin.proxies import Proxies
@@ -39,6 +39,8 @@ ACCEPT = ", ".join(
         "*/*",
     )
 )
+_HEAD_REFUSED = (400, 401, 403, 405)
+"""Answers to a HEAD that are no word on a GET: some registries, and signed URLs that they redirect to, know no HEAD."""
 _CONDITIONAL = {"Range": 206, "If-None-Match": 304}
 """Headers that make another status than 200 a success."""
 _UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "NAME_UNKNOWN"}
@@ -75,11 +77,16 @@ class Origin:
     def digest_of(
         self, registry: str, repository: str, reference: str, credential: Credential | None, known: str | None = None
     ) -> str | None:
-        """The digest that a tag has now, or None when the registry tells it only with the manifest. `known` is the last one."""
+        """The digest that a tag has now, or None when the registry tells it only to a GET. `known` is the last one."""
         headers = {"If-None-Match": f'"{known}"'} if known else {}
         access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        with self._ask("HEAD", access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
-            return known if reply.status == 304 else reply.headers.get("docker-content-digest")
+        try:
+            with self._ask("HEAD", access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
+                return known if reply.status == 304 else reply.headers.get("docker-content-digest")
+        except OriginError as error:
+            if error.status in _HEAD_REFUSED:
+                return None
+            raise
 
     def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
         """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names."""
@@ -98,12 +105,19 @@ class Origin:
         """Bytes of a blob, or None when the repository does not hold it."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
         try:
-            with self._ask("HEAD", access, path, "blob") as reply:
-                size = reply.length if reply.length is not None else self.sizes.of(registry, repository, digest)
+            try:
+                reply = self._ask("HEAD", access, path, "blob")
+            except OriginError as error:
+                if error.status not in _HEAD_REFUSED:
+                    raise
+                reply = self._ask("GET", access, path, "blob", {"Range": "bytes=0-0"}, big=True)
         except OriginError as error:
             if error.status == 404:
                 return None
             raise
+        with reply:
+            size = content_range(reply.headers)[2] if reply.status == 206 else reply.length
+        size = self.sizes.of(registry, repository, digest) if size in (None, -1) else size
         if size is None:
             raise OriginError(502, f"the registry {registry} does not say how long the blob is")
         return size

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.registry import permission
 from hack.origin import Fault, Origin
-from tests.endpoint import DIGEST, LAYER, Endpoint, push
+from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push
 from tests.swarm import Lab
 
 CHUNKED = Fault(path="/blobs/", chunked=True)
@@ -69,3 +70,41 @@ def test_the_supernode_is_told_how_long_a_blob_is_by_the_node_that_knows_its_man
         assert lab.pull_everywhere(image.layers[0]) == [LAYER] * 3
         assert len(lab.origin.asked("/blobs/")) == 1
         assert lab.origin.blob_bytes_sent == len(LAYER)
+
+
+# HEAD is refused.
+
+
+@pytest.mark.parametrize("status", [405, 401, 403])
+@pytest.mark.parametrize("seconds", [900.0, -1.0], ids=["at once", "905 s after the manifest"])
+def test_a_blob_whose_head_is_refused_is_pulled_and_served_again_from_this_node(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int, seconds: float
+) -> None:
+    """FAULTS 65: a GET of one byte shows whether the blob may be had, and how long it is."""
+    monkeypatch.setattr(permission, "REMEMBERED_SECONDS", seconds)
+    endpoint.origin.fail(Fault(path="/blobs/", methods=frozenset({"HEAD"}), status=status))
+    assert endpoint.ask("manifests/1").status == 200
+    assert endpoint.ask(f"blobs/{DIGEST}", "HEAD").headers["Content-Length"] == str(len(LAYER))
+    for _ in range(2):
+        answer = endpoint.ask(f"blobs/{DIGEST}")
+        assert (answer.status, answer.body) == (200, LAYER)
+    assert endpoint.origin.blob_bytes_sent < len(LAYER) + 10
+
+
+def test_a_blob_that_may_not_be_had_is_refused_by_head_and_by_get(endpoint: Endpoint) -> None:
+    """FAULTS 65."""
+    endpoint.origin.fail(Fault(path="/blobs/", status=401))
+    assert endpoint.ask(f"blobs/{DIGEST}").status == 401
+    assert [request.method for request in endpoint.origin.asked("/blobs/")] == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("status", [405, 401])
+def test_a_tag_is_asked_by_get_where_head_is_refused(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """FAULTS 77: at the first try, and when the tag is looked at again."""
+    origin.fail(Fault(path="/manifests/", methods=frozenset({"HEAD"}), status=status))
+    with Endpoint(tmp_path / "store", origin, interval=0.0) as endpoint:
+        for method in ("GET", "HEAD", "GET"):
+            answer = endpoint.ask("manifests/1", method)
+            assert (answer.status, answer.headers["Docker-Content-Digest"]) == (200, IMAGE.digest)
