@@ -15,9 +15,10 @@ from agent import metrics
 from agent.http.client import StalledError, TransferError
 from agent.http.ratelimit import Pace
 from agent.origin.auth import Access, Authorizer
-from agent.origin.blobstream import BlobStream, content_range
+from agent.origin.blobstream import BlobStream, content_range, is_coded
 from agent.origin.destinations import DestinationError, Destinations, LookUp
 from agent.origin.documents import is_listing, is_manifest
+from agent.origin.encodings import gunzipped, is_gzip
 from agent.origin.proxies import Proxies
 from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
@@ -92,8 +93,11 @@ class Origin:
         """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
         with self._ask("GET", access, path, "manifest", {"Accept": ACCEPT}) as reply:
-            manifest = Manifest.of(reply.headers.get("content-type", ""), _read(reply, registry, MANIFEST_BYTES_MAX))
             named = reference if reference.startswith("sha256:") else reply.headers.get("docker-content-digest", "")
+            media_type, body = reply.headers.get("content-type", ""), _read(reply, registry, MANIFEST_BYTES_MAX)
+            manifest = Manifest.of(media_type, body)
+            if is_gzip(reply.headers) and manifest.digest != named:
+                manifest = Manifest.of(media_type, gunzipped(body, MANIFEST_BYTES_MAX))
         if named.startswith("sha256:") and manifest.digest != named:
             raise DigestError(f"the registry {registry} sent something else than {named}")
         if reference != manifest.digest and not is_manifest(manifest.body):
@@ -126,6 +130,7 @@ class Origin:
         """Media type and body of a small answer that is passed on as it is: tag lists and referrers."""
         with self._ask("GET", Access(registry, repository, credential), path, "listing") as reply:
             media_type, body = reply.headers.get("content-type", "application/json"), _read(reply, registry, MANIFEST_BYTES_MAX)
+            body = gunzipped(body, MANIFEST_BYTES_MAX) if is_gzip(reply.headers) else body
         if not is_listing(body):
             raise OriginError(502, f"the registry {registry} answered with something that is no list")
         return media_type, body
@@ -133,8 +138,12 @@ class Origin:
     def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
         """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
         access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
+        listed = self.sizes.of(registry, repository, digest)
         reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {}, big=True)
-        return BlobStream(reply, registry, start, self._paces, self.sizes.of(registry, repository, digest))
+        if reply.status == 206 and is_coded(reply, listed):  # a part of the encoded bytes is of no use
+            reply.close()
+            reply = self._ask("GET", access, path, "blob", big=True)
+        return BlobStream(reply, registry, start, self._paces, listed)
 
     def _ask(
         self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None, *, big: bool = False

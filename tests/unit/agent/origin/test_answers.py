@@ -205,11 +205,69 @@ def test_the_registrys_own_length_is_taken_before_the_manifests(client: Client, 
     assert read(client, origin) == (len(LAYER), LAYER)
 
 
-def test_bytes_in_an_encoding_that_nobody_asked_for_are_refused(client: Client, origin: Origin) -> None:
-    origin.fail(Fault(status=200, body=gzip.compress(LAYER), headers={"Content-Encoding": "gzip"}))
-    with pytest.raises(OriginError, match="in an encoding that it was not asked for"):
-        client.open_blob(origin.address, REPOSITORY, DIGEST, None)
-    assert origin.requests[0].headers["Accept-Encoding"] == "identity"
+@pytest.mark.parametrize("start", [0, 300_001])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_blob_in_an_encoding_that_nobody_asked_for_is_decoded(
+    client: Client, origin: Origin, start: int, chunked: bool
+) -> None:
+    """FAULTS 66. A part of the encoded bytes is of no use, so all of them are asked for."""
+    client.manifest(origin.address, REPOSITORY, "1", None)
+    coded = gzip.compress(LAYER[:1000]) + gzip.compress(LAYER[1000:])
+    origin.fail(Fault(status=200, body=coded, headers={"Content-Encoding": "gzip"}, chunked=chunked))
+    assert read(client, origin, start) == (len(LAYER), LAYER[start:])
+    assert origin.requests[-1].headers["Accept-Encoding"] == "identity"
+
+
+def test_a_part_of_encoded_bytes_is_not_taken(client: Client, origin: Origin) -> None:
+    """FAULTS 66."""
+    coded, headers = gzip.compress(LAYER), {"Content-Encoding": "gzip"}
+    part = {**headers, "Content-Range": f"bytes 1000-{len(coded) - 1}/{len(coded)}"}
+    client.sizes.learn(origin.address, REPOSITORY, {DIGEST: len(LAYER)})
+    origin.fail(Fault(status=206, body=coded[1000:], headers=part | {"Content-Length": str(len(coded) - 1000)}), times=1)
+    origin.fail(Fault(status=200, body=coded, headers=headers))
+    assert read(client, origin, 1000) == (len(LAYER), LAYER[1000:])
+
+
+@pytest.mark.parametrize("coding", ["gzip", "aws-chunked", "gzip, aws-chunked", "br"])
+@pytest.mark.parametrize("start", [0, 1000])
+def test_an_encoding_that_is_said_of_the_right_bytes_counts_for_nothing(
+    client: Client, origin: Origin, coding: str, start: int
+) -> None:
+    """FAULTS 66: a layer is gzip by itself, and some stores say so, or how it was sent to them."""
+    client.manifest(origin.address, REPOSITORY, "1", None)
+    origin.fail(Fault(headers={"Content-Encoding": coding}))
+    assert read(client, origin, start) == (len(LAYER), LAYER[start:])
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(LAYER)[:-4000]], ids=["none", "cut"])
+def test_what_is_not_the_encoding_that_it_is_said_to_be_is_refused(client: Client, origin: Origin, body: bytes) -> None:
+    """FAULTS 66."""
+    client.manifest(origin.address, REPOSITORY, "1", None)
+    origin.fail(Fault(status=200, body=body, headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(OriginError, match=f"the registry {origin.address} broke off.*gzip"):
+        read(client, origin)
+
+
+@pytest.mark.parametrize("reference", ["1", IMAGE.digest])
+@pytest.mark.parametrize("body", [gzip.compress(IMAGE.manifest), IMAGE.manifest], ids=["encoded", "plain"])
+def test_a_manifest_in_gzip_is_what_has_its_digest(client: Client, origin: Origin, reference: str, body: bytes) -> None:
+    """FAULTS 66."""
+    origin.fail(Fault(status=200, body=body, headers={"Content-Encoding": "gzip"}))
+    assert client.manifest(origin.address, REPOSITORY, reference, None).body == IMAGE.manifest
+
+
+def test_a_manifest_that_grows_over_its_limit_is_none(client: Client, origin: Origin) -> None:
+    """FAULTS 66."""
+    bomb = gzip.compress(b'{"schemaVersion": 2, "a": "' + b" " * (5 << 20) + b'"}')
+    origin.fail(Fault(status=200, body=bomb, headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(OriginError, match="no manifest"):
+        client.manifest(origin.address, REPOSITORY, "1", None)
+
+
+def test_a_list_in_gzip_is_decoded(client: Client, origin: Origin) -> None:
+    """FAULTS 66."""
+    origin.fail(Fault(status=200, body=gzip.compress(b'{"tags": ["1"]}'), headers={"Content-Encoding": "gzip"}))
+    assert client.listing(origin.address, REPOSITORY, "/v2/team/app/tags/list", None)[1] == b'{"tags": ["1"]}'
 
 
 def test_a_stream_that_breaks_off_names_the_registry(client: Client, origin: Origin) -> None:
