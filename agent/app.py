@@ -52,7 +52,13 @@ class Agent:
         self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
         paces = (Pace.of(settings.origin_rate), download)
         proxies = Proxies(os.environ)
-        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
+        self._origin = Origin(
+            settings.insecure_registries,
+            settings.ca_files,
+            paces=paces,
+            proxies=proxies,
+            trusted_realms=settings.trusted_realms,
+        )
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)

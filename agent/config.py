@@ -27,6 +27,13 @@ def text(value: str) -> str:
     return value
 
 
+def pair(value: str) -> str:
+    """`REGISTRY=HOST`."""
+    if not re.fullmatch(r"[^\s=,/]+=[^\s=,/:]+", value):
+        raise ValueError(f"{value!r} is no pair; write REGISTRY=HOST")
+    return value
+
+
 def size(value: str) -> int:
     """Bytes: `512Mi`, `50Gi`, `1048576`."""
     match = re.fullmatch(r"([0-9]{1,15})(Ki|Mi|Gi|Ti|)", value)

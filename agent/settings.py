@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.config import address, check_piece_address, duration, listed, one_of, or_none, rate, reachable, setting, space, text
+from agent.config import (
+    address,
+    check_piece_address,
+    duration,
+    listed,
+    one_of,
+    or_none,
+    pair,
+    rate,
+    reachable,
+    setting,
+    space,
+    text,
+)
 from agent.values.address import Address
 from agent.values.pattern import Pattern, pattern
 from agent.values.space import Percent
@@ -31,6 +44,9 @@ class AgentSettings:
         listed(pattern), "only these are pulled from: registries, or patterns of REGISTRY/REPOSITORY; all if empty", ""
     )
     ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
+    trusted_realms: tuple[str, ...] = setting(
+        listed(pair), "REGISTRY=HOST of token services of another domain that a registry's users may be sent to", ""
+    )
     swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
     store_quota: int | Percent = setting(space, "what the store may hold: bytes, or a percentage of its filesystem", "20%")
     store_free: int | Percent = setting(

@@ -45,7 +45,13 @@ class Supernode:
         self._upload = Pace.of(settings.upload_rate)
         paces = (Pace.of(settings.origin_rate),)
         proxies = Proxies(os.environ)
-        self._origin = Origin(settings.insecure_registries, settings.ca_files, paces=paces, proxies=proxies)
+        self._origin = Origin(
+            settings.insecure_registries,
+            settings.ca_files,
+            paces=paces,
+            proxies=proxies,
+            trusted_realms=settings.trusted_realms,
+        )
         self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
         self._fetcher = PieceFetcher(swarm_key)
         self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)

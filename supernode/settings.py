@@ -12,6 +12,7 @@ from agent.config import (
     listed,
     one_of,
     or_none,
+    pair,
     rate,
     reachable,
     setting,
@@ -39,6 +40,9 @@ class SupernodeSettings:
         listed(text), "registries, as HOST:PORT, that may be spoken to in plain HTTP and may have a private address", ""
     )
     ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
+    trusted_realms: tuple[str, ...] = setting(
+        listed(pair), "REGISTRY=HOST of token services of another domain that a registry's users may be sent to", ""
+    )
     swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
     store_quota: int | Percent = setting(space, "what the cache may hold: bytes, or a percentage of its filesystem", "20%")
     store_free: int | Percent = setting(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from agent.origin.destinations import DestinationError, server_of
+from agent.origin.destinations import NOT_ASKED, DestinationError, server_of
 from agent.origin.documents import token_of
 from agent.origin.realm import realm_belongs
 from agent.origin.redirects import Redirects
@@ -38,7 +39,9 @@ class Access(NamedTuple):
 class Authorizer:
     """Authorizations by access. Raises OriginError and, where the network fails, TransferError."""
 
-    def __init__(self, redirects: Redirects) -> None:
+    def __init__(self, redirects: Redirects, trusted_realms: Iterable[str] = ()) -> None:
+        """`trusted_realms` are pairs REGISTRY=HOST: token services of another domain that a registry's users may be sent to."""
+        self._trusted = frozenset(pair.lower() for pair in trusted_realms)
         self._redirects = redirects
         self._lock = threading.Lock()
         self._remembered: dict[tuple[str, str, str], tuple[float, str]] = {}
@@ -74,9 +77,15 @@ class Authorizer:
             realm, server = urlsplit(challenge.realm), urlsplit(f"//{server_of(registry)}")
             realm_host, registry_host = realm.hostname or "", server.hostname or ""
         except ValueError:
-            raise OriginError(401, f"the registry {registry} names a token service that is none", "UNAUTHORIZED") from None
-        if credential and not realm_belongs(realm_host, registry_host):
-            raise OriginError(401, f"{registry} sends its users to {realm_host}, which is not of its domain", "UNAUTHORIZED")
+            realm_host = ""
+        if not realm_host:
+            raise OriginError(401, f"the registry {registry} names a token service that is none", "UNAUTHORIZED")
+        trusted = f"{registry}={realm_host}".lower() in self._trusted or realm_belongs(realm_host, registry_host)
+        if credential and not trusted:
+            how = f"list {registry}={realm_host} as a trusted realm if it is right"
+            raise OriginError(
+                NOT_ASKED, f"{registry} sends its users to {realm_host}, which is not of its domain; {how}", "DENIED"
+            )
         fields = {"service": challenge.service, "scope": challenge.scope or f"repository:{repository}:pull"}
         query = urlencode({name: value for name, value in fields.items() if value})
         url = f"{challenge.realm}{'&' if realm.query else '?'}{query}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from agent import metrics
 from agent.http.client import StalledError, TransferError
@@ -57,8 +58,9 @@ class Origin:
         look_up: LookUp | None = None,
         paces: Iterable[Pace | None] = (),
         proxies: Proxies | None = None,
+        trusted_realms: Iterable[str] = (),
     ) -> None:
-        """`paces` limit the bytes of blobs."""
+        """`paces` limit the bytes of blobs; `trusted_realms` are `agent.origin.auth`'s."""
         self._paces = [pace for pace in paces if pace]
         tls = ssl.create_default_context()
         for path in ca_files:
@@ -68,7 +70,7 @@ class Origin:
                 raise UsageError(f"--ca-files: {path} cannot be used: {error}") from None
         self._destinations = Destinations(insecure_registries, look_up, proxies)
         self._redirects = Redirects(self._destinations, tls)
-        self._authorizer = Authorizer(self._redirects)
+        self._authorizer = Authorizer(self._redirects, trusted_realms)
         self.sizes = Sizes()
 
     def close(self) -> None:
@@ -173,8 +175,10 @@ class Origin:
         url = self._destinations.url(access.registry, path)
         sent = self._authorizer.remembered(access)
         reply = self._redirects.ask(method, url, headers, sent, until, big=big)
-        if reply.status != 401 or reply.foreign:  # a server that a redirect led to gets nothing of what is the registry's
+        if reply.status != 401:
             return reply
+        if reply.foreign:  # a server that a redirect led to gets nothing of what is the registry's
+            access, url, sent = access._replace(registry=urlsplit(reply.url).netloc, credential=None), reply.url, None
         try:
             authorization = self._authorizer.meet(access, reply.headers.get("www-authenticate", ""), sent, until)
         except BaseException:

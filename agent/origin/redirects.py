@@ -61,6 +61,7 @@ class Redirects:
                 reply.close()
                 raise TransferError(f"the proxy {reply.connection.where} wants to know who asks")
             reply.foreign = hop.server != first
+            reply.url = url
             location = reply.headers.get("location")
             if reply.status not in _REDIRECTS or not location:
                 return reply

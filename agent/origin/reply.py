@@ -30,6 +30,8 @@ class Reply:
         """All of a small body, of so many bytes at the most."""
         self.foreign = False
         """Whether another server answers than the one that was asked: a redirect led to it."""
+        self.url = ""
+        """Where the answer is from."""
         self._pool = pool
 
     def __enter__(self) -> Self:

@@ -44,6 +44,7 @@ def with_options(render: Render) -> list[Object]:
             "webhook": {"certificate": {"existingSecret": "certificate"}},
             "registries": {
                 "insecure": ["a:5000", "b:5000"],
+                "trustedRealms": ["a:5000=login.example.net"],
                 "certificateAuthorities": {"configMap": "authorities", "keys": ["a.pem"]},
                 "proxy": {"https": "http://proxy:3128", "http": "http://[fd00::7]", "exceptions": [".example.com", "10.0.0.0/8"]},
             },
@@ -128,6 +129,7 @@ def test_registries_and_their_authorities_reach_agents_and_supernodes(with_optio
     for component in ("agent", "supernode"):
         settings = loaded(component, environment(with_options, component, ADDRESS))
         assert settings.insecure_registries == ("a:5000", "b:5000")
+        assert settings.trusted_realms == ("a:5000=login.example.net",)
         assert settings.ca_files == ("/etc/darner/authorities/a.pem",)
         (container,) = pod_template(with_options, component)["spec"]["containers"]
         assert "/etc/darner/authorities" in {mount["mountPath"] for mount in container["volumeMounts"]}

@@ -113,6 +113,8 @@ resources:
   value: /etc/darner/swarm/key
 - name: DARNER_INSECURE_REGISTRIES
   value: {{ join "," .root.Values.registries.insecure | quote }}
+- name: DARNER_TRUSTED_REALMS
+  value: {{ join "," .root.Values.registries.trustedRealms | quote }}
 - name: DARNER_CA_FILES
   value: {{ join "," $files | quote }}
 {{- $proxy := .root.Values.registries.proxy -}}

@@ -11,10 +11,11 @@ import pytest
 
 from agent.origin import auth
 from agent.origin.client import Origin as Client
+from agent.origin.destinations import NOT_ASKED
 from agent.values.credential import Credential
 from agent.values.errors import OriginError
 from hack.origin import Access, Fault, Image, Origin
-from tests.origins import Scripted, http, look_up
+from tests.origins import Scripted, drain, http, look_up
 
 REPOSITORY = "team/app"
 IMAGE = Image.of([b"layer"])
@@ -216,7 +217,7 @@ def test_credentials_do_not_go_to_a_token_service_of_another_domain(basic: Origi
         basic.fail(Fault(path="/manifests/", status=401, headers={"WWW-Authenticate": challenge(basic, realm)}))
         with pytest.raises(OriginError, match=r"foreign\.test, which is not of its domain") as refused:
             client.manifest(basic.address, REPOSITORY, "1", ALICE)
-        assert refused.value.status == 401
+        assert refused.value.status == NOT_ASKED, "so that the webhook leaves this registry alone (FAULTS 64)"
         assert not foreign.requests, "not even asked"
         with pytest.raises(OriginError):  # whoever has no secret may ask there
             client.manifest(basic.address, REPOSITORY, "1", None)
@@ -230,6 +231,47 @@ def test_a_realm_goes_through_the_rules_for_destinations(basic: Origin, realm: s
     with pytest.raises(OriginError, match="has its tokens where none are asked for") as refused:
         client.manifest(basic.address, REPOSITORY, "1", None)
     assert (refused.value.status, refused.value.code) == (401, "UNAUTHORIZED")
+
+
+def test_credentials_go_to_a_token_service_of_another_domain_that_is_listed_for_their_registry(bearer: Origin) -> None:
+    """FAULTS 64."""
+    realm = f"http://foreign.test:{bearer.address.partition(':')[2]}/token"
+    bearer.fail(Fault(path="/manifests/", status=401, headers={"WWW-Authenticate": challenge(bearer, realm)}), times=2)
+    listed = [bearer.address, realm.split("/")[2]]
+    for trusted in (["other.test=foreign.test", f"{bearer.address}=other.test"], [f"{bearer.address}=Foreign.test"]):
+        client = Client(listed, [], look_up(foreign_test="127.0.0.1"), trusted_realms=trusted)
+        if len(trusted) == 1:
+            assert client.manifest(bearer.address, REPOSITORY, "1", ALICE).digest == IMAGE.digest
+        else:
+            with pytest.raises(OriginError, match=f"list {bearer.address}=foreign.test as a trusted realm"):
+                client.manifest(bearer.address, REPOSITORY, "1", ALICE)
+
+
+def test_a_registry_that_a_redirect_led_to_gets_an_anonymous_token_of_its_own(bearer: Origin) -> None:
+    """FAULTS 63: and no credential of the first one is sent to it, nor to its token service."""
+    with Origin(access=Access(bearer=True)) as other:
+        other.push(REPOSITORY, "1", IMAGE)
+        bearer.fail(Fault(path="/blobs/", status=307, headers={"Location": f"http://{other.address}{BLOB}"}))
+        client = client_of(bearer, other)
+        for credential in (ALICE, None):
+            size = client.blob_size(bearer.address, REPOSITORY, IMAGE.layers[0], credential)
+            stream = client.open_blob(bearer.address, REPOSITORY, IMAGE.layers[0], credential)
+            assert drain(stream.read_into) == b"layer"
+            assert size == stream.size == 5
+            stream.close()
+        assert not any(secrets_in(request.headers) for request in other.requests)
+        assert {request.headers["Authorization"] for request in other.requests} <= {None, f"Bearer /{REPOSITORY}"}
+
+
+def test_a_registry_that_a_redirect_led_to_and_that_wants_more_than_that_refuses(bearer: Origin) -> None:
+    """FAULTS 63."""
+    with Origin(access=Access(USERS, PRIVATE, bearer=True)) as other:
+        other.push(REPOSITORY, "1", IMAGE)
+        bearer.fail(Fault(path="/blobs/", status=307, headers={"Location": f"http://{other.address}{BLOB}"}))
+        with pytest.raises(OriginError) as refused:
+            client_of(bearer, other).open_blob(bearer.address, REPOSITORY, IMAGE.layers[0], ALICE)
+        assert refused.value.status == 401
+        assert not any(secrets_in(request.headers) for request in other.requests)
 
 
 def test_a_token_service_that_redirects_elsewhere_is_followed_by_the_rules_and_without_the_secret(bearer: Origin) -> None:
