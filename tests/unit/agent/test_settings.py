@@ -40,7 +40,21 @@ REQUIRED = {
     "supernode": ["--node-name", "n", "--store", "/s", "--piece-address", "10.0.0.7:65002"],
     "webhook": [],
 }
-VALUES = ["10.0.0.7:1", "7Gi", "77s", "7", "debug", "true", "false", "a/b", "a.example.com", "Kind.group", "always", "value", "a=b"]
+VALUES = [
+    "10.0.0.7:1",
+    "7Gi",
+    "77s",
+    "7",
+    "debug",
+    "true",
+    "false",
+    "a/b",
+    "a.example.com",
+    "Kind.group",
+    "always",
+    "value",
+    "a=b",
+]
 """Whatever a setting is, one of these is a value of it."""
 
 
