@@ -11,6 +11,7 @@ from agent.download.manager import DownloadManager
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
 from agent.origin.client import Origin
+from agent.origin.credential_provider import CredentialProviders
 from agent.origin.proxies import Proxies
 from agent.registry.endpoint import Registry
 from agent.registry.manifests import Manifests
@@ -63,8 +64,17 @@ class Agent:
         self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
-        allow = settings.allow_registries
-        registry = Registry(self._store, self._downloads, self._manifests, Permission(), self._swarm, self._origin, allow=allow)
+        providers = CredentialProviders.of_node(settings.credential_provider_config, settings.credential_provider_bin_dir)
+        registry = Registry(
+            self._store,
+            self._downloads,
+            self._manifests,
+            Permission(),
+            self._swarm,
+            self._origin,
+            allow=settings.allow_registries,
+            providers=providers,
+        )
         self._registry = registry.listener(settings.registry_listen)
         self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
         self._control = ControlServer(application(lambda: ""), settings.http_listen)

@@ -11,6 +11,7 @@ UPLOADED_BYTES = Counter("darner_uploaded_bytes", "Bytes of pieces sent to other
 REGISTRY_ANSWERS = Counter("darner_registry_answers", "Answers of the registry endpoint", ["what", "status"])
 ORIGIN_REQUESTS = Counter("darner_origin_requests", "Requests to origin registries", ["what", "outcome"])
 PIECE_FAILURES = Counter("darner_piece_failures", "Pieces that a source did not deliver", ["verdict"])
+CREDENTIAL_PROVIDER_RUNS = Counter("darner_credential_provider_runs", "Runs of the node's credential providers", ["outcome"])
 FALLBACKS = Counter("darner_fallbacks", "Downloads that went on at the origin because the swarm could not go on")
 DOWNLOADS = Gauge("darner_downloads", "Blobs that are arriving now")
 STALE_ANSWERS = Counter("darner_stale_answers", "Manifests served while their origin could not be asked")

@@ -47,6 +47,10 @@ class AgentSettings:
     trusted_realms: tuple[str, ...] = setting(
         listed(pair), "REGISTRY=HOST of token services of another domain that a registry's users may be sent to", ""
     )
+    credential_provider_config: str = setting(
+        text, "the kubelet's CredentialProviderConfig, by which this node has credentials for registries", ""
+    )
+    credential_provider_bin_dir: str = setting(text, "directory of the programs that --credential-provider-config names", "")
     swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
     store_quota: int | Percent = setting(space, "what the store may hold: bytes, or a percentage of its filesystem", "20%")
     store_free: int | Percent = setting(

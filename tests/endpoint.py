@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.download.manager import DownloadManager
 from agent.origin.client import Origin as OriginClient
+from agent.origin.credential_provider import CredentialProviders
 from agent.registry.client_wait import HEAD_SECONDS_MAX
 from agent.registry.endpoint import Registry
 from agent.registry.manifests import Manifests
@@ -68,6 +69,7 @@ class Endpoint:
         free: int | Percent = 0,
         allow: tuple[Pattern, ...] = (),
         interval: float = 30.0,
+        providers: CredentialProviders | None = None,
     ) -> None:
         self.origin = origin
         self.store = Store(root, quota=quota, free=free, age=3600.0)
@@ -75,7 +77,9 @@ class Endpoint:
         manifests = Manifests(root, self.client, interval=interval, stale_if_error=3600.0)
         swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)
         self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
-        registry = Registry(self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds, allow)
+        registry = Registry(
+            self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds, allow, providers
+        )
         self.listener = registry.listener(Address("127.0.0.1", 0))
         self.prefix = f"/v2/{origin.address.replace(':', '_')}/{REPOSITORY}"
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from agent import metrics
 from agent.download.manager import DownloadManager
 from agent.http.request import Exchange
 from agent.http.server import Listener
 from agent.origin.client import Origin
+from agent.origin.credential_provider import CredentialProviders
 from agent.registry.blobs import Blobs
 from agent.registry.client_wait import HEAD_SECONDS_MAX, ClientWait
 from agent.registry.manifests import Manifests
+from agent.registry.node_credentials import NodeCredentials
 from agent.registry.permission import Permission
 from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, RangeError, Resource, parse_target
 from agent.storage.store import Store
@@ -49,6 +52,7 @@ class Registry:
         origin: Origin,
         head_seconds: float = HEAD_SECONDS_MAX,
         allow: tuple[Pattern, ...] = (),
+        providers: CredentialProviders | None = None,
     ) -> None:
         self._manifests = manifests
         self._permission = permission
@@ -56,6 +60,7 @@ class Registry:
         self._origin = origin
         self._allow = allow
         self._client_wait = ClientWait(head_seconds)
+        self._node = NodeCredentials(providers or CredentialProviders.of_node("", ""), self._client_wait)
         self._blobs = Blobs(store, downloads, origin, permission, self._client_wait, VERSION)
 
     def listener(self, where: Address) -> Listener:
@@ -84,11 +89,11 @@ class Registry:
                 case Ping():
                     exchange.answer(200, {"Content-Type": "application/json", **VERSION}, b"{}")
                 case ManifestResource():
-                    self._manifest(exchange, resource, credential)
+                    self._node.answer(exchange, resource, credential, partial(self._manifest, exchange, resource))
                 case BlobResource():
-                    self._blobs.answer(exchange, resource, credential)
+                    self._node.answer(exchange, resource, credential, partial(self._blobs.answer, exchange, resource))
                 case ListingResource():
-                    self._listing(exchange, resource, credential)
+                    self._node.answer(exchange, resource, credential, partial(self._listing, exchange, resource))
             metrics.REGISTRY_ANSWERS.labels(kind, "ok").inc()
         except DarnerError as error:
             metrics.REGISTRY_ANSWERS.labels(kind, str(error.status)).inc()

@@ -125,6 +125,19 @@ def test_an_agent_sees_nothing_of_its_node_but_its_store_and_if_asked_for_contai
     assert {"name": "DARNER_CONTAINERD_CONTENT", "value": mount["mountPath"]} in container["env"]
 
 
+def test_an_agent_has_the_kubelets_credential_providers_if_asked_for_read_only(render: Render) -> None:
+    paths = {"config": "/etc/kubernetes/credentials.yaml", "bin": "/opt/credentials"}
+    given = {"configPath": paths["config"], "binDir": paths["bin"]}
+    pod = pod_template(render({"agent": {"credentialProvider": given}}), "agent")["spec"]
+    (container,) = pod["containers"]
+    for kind, variable in (("config", "DARNER_CREDENTIAL_PROVIDER_CONFIG"), ("bin", "DARNER_CREDENTIAL_PROVIDER_BIN_DIR")):
+        name = f"credential-provider-{kind}"
+        assert {"name": name, "hostPath": {"path": paths[kind]}} in pod["volumes"]  # no type, as above
+        (mount,) = [item for item in container["volumeMounts"] if item["name"] == name]
+        assert mount["readOnly"] is True
+        assert {"name": variable, "value": mount["mountPath"]} in container["env"]
+
+
 def test_agents_are_replaced_a_few_at_a_time(render: Render, default: list[Object]) -> None:
     assert one(default, "DaemonSet", "agent")["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",

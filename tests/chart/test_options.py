@@ -25,10 +25,13 @@ OTHERS: Values = yaml.safe_load((CHART / "ci" / "every-option-values.yaml").read
 WHOLE = {"podSecurityContext", "securityContext", "resources"}
 """Maps that are one value, passed on to Kubernetes as they are."""
 
+PROVIDER: Values = {"agent": {"credentialProvider": {"configPath": "/etc/credentials.yaml", "binDir": "/opt/credentials"}}}
 PERSISTENT: Values = {"supernode": {"persistence": {"enabled": True}}}
 NEEDS: dict[Path, Values] = {
     ("registries", "certificateAuthorities", "keys"): {"registries": {"certificateAuthorities": {"configMap": "authorities"}}},
     ("webhook", "certificate", "caBundle"): {"webhook": {"certificate": {"existingSecret": "certificate"}}},
+    ("agent", "credentialProvider", "configPath"): PROVIDER,
+    ("agent", "credentialProvider", "binDir"): PROVIDER,
     ("networkPolicy", "from"): {"networkPolicy": {"enabled": True}},
     ("webhook", "enabled"): {"swarm": {"existingSecret": "swarm-key"}},
     ("supernode", "persistence", "size"): PERSISTENT,
@@ -107,6 +110,13 @@ def test_an_authority_without_its_certificate_is_refused(helm: Helm) -> None:
     refused = helm.template({"webhook": {"certificate": {"caBundle": "PEM"}}})
     assert refused.returncode != 0
     assert "webhook.certificate.caBundle: leave it empty" in refused.stderr
+
+
+@pytest.mark.parametrize("path", ["configPath", "binDir"])
+def test_half_of_a_credential_provider_is_refused(helm: Helm, path: str) -> None:
+    refused = helm.template({"agent": {"credentialProvider": {path: "/opt/credentials"}}})
+    assert refused.returncode != 0
+    assert "agent.credentialProvider: write configPath and binDir" in refused.stderr
 
 
 def test_a_digest_is_used_instead_of_the_tag_and_the_tag_instead_of_the_version(render: Render) -> None:

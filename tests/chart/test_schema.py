@@ -86,6 +86,7 @@ def test_an_unknown_value_is_refused_by_name(helm: Helm, pointer: str) -> None:
         ("/agent/store/free", "101%"),
         ("/agent/store/age", "a month"),
         ("/agent/containerd/contentPath", "var/lib/containerd"),
+        ("/agent/credentialProvider/binDir", "opt/credentials"),
         ("/agent/bandwidth/upload", "512Ki"),
         ("/agent/bandwidth/download", "3Mi"),
         ("/supernode/bandwidth/origin", "10M"),

@@ -38,6 +38,7 @@ def with_options(render: Render) -> list[Object]:
             "swarm": {"existingSecret": "swarm-key"},
             "agent": {
                 "containerd": {"contentPath": "/var/lib/containerd/io.containerd.content.v1.content"},
+                "credentialProvider": {"configPath": "/etc/kubernetes/credentials.yaml", "binDir": "/opt/credentials"},
                 "bandwidth": {"upload": "1Mi", "download": "4Mi", "origin": ""},
             },
             "supernode": {"bandwidth": {"upload": "1Gi", "origin": "1Mi"}},
