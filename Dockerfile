@@ -26,6 +26,7 @@ RUN sed -nE "/^(setuptools${COMPILE:+|ast-serialize|librt|mypy|mypy-extensions|p
     && tools/bin/pip install --no-deps --require-hashes --requirement tools.txt
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY agent agent
+COPY cli cli
 COPY supernode supernode
 COPY webhook webhook
 # The compiler follows the types into the dependencies, so it runs in the environment that has them.

@@ -2,7 +2,7 @@
 
 An agent and a supernode serve one of them in a thread of its own (`ControlServer`), the webhook serves two in its event loop. The
 supernode adds its API to the health routes, and the webhook's admission is an application of its own. FastAPI is their affair: it
-takes 17 MiB, which an agent would pay for three routes on every node. No blob byte passes here.
+takes 17 MiB, which an agent would pay for four routes on every node. No blob byte passes here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.http.server import bind
 from agent.values.address import Address
+from agent.values.reference import InvalidReference, Reference
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,34 @@ def health_routes(not_ready: NotReady) -> list[BaseRoute]:
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-def application(not_ready: NotReady) -> Starlette:
-    return Starlette(routes=health_routes(not_ready))
+Forget = Callable[[str, str, str], int]
+"""Drops the last answers about a registry, a repository and a tag, and says how many there were."""
+
+
+def forget_route(forget: Forget) -> Route:
+    """`POST /api/v1/forget?image=NAME`, by which a person on this machine has a tag asked for anew (`cli.forget`)."""
+
+    def handle(request: Request) -> Response:
+        here = request.scope.get("server")
+        # Only on this machine has a connection one address at both ends: over loopback, or at the node's own address. The system
+        # drops packets from elsewhere that claim to come from an address of its own.
+        if request.client is None or here is None or request.client.host != here[0]:
+            return Response("only a process on this machine may say what is to be forgotten\n", status_code=403)
+        try:
+            name = Reference.parse(request.query_params.get("image", ""))
+        except InvalidReference as error:
+            return Response(f"{error}\n", status_code=error.status)
+        if name.digest:
+            return Response("a digest always means the same; name a tag\n", status_code=400)
+        count = forget(name.registry, name.repository, name.tag or "latest")
+        log.info("%d answers about %s are forgotten", count, name)
+        return Response(f"{count} answers about {name} are forgotten\n")
+
+    return Route("/api/v1/forget", handle, methods=["POST"])
+
+
+def application(not_ready: NotReady, *more: BaseRoute) -> Starlette:
+    return Starlette(routes=[*health_routes(not_ready), *more])
 
 
 class _Connection(H11Protocol):
@@ -147,6 +174,7 @@ class _Config(uvicorn.Config):
             access_log=False,
             lifespan="off",
             ws="none",
+            proxy_headers=False,  # who asks is who is connected
             backlog=BACKLOG_MAX,
             timeout_keep_alive=limits.idle_seconds_max,
             timeout_graceful_shutdown=limits.drain_seconds_max,

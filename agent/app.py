@@ -6,7 +6,7 @@ import os
 from ipaddress import ip_address
 from pathlib import Path
 
-from agent.admin import ControlServer, application
+from agent.admin import ControlServer, application, forget_route
 from agent.download.manager import DownloadManager
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
@@ -60,7 +60,13 @@ class Agent:
             proxies=proxies,
             trusted_realms=settings.trusted_realms,
         )
-        self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
+        self._manifests = Manifests(
+            root,
+            self._origin,
+            interval=settings.tag_interval,
+            stale_if_error=settings.stale_if_error,
+            fresh=settings.fresh_tags,
+        )
         self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
@@ -77,7 +83,7 @@ class Agent:
         )
         self._registry = registry.listener(settings.registry_listen)
         self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
-        self._control = ControlServer(application(lambda: ""), settings.http_listen)
+        self._control = ControlServer(application(lambda: "", forget_route(self._manifests.forget)), settings.http_listen)
         self._collector = GarbageCollector(self._store, self._manifests)
 
     def start(self) -> str:

@@ -140,7 +140,7 @@ def setting(parse: Callable[[str], Any], help: str, default: str | None = None) 
     return field(metadata=metadata) if default is None else field(default=parse(default), metadata=metadata)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse that raises instead of ending the process with a page of usage."""
 
     def error(self, message: str) -> NoReturn:
@@ -171,7 +171,7 @@ def load(cls: type[Settings], program: str, argv: Sequence[str], environment: Ma
 
 def _given(cls: type[Settings], program: str, argv: Sequence[str]) -> dict[str, str | None]:
     """The values of flags, by the name of their setting. Shows the help and ends the process when that is asked for."""
-    parser = _Parser(prog=program, allow_abbrev=False, description=(cls.__doc__ or "").strip())
+    parser = Parser(prog=program, allow_abbrev=False, description=(cls.__doc__ or "").strip())
     for item in fields(cls):  # type: ignore[arg-type]
         default = item.metadata["default"]
         shown = "required" if default is None else f"default: {default or 'none'}"

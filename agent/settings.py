@@ -21,6 +21,7 @@ from agent.config import (
 from agent.values.address import Address
 from agent.values.pattern import Pattern, pattern
 from agent.values.space import Percent
+from agent.values.tag_pattern import TagPattern, tag_pattern
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class AgentSettings:
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
     containerd_content: str = setting(text, "directory of containerd's content store, a source that is only read", "")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
+    fresh_tags: tuple[TagPattern, ...] = setting(
+        listed(tag_pattern), "tags that the origin is asked for at every pull: REGISTRY/REPOSITORY:TAG with *, or :TAG", ""
+    )
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
     upload_rate: int = setting(rate("1Mi"), "bytes a second that other nodes may take from this one; 0 for no limit", "0")
     download_rate: int = setting(rate("4Mi"), "bytes a second of blobs that this node may take from nodes and registries", "0")

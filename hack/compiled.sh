@@ -8,7 +8,7 @@ set -euo pipefail
 tree=$(readlink -f "${BASH_SOURCE[0]%/*}/..")
 cache=${DARNER_CACHE:-$HOME/.cache/darner}/compiled
 python=$tree/.venv/bin/python
-parts=(LICENSE README.md pyproject.toml requirements-dev.txt setup.py agent supernode webhook)
+parts=(LICENSE README.md pyproject.toml requirements-dev.txt setup.py agent cli supernode webhook)
 kept_max=4
 
 # Debian's compiler package has no headers of C, and a Python may have come without its own.

@@ -1,6 +1,7 @@
 """The supernode's HTTP API: what is going on, for people and programs. Health and metrics are the same as the agent's.
 
-GET /api/v1/state      connected nodes, swarms and quarantines, as JSON
+GET /api/v1/state            connected nodes, swarms and quarantines, as JSON
+POST /api/v1/forget?image=   what a tag meant is forgotten; for this machine alone, and the agent has it too
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from agent.admin import NotReady, health_routes
+from agent.admin import Forget, NotReady, forget_route, health_routes
 from agent.values.errors import DarnerError
 from supernode.tracker.seeds import BlobTask
 from supernode.tracker.tracker import Tracker
@@ -20,9 +21,12 @@ SHOWN_MAX = 1000
 """Of each list; what is over it is counted only."""
 
 
-def application(not_ready: NotReady, ask: Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]) -> FastAPI:
+def application(
+    not_ready: NotReady, ask: Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]], forget: Forget
+) -> FastAPI:
     """`ask` runs a question in the tracker's own loop and gives its answer."""
-    app = FastAPI(routes=health_routes(not_ready), openapi_url=None, docs_url=None, redoc_url=None)
+    routes = [*health_routes(not_ready), forget_route(forget)]
+    app = FastAPI(routes=routes, openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/api/v1/state")
     def state() -> JSONResponse:

@@ -52,11 +52,17 @@ class Supernode:
             proxies=proxies,
             trusted_realms=settings.trusted_realms,
         )
-        self._manifests = Manifests(root, self._origin, interval=settings.tag_interval, stale_if_error=settings.stale_if_error)
+        self._manifests = Manifests(
+            root,
+            self._origin,
+            interval=settings.tag_interval,
+            stale_if_error=settings.stale_if_error,
+            fresh=settings.fresh_tags,
+        )
         self._fetcher = PieceFetcher(swarm_key)
         self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
         self._channel = bind(settings.channel_listen, "channel")
-        app = application(self._not_ready, self._ask)
+        app = application(self._not_ready, self._ask, self._manifests.forget)
         self._control = ControlServer(app, settings.http_listen)
         self._seeder = Seeder(self._store, self._origin, self._fetcher)
         self._tracker: Tracker | None = None

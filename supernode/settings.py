@@ -22,6 +22,7 @@ from agent.config import (
 )
 from agent.values.address import Address
 from agent.values.space import Percent
+from agent.values.tag_pattern import TagPattern, tag_pattern
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class SupernodeSettings:
     )
     store_age: float = setting(duration, "how long a blob that nobody uses is kept", "30d")
     tag_interval: float = setting(duration, "how long a tag's digest is used before the origin is asked again", "30s")
+    fresh_tags: tuple[TagPattern, ...] = setting(
+        listed(tag_pattern), "tags that the origin is asked for at every pull: REGISTRY/REPOSITORY:TAG with *, or :TAG", ""
+    )
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
     peer_lease: float = setting(
         between(duration, "1s", "24h"), "alive time of a peer: how long it counts after it was last heard", "30s"

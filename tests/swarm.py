@@ -39,6 +39,7 @@ from agent.values.errors import SourceError
 from agent.values.manifest import Manifest
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from agent.values.reference import raw_digest
+from agent.values.tag_pattern import TagPattern
 from hack.origin import Image, Origin
 from supernode.app import Supernode
 from supernode.settings import SupernodeSettings
@@ -95,7 +96,9 @@ class Node:
         self._lab = lab
         self.store = Store(root / name, quota=quota, free=0, age=3600.0)
         self.client = OriginClient(lab.insecure, [])
-        self.manifests = Manifests(root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0)
+        self.manifests = Manifests(
+            root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0, fresh=lab.fresh_tags
+        )
         key = SwarmKey("")
         self.pieces = piece_listener(PieceServer(self.store, key).handle)
         where = self.pieces.address
@@ -190,12 +193,21 @@ def piece_listener(handle: Callable[[Exchange], None]) -> Listener:
 class Lab:
     """An origin, supernodes and nodes, all in this process. Use it as a context manager."""
 
-    def __init__(self, root: Path, supernodes: int = 1, *, tag_interval: float = 30.0, **settings: object) -> None:
+    def __init__(
+        self,
+        root: Path,
+        supernodes: int = 1,
+        *,
+        tag_interval: float = 30.0,
+        fresh_tags: tuple[TagPattern, ...] = (),
+        **settings: object,
+    ) -> None:
         self.root = root
         self.origin = Origin()
         self.insecure: list[str] = []
         """Registries on loopback: the origin, and what a test adds before it starts nodes."""
         self.tag_interval = tag_interval
+        self.fresh_tags = fresh_tags
         self.supernodes: list[Supernode | None] = [None] * supernodes
         self.channels = [free_address() for _ in range(supernodes)]
         self.nodes: list[Node] = []
@@ -234,6 +246,7 @@ class Lab:
             insecure_registries=tuple(self.insecure),
             store_free=0,
             tag_interval=self.tag_interval,
+            fresh_tags=self.fresh_tags,
         )
         supernode = Supernode(replace(settings, **self._settings))  # type: ignore[arg-type]
         supernode.start()

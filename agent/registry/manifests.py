@@ -1,7 +1,9 @@
 """Which manifest a name means now: asked at the origin once per interval, remembered, and served stale while it is down.
 
     DIR/manifests/HEX     media type and body of each manifest, named by its digest
-    DIR/tags/HEX          the last answer to (registry, repository, tag or digest, credential), named by their hash
+    DIR/tags/HEX.HEX      the last answer to (registry, repository, tag or digest), named by their hash, and by the credential's
+
+Tags that the operator lists as fresh are asked for every time; those who ask while a question is under way share its answer.
 
 An answer is a verdict too: it says that this credential may read this name. Digests never change, so for them it is only the
 verdict that grows old. The supernode and a lone agent use this alike.
@@ -29,6 +31,7 @@ from agent.values.credential import Credential
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 from agent.values.reference import raw_digest
+from agent.values.tag_pattern import TagPattern
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class Manifests:
         *,
         interval: float,
         stale_if_error: float,
+        fresh: tuple[TagPattern, ...] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._manifests = directory / "manifests"
@@ -74,11 +78,14 @@ class Manifests:
         self._origin = origin
         self._interval = interval
         self._stale_if_error = stale_if_error
+        self._fresh = fresh
         self._now = now
         self._lock = threading.Lock()
         self._asking: dict[str, Future[Manifest]] = {}
         self._failed_at: dict[str, float] = {}
         """When the origin did not answer, for names whose last answer is used instead."""
+        self._forgets = 0
+        """How often something was to be forgotten. What was asked for before that is not kept."""
 
     def resolve(self, registry: str, repository: str, reference: str, credential: Credential | None = None) -> Manifest:
         """The manifest that a tag or a digest names, for clients with this credential. Raises OriginError and DigestError."""
@@ -101,10 +108,10 @@ class Manifests:
         return answer.result()
 
     def _resolve(self, name: str, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
+        forgets = self._forgets
         last = self._last_answer(name)
         known = self.kept(last.digest) if last else None
-        fresh_seconds = VERDICT_SECONDS if reference.startswith("sha256:") else self._interval
-        if last and known and 0 <= self._now() - last.asked_at < fresh_seconds:
+        if last and known and 0 <= self._now() - last.asked_at < self._believed_seconds(registry, repository, reference):
             return known
         usable = known if last and abs(self._now() - last.asked_at) < self._stale_if_error else None
         if usable and 0 <= self._now() - self._failed_at.get(name, -math.inf) < min(self._interval, FAILURE_SECONDS_MAX):
@@ -125,8 +132,17 @@ class Manifests:
                 return usable.as_stale()
             raise
         self._failed_at.pop(name, None)
-        self.remember(registry, repository, reference, credential, manifest)
+        if forgets == self._forgets:
+            self.remember(registry, repository, reference, credential, manifest)
+        else:
+            self.keep(manifest)
         return manifest
+
+    def _believed_seconds(self, registry: str, repository: str, reference: str) -> float:
+        """How long the origin's answer is used without another question."""
+        if reference.startswith("sha256:"):
+            return VERDICT_SECONDS
+        return 0.0 if any(pattern.matches(registry, repository, reference) for pattern in self._fresh) else self._interval
 
     def _ask(
         self, registry: str, repository: str, reference: str, credential: Credential | None, known: Manifest | None
@@ -190,6 +206,17 @@ class Manifests:
         manifest = Manifest.of(record.media_type, record.body)
         return manifest if manifest.digest == digest else None
 
+    def forget(self, registry: str, repository: str, reference: str) -> int:
+        """Drop what the origin said of a name, to every credential, so that it is asked again. The number of answers dropped.
+
+        Manifests and blobs stay: what they are called by is what they are.
+        """
+        self._forgets += 1
+        answers = list(self._tags.glob(f"{_hash(registry, repository, reference)}.*"))
+        for path in answers:
+            remove(path)
+        return len(answers)
+
     def _last_answer(self, name: str) -> _LastAnswer | None:
         try:
             return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_LastAnswer)
@@ -206,8 +233,11 @@ class Manifests:
 
 
 def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:
-    key = credential.key if credential else ""
-    return hashlib.sha256("\n".join((registry, repository, reference, key)).encode()).hexdigest()
+    return f"{_hash(registry, repository, reference)}.{_hash(credential.key if credential else '')}"
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

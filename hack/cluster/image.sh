@@ -20,7 +20,7 @@ digest() { cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum | sh
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 (cd "$tree" && tar --create --exclude __pycache__ Dockerfile .dockerignore LICENSE README.md pyproject.toml requirements*.txt \
-    setup.py agent supernode webhook) | tar --extract --directory "$context"
+    setup.py agent cli supernode webhook) | tar --extract --directory "$context"
 archive=$cache/darner-$(
     digest "$context"
     sha256sum <"$self" | cut -c1-6

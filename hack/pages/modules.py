@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
-PACKAGES = ("agent", "supernode", "webhook")
+PACKAGES = ("agent", "supernode", "webhook", "cli")
 
 
 def module_tables() -> str:

@@ -43,6 +43,7 @@ def with_options(render: Render) -> list[Object]:
             },
             "supernode": {"bandwidth": {"upload": "1Gi", "origin": "1Mi"}},
             "webhook": {"certificate": {"existingSecret": "certificate"}},
+            "tagCache": {"fresh": [":latest", "quay.io/team/*:dev-*"]},
             "registries": {
                 "insecure": ["a:5000", "b:5000"],
                 "trustedRealms": ["a:5000=login.example.net"],
@@ -134,6 +135,12 @@ def test_registries_and_their_authorities_reach_agents_and_supernodes(with_optio
         assert settings.ca_files == ("/etc/darner/authorities/a.pem",)
         (container,) = pod_template(with_options, component)["spec"]["containers"]
         assert "/etc/darner/authorities" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize("component", ["agent", "supernode"])
+def test_fresh_tags_reach_agents_and_supernodes(with_options: list[Object], component: str) -> None:
+    fresh = loaded(component, environment(with_options, component, ADDRESS)).fresh_tags
+    assert [pattern.text for pattern in fresh] == [":latest", "quay.io/team/*:dev-*"]
 
 
 @pytest.mark.parametrize("component", ["agent", "supernode"])

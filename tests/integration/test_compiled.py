@@ -89,12 +89,12 @@ def test_the_wheel_has_machine_code_beside_its_sources_and_needs_nothing_of_the_
 
 
 def test_beside_the_sources_themselves_there_is_nothing_but_sources() -> None:
-    assert [path for package in ("agent", "supernode", "webhook") for path in (TREE / package).rglob("*.so")] == []
+    assert [path for package in ("agent", "cli", "supernode", "webhook") for path in (TREE / package).rglob("*.so")] == []
 
 
 def test_a_wheel_is_pure_python_unless_it_is_asked_to_be_compiled(tmp_path: Path) -> None:
     sources = tmp_path / "sources"
-    for name in ("agent", "supernode", "webhook"):
+    for name in ("agent", "cli", "supernode", "webhook"):
         shutil.copytree(TREE / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("LICENSE", "README.md", "pyproject.toml", "setup.py"):
         shutil.copy(TREE / name, sources)

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 TREE = Path(__file__).resolve().parents[2]
-PRODUCT = ("agent", "supernode", "webhook")
+PRODUCT = ("agent", "supernode", "webhook", "cli")
 
 
 def normal(name: str) -> str:

@@ -140,9 +140,11 @@ resources:
 - name: DARNER_ORIGIN_RATE
   value: {{ (index .root.Values .component).bandwidth.origin | quote }}
 - name: DARNER_TAG_INTERVAL
-  value: {{ .root.Values.tags.interval | quote }}
+  value: {{ .root.Values.tagCache.interval | quote }}
+- name: DARNER_FRESH_TAGS
+  value: {{ join "," .root.Values.tagCache.fresh | quote }}
 - name: DARNER_STALE_IF_ERROR
-  value: {{ .root.Values.tags.staleIfError | quote }}
+  value: {{ .root.Values.tagCache.staleIfError | quote }}
 - name: DARNER_LOG_LEVEL
   value: {{ .root.Values.logLevel }}
 {{- end -}}

@@ -14,7 +14,7 @@ from socket import create_connection
 
 import pytest
 
-from agent.admin import HEALTH_LIMITS, AcceptComplaints, ControlServer, SurfaceLimits, application
+from agent.admin import HEALTH_LIMITS, AcceptComplaints, ControlServer, SurfaceLimits, application, forget_route
 from agent.values.address import Address
 from tests.endpoint import threads_and_descriptors, wait_until
 
@@ -23,7 +23,9 @@ class Served:
     reason: str | None = ""
 
     def __init__(self, limits: SurfaceLimits = HEALTH_LIMITS) -> None:
-        self.server = ControlServer(application(lambda: self.reason), Address("127.0.0.1", 0), limits)
+        self.forgotten: list[tuple[str, str, str]] = []
+        app = application(lambda: self.reason, forget_route(self.forget))
+        self.server = ControlServer(app, Address("127.0.0.1", 0), limits)
         self.address = self.server.surface.address
         self.server.start()
         wait_until(lambda: self.server.surface.started)
@@ -32,10 +34,14 @@ class Served:
     def connections(self) -> int:
         return len(self.server.surface.server_state.connections)
 
-    def ask(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(*self.address, timeout=5)
+    def forget(self, registry: str, repository: str, tag: str) -> int:
+        self.forgotten.append((registry, repository, tag))
+        return 2
+
+    def ask(self, path: str, method: str = "GET", source: str = "127.0.0.1", **headers: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(*self.address, timeout=5, source_address=(source, 0))
         with contextlib.closing(connection):
-            connection.request("GET", path)
+            connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
@@ -69,6 +75,41 @@ def test_metrics_name_every_source_before_anything_was_received(surface: Served)
 
 def test_there_is_no_page_that_describes_it_to_strangers(surface: Served) -> None:
     assert {surface.ask(path)[0] for path in ("/", "/docs", "/redoc", "/openapi.json")} == {404}
+
+
+FORGET = "/api/v1/forget?image="
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("nginx", ("docker.io", "library/nginx", "latest")),
+        ("reg.test:5000/a/b:1.2", ("reg.test:5000", "a/b", "1.2")),
+    ],
+)
+def test_a_process_of_the_same_machine_has_a_tag_forgotten(surface: Served, image: str, name: tuple[str, str, str]) -> None:
+    status, words = surface.ask(FORGET + image, "POST")
+    assert (status, surface.forgotten) == (200, [name])
+    assert words.startswith("2 answers about ")
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}])
+def test_nobody_with_another_address_has_anything_forgotten(surface: Served, headers: dict[str, str]) -> None:
+    """127.0.0.2 stands for another machine here: an address that is not the one that is listened to."""
+    assert surface.ask(FORGET + "nginx", "POST", "127.0.0.2", **headers)[0] == 403
+    assert surface.forgotten == []
+
+
+@pytest.mark.parametrize("image", ["", "UPPER", "nginx@sha256:" + "0" * 64, "nginx:1@sha256:" + "0" * 64, "%00"])
+def test_what_names_no_tag_is_refused_and_nothing_is_forgotten(surface: Served, image: str) -> None:
+    status, words = surface.ask(FORGET + image, "POST")
+    assert (status, surface.forgotten) == (400, [])
+    assert words.strip().isprintable()
+
+
+def test_nothing_is_forgotten_by_looking(surface: Served) -> None:
+    assert surface.ask(FORGET + "nginx")[0] == 405
+    assert surface.forgotten == []
 
 
 @pytest.mark.parametrize("words", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"])

@@ -54,6 +54,7 @@ VALUES = [
     "always",
     "value",
     "a=b",
+    ":latest",
 ]
 """Whatever a setting is, one of these is a value of it."""
 

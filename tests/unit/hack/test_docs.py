@@ -9,7 +9,7 @@ import pytest
 
 TREE = Path(__file__).parents[3]
 PAGES = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
-PACKAGES = ("agent", "supernode", "webhook")
+PACKAGES = ("agent", "supernode", "webhook", "cli")
 LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt")
 
 

@@ -24,7 +24,7 @@ Ask = Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]
 @contextmanager
 def serving(ask: Ask) -> Iterator[Callable[[str, str], tuple[int, Any]]]:
     """A client of an API that asks its tracker like that."""
-    app = application(lambda: "", ask)
+    app = application(lambda: "", ask, lambda *name: 0)
     where = free_address()
 
     def request(method: str, path: str) -> tuple[int, Any]:

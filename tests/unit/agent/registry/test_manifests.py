@@ -15,6 +15,7 @@ from agent.registry.manifests import VERDICT_SECONDS, Manifests
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError
 from agent.values.manifest import Manifest
+from agent.values.tag_pattern import tag_pattern
 
 REGISTRY, REPOSITORY = "registry.test", "team/app"
 OLD = Manifest.of("application/vnd.oci.image.manifest.v1+json", b'{"schemaVersion": 2}')
@@ -75,8 +76,9 @@ def manifests(tmp_path: Path, origin: FakeOrigin, clock: Clock) -> Manifests:
     return begin(tmp_path, origin, clock)
 
 
-def begin(directory: Path, origin: FakeOrigin, clock: Clock) -> Manifests:
-    return Manifests(directory, origin, interval=30.0, stale_if_error=DAY, now=clock)
+def begin(directory: Path, origin: FakeOrigin, clock: Clock, *fresh: str) -> Manifests:
+    patterns = tuple(map(tag_pattern, fresh))
+    return Manifests(directory, origin, interval=30.0, stale_if_error=DAY, fresh=patterns, now=clock)
 
 
 def resolve(manifests: Manifests, reference: str = "1", credential: Credential | None = None) -> Manifest:
@@ -362,3 +364,90 @@ def test_no_more_is_kept_than_there_is_a_limit_for(
         resolve(manifests, str(number))
     manifests.evict_old(DAY)
     assert len(list((tmp_path / "tags").iterdir())) == 3
+
+
+# Tags that are listed as fresh, and tags that are to be forgotten.
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, origin: FakeOrigin, clock: Clock) -> Manifests:
+    return begin(tmp_path, origin, clock, ":latest")
+
+
+def test_a_fresh_tag_is_asked_for_at_every_pull_and_others_in_the_same_repository_are_not(
+    fresh: Manifests, origin: FakeOrigin
+) -> None:
+    assert resolve(fresh, "latest") == resolve(fresh, "1") == OLD
+    origin.now = NEW
+    assert resolve(fresh, "latest") == NEW
+    assert resolve(fresh, "latest") == NEW
+    assert resolve(fresh, "1") == OLD
+    asked = [("GET", "latest"), ("GET", "1"), ("HEAD", "latest"), ("GET", "latest"), ("HEAD", "latest")]
+    assert origin.asked == asked, "a HEAD is enough while nothing was pushed"
+
+
+def test_a_digest_is_believed_as_long_as_ever_whatever_is_fresh(tmp_path: Path, origin: FakeOrigin, clock: Clock) -> None:
+    manifests = begin(tmp_path, origin, clock, "*:*")
+    for _ in range(3):
+        assert resolve(manifests, OLD.digest) == OLD
+    assert len(origin.asked) == 1
+
+
+def test_fifty_who_ask_for_a_fresh_tag_at_once_are_one_head_and_whoever_comes_later_is_another(
+    fresh: Manifests, origin: FakeOrigin
+) -> None:
+    resolve(fresh, "latest")
+    origin.gate.clear()
+    with ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(resolve, fresh, "latest") for _ in range(50)]
+        end = time.monotonic() + 20
+        while pool._work_queue.qsize() or len(origin.asked) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(0.2)
+        origin.gate.set()
+        assert {answer.result(20) for answer in answers} == {OLD}
+    assert origin.asked == [("GET", "latest"), ("HEAD", "latest")]
+    resolve(fresh, "latest")
+    assert len(origin.asked) == 3
+
+
+@pytest.mark.parametrize("error", [DOWN, OriginError(429, "too many requests"), OriginError(503, "maintenance")])
+def test_a_fresh_tag_means_what_it_last_meant_while_the_origin_cannot_be_asked_and_says_so(
+    fresh: Manifests, origin: FakeOrigin, clock: Clock, error: OriginError
+) -> None:
+    resolve(fresh, "latest")
+    origin.error = error
+    for _ in range(3):
+        assert resolve(fresh, "latest") == OLD.as_stale()
+    assert len(origin.asked) == 2, "as before: for ten seconds it is not asked again"
+    origin.error, origin.now = None, NEW
+    clock.now += 10.0
+    assert resolve(fresh, "latest") == NEW
+
+
+def test_a_forgotten_tag_is_asked_for_by_every_credential_and_other_tags_are_not(
+    manifests: Manifests, origin: FakeOrigin
+) -> None:
+    for credential in (None, ALICE, BOB):
+        resolve(manifests, "1", credential)
+    resolve(manifests, "2")
+    origin.now = NEW
+    assert manifests.forget(REGISTRY, REPOSITORY, "1") == 3
+    assert manifests.forget(REGISTRY, REPOSITORY, "1") == 0
+    assert [resolve(manifests, "1", credential) for credential in (None, ALICE, BOB)] == [NEW] * 3
+    assert resolve(manifests, "2") == OLD
+    assert manifests.kept(OLD.digest) == OLD
+
+
+def test_an_answer_that_was_asked_for_before_the_tag_was_forgotten_is_not_kept(manifests: Manifests, origin: FakeOrigin) -> None:
+    origin.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(resolve, manifests)
+        while not origin.asked:
+            time.sleep(0.01)
+        manifests.forget(REGISTRY, REPOSITORY, "1")
+        origin.gate.set()
+        assert first.result(20) == OLD
+    origin.now = NEW
+    assert resolve(manifests) == NEW
