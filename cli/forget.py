@@ -1,7 +1,7 @@
 """`darner forget IMAGE...`: what a tag meant is forgotten, so that the next pull asks its registry at once.
 
-The command tells an agent, a supernode or both, over HTTP (`agent.admin.forget_route`). They listen to their own machine alone, so
-it is typed where they run: `kubectl exec` into their pods. Blobs and manifests stay, and so does every image on a node.
+The command tells an agent, a supernode or both, over HTTP (`agent.admin.forget_route`). They listen to their own machine alone,
+so it is typed where they run: `kubectl exec` into their pods. Blobs and manifests stay, and so does every image on a node.
 """
 
 from __future__ import annotations

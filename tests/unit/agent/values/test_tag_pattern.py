@@ -42,8 +42,8 @@ def test_no_pattern_means_a_digest() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "latest", ":", "*", "nginx:latest", "10.0.0.7:1", "reg.test:5000/a", "reg.test/a:", "/a:1", "a/b:-x", "a/b:[ab]", "a/b:1\n",
-     "a/b@sha256:" + "0" * 64, "a/b:" + "1" * PATTERN_LENGTH_MAX],
+    ["", "latest", ":", "*", "nginx:latest", "10.0.0.7:1", "reg.test:5000/a", "reg.test/a:", "/a:1", "a/b:-x", "a/b:[ab]",
+     "a/b:1\n", "a/b@sha256:" + "0" * 64, "a/b:" + "1" * PATTERN_LENGTH_MAX],
 )  # fmt: skip
 def test_a_text_that_can_mean_no_tag_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="write :latest, or "):
