@@ -310,6 +310,9 @@ class Download:
                 return [events.SizeKnown(blob.layout, blob.held), event]
         if isinstance(event, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
+            if event.retry_after:  # then it is not asked from here either
+                refused = OriginError(event.status, event.reason, "TOOMANYREQUESTS", event.retry_after)
+                self._shared.origin.throttle.keep(self._from.registry, None, refused)
         return [event]
 
     def _report(self, report: messages.Report) -> None:

@@ -24,6 +24,7 @@ from agent.origin.proxies import Proxies
 from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
 from agent.origin.sizes import Sizes
+from agent.origin.throttle import Throttle
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError, UsageError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
@@ -72,6 +73,7 @@ class Origin:
         self._redirects = Redirects(self._destinations, tls)
         self._authorizer = Authorizer(self._redirects, trusted_realms)
         self.sizes = Sizes()
+        self.throttle = Throttle()
 
     def close(self) -> None:
         """End all that is under way."""
@@ -154,6 +156,7 @@ class Origin:
         until = time.monotonic() + ASK_SECONDS_MAX
         headers = headers or {}
         registry, repository, credential = access
+        self.throttle.check(registry, credential)
         outcome = "unreachable"
         try:
             reply = self._authorized(method, access, path, headers, until, big)
@@ -167,6 +170,9 @@ class Origin:
             raise _unanswered(registry, "cannot be reached", error) from None
         except DestinationError as error:
             raise OriginError(error.status, f"the registry {registry} cannot be asked: {error}", error.code) from None
+        except OriginError as error:
+            self.throttle.keep(registry, credential, error)
+            raise
         finally:
             metrics.ORIGIN_REQUESTS.labels(what, outcome).inc()
 

@@ -9,6 +9,7 @@ from agent.http.client import Answer, Connection, TransferError
 from agent.http.pool import ConnectionPool
 from agent.origin.destinations import NOT_ASKED
 from agent.origin.documents import what_it_said
+from agent.origin.throttle import retry_after
 from agent.values.errors import OriginError
 
 ERROR_BYTES_MAX = 64 << 10
@@ -56,4 +57,6 @@ class Reply:
         status = self.status if 400 <= self.status < 500 and self.status != NOT_ASKED else 502
         status = 401 if status == 403 and anonymous else status
         words = f"{who} answered {self.status} for {repository}"
-        return OriginError(status, f"{words}: {said}" if said else words, {**_CODES, 404: unknown}.get(status, "UNAVAILABLE"))
+        pause = retry_after(self.headers.get("retry-after", "")) if self.status in (429, 503) else 0
+        code = {**_CODES, 404: unknown}.get(status, "UNAVAILABLE")
+        return OriginError(status, f"{words}: {said}" if said else words, code, pause)

@@ -26,7 +26,7 @@ from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential, from_authorization
-from agent.values.errors import DarnerError, RequestError
+from agent.values.errors import DarnerError, OriginError, RequestError
 from agent.values.manifest import Manifest
 from agent.values.pattern import Pattern, allowed
 
@@ -144,4 +144,6 @@ def _headers_of(error: DarnerError) -> dict[str, str]:
     """The header fields that HTTP wants with an error (RFC 9110, section 15.5)."""
     if isinstance(error, RangeError):
         return {"Content-Range": f"bytes */{error.size}"}
+    if isinstance(error, OriginError) and error.retry_after:
+        return {"Retry-After": str(error.retry_after)}
     return {401: CHALLENGE, 405: {"Allow": ", ".join(METHODS)}}.get(error.status, {})

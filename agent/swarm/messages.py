@@ -173,6 +173,8 @@ class Unresolved(Message, frozen=True, tag=True):
     status: Count
     code: Text
     reason: Text
+    retry_after: Count = 0
+    """Seconds for which the registry wants not to be asked; 0 when it did not say."""
 
 
 class Recall(Message, frozen=True, tag=True):
@@ -232,6 +234,8 @@ class TaskFailed(Message, frozen=True, tag=True):
     reason: Text
     corrupt: bool
     """The bytes that arrived did not have the blob's digest: pieces of this swarm are worth nothing."""
+    retry_after: Count = 0
+    """As in `Unresolved`."""
 
 
 FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds | Recalled

@@ -88,7 +88,7 @@ class Supernodes:
             except ChannelError as error:
                 log.warning("%s", error)
             except OriginError as error:
-                if error.answered:
+                if error.answered or error.retry_after:  # nobody else asks a registry that wants to be left alone
                     raise
                 return None
         return None

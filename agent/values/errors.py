@@ -50,12 +50,18 @@ class OriginError(DarnerError):
 
     code = "UNAVAILABLE"
 
-    def __init__(self, status: int, message: str, code: str = "UNAVAILABLE", certain: bool = True) -> None:
-        """`certain` is false where another may be at fault as well: nobody answered, or the node itself failed."""
+    def __init__(
+        self, status: int, message: str, code: str = "UNAVAILABLE", certain: bool = True, retry_after: int = 0
+    ) -> None:
+        """`certain` is false where another may be at fault as well: nobody answered, or the node itself failed.
+
+        `retry_after` are the seconds for which the registry wants not to be asked; 0 when it did not say.
+        """
         super().__init__(message)
         self.status = status
         self.code = code
         self.phrase = REGISTRY_AT_FAULT if certain and not self.answered else ""
+        self.retry_after = retry_after
 
     @property
     def answered(self) -> bool:

@@ -110,4 +110,5 @@ class TagResolver:
 
 
 def _refusal(error: DarnerError, request: int = 0) -> messages.Unresolved:
-    return messages.Unresolved(request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX])
+    retry_after = error.retry_after if isinstance(error, OriginError) else 0
+    return messages.Unresolved(request, error.status, error.code, str(error)[: messages.MESSAGE_TEXT_MAX], retry_after)

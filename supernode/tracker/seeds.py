@@ -184,7 +184,7 @@ class Seeds:
 
     @staticmethod
     def _refuse(session: AgentSession, message: messages.Open, failed: messages.TaskFailed) -> None:
-        session.send(messages.TaskFailed(message.request, 0, failed.status, failed.reason, failed.corrupt))
+        session.send(messages.TaskFailed(message.request, 0, failed.status, failed.reason, failed.corrupt, failed.retry_after))
 
     # Seeding.
 
@@ -266,7 +266,8 @@ class Seeds:
             return
         log.warning("%s cannot be seeded: %s", task.name, error)
         reason = str(error)[: messages.MESSAGE_TEXT_MAX]
-        task.failed = messages.TaskFailed(0, task.number, error.status, reason, isinstance(error, DigestError))
+        pause = error.retry_after if isinstance(error, OriginError) else 0
+        task.failed = messages.TaskFailed(0, task.number, error.status, reason, isinstance(error, DigestError), pause)
         task.blob = None
         for session, message in self._waiting(task):
             self._refuse(session, message, task.failed)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
+from agent.origin import throttle
 from agent.registry import permission
+from agent.values.errors import OriginError
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push
-from tests.swarm import Lab
+from tests.swarm import Lab, Node
 
+KUBELET_PAUSE_SECONDS_MAX = 300
 CHUNKED = Fault(path="/blobs/", chunked=True)
 
 
@@ -108,3 +115,64 @@ def test_a_tag_is_asked_by_get_where_head_is_refused(
         for method in ("GET", "HEAD", "GET"):
             answer = endpoint.ask("manifests/1", method)
             assert (answer.status, answer.headers["Docker-Content-Digest"]) == (200, IMAGE.digest)
+
+
+# Retry-After.
+
+
+def throttled(path: str, value: str) -> Fault:
+    return Fault(path=path, status=429, headers={"Retry-After": value})
+
+
+@pytest.mark.parametrize("kind", ["manifests", "blobs"])
+def test_eight_nodes_ask_a_registry_once_that_wants_to_be_left_alone_and_tell_for_how_long(tmp_path: Path, kind: str) -> None:
+    """FAULTS 67: and none asks again before the hour, or the cap, is over."""
+    with Lab(tmp_path) as lab:
+        image = lab.push(LAYER)
+        lab.origin.fail(throttled("", "3600"))
+        nodes = [lab.node() for _ in range(8)]
+
+        def told(node: Node) -> int:
+            with pytest.raises(OriginError) as refused:
+                node.resolve("1") if kind == "manifests" else node.pull(image.layers[0])
+            assert refused.value.status == 429
+            return refused.value.retry_after
+
+        for _ in range(2):
+            with ThreadPoolExecutor(8) as pool:
+                assert all(3500 < seconds <= 3600 for seconds in pool.map(told, nodes))
+            time.sleep(2)
+        assert len(lab.origin.requests) == 1
+
+
+def test_a_client_is_told_when_it_may_come_again_and_other_sources_go_on(endpoint: Endpoint) -> None:
+    """FAULTS 67: what is here needs no registry."""
+    endpoint.ask("manifests/1")
+    endpoint.ask(f"blobs/{DIGEST}")
+    endpoint.origin.fail(throttled("", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)))
+    for _ in range(2):
+        answer = endpoint.ask("manifests/2")
+        assert (answer.status, answer.code) == (429, "TOOMANYREQUESTS")
+        assert 3500 < int(answer.headers["Retry-After"]) <= 3600
+    assert len(endpoint.origin.asked("manifests/2")) == 1
+    assert endpoint.ask("manifests/1").body == IMAGE.manifest
+    assert endpoint.ask(f"blobs/{DIGEST}").body == LAYER
+
+
+def test_a_registry_is_asked_again_after_the_cap_whatever_it_said(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 67: a kubelet by itself would not wait longer."""
+    assert throttle.RETRY_AFTER_KEPT_SECONDS_MAX <= KUBELET_PAUSE_SECONDS_MAX
+    monkeypatch.setattr(throttle, "RETRY_AFTER_KEPT_SECONDS_MAX", 0.2)
+    endpoint.origin.fail(throttled("", "3600"), times=1)
+    assert endpoint.ask("manifests/1").status == 429
+    time.sleep(0.3)
+    assert endpoint.ask("manifests/1").status == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7), ("0", 0), ("", 0), ("soon", 0), ("-5", 0), ("9" * 30, 86_400), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)],
+)
+def test_a_retry_after_is_read_with_bounds(value: str, seconds: int) -> None:
+    """FAULTS 67."""
+    assert throttle.retry_after(value) == seconds
