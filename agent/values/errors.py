@@ -50,9 +50,7 @@ class OriginError(DarnerError):
 
     code = "UNAVAILABLE"
 
-    def __init__(
-        self, status: int, message: str, code: str = "UNAVAILABLE", certain: bool = True, retry_after: int = 0
-    ) -> None:
+    def __init__(self, status: int, message: str, code: str = "UNAVAILABLE", certain: bool = True, retry_after: int = 0) -> None:
         """`certain` is false where another may be at fault as well: nobody answered, or the node itself failed.
 
         `retry_after` are the seconds for which the registry wants not to be asked; 0 when it did not say.
