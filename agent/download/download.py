@@ -311,7 +311,7 @@ class Download:
         if isinstance(event, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
             if event.retry_after:  # then it is not asked from here either
-                refused = OriginError(event.status, event.reason, "TOOMANYREQUESTS", event.retry_after)
+                refused = OriginError(event.status, event.reason, "TOOMANYREQUESTS", retry_after=event.retry_after)
                 self._shared.origin.throttle.keep(self._from.registry, None, refused)
         return [event]
 

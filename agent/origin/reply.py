@@ -59,4 +59,4 @@ class Reply:
         words = f"{who} answered {self.status} for {repository}"
         pause = retry_after(self.headers.get("retry-after", "")) if self.status in (429, 503) else 0
         code = {**_CODES, 404: unknown}.get(status, "UNAVAILABLE")
-        return OriginError(status, f"{words}: {said}" if said else words, code, pause)
+        return OriginError(status, f"{words}: {said}" if said else words, code, retry_after=pause)

@@ -65,7 +65,7 @@ class Throttle:
             if pause is None or now >= pause.kept_until:
                 self._pauses.pop(_key(registry, credential), None)
                 return
-        raise OriginError(pause.status, pause.message, pause.code, math.ceil(pause.told_until - now))
+        raise OriginError(pause.status, pause.message, pause.code, retry_after=math.ceil(pause.told_until - now))
 
 
 def _key(registry: str, credential: Credential | None) -> tuple[str, str]:

@@ -106,7 +106,7 @@ class Channel:
             with self._lock:
                 self._resolving.pop(number, None)
         if isinstance(message, messages.Unresolved):
-            raise OriginError(message.status, message.reason, message.code, message.retry_after)
+            raise OriginError(message.status, message.reason, message.code, retry_after=message.retry_after)
         if len(message.body) > MANIFEST_BYTES_MAX:
             raise ChannelError(f"the supernode {self.where} sent a manifest over {MANIFEST_BYTES_MAX} bytes")
         manifest = Manifest.of(message.media_type, message.body)
