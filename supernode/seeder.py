@@ -219,17 +219,18 @@ class _Seeding:
                 raise OriginError(502, f"the registry {wanted.registry} names another size than before")
             while first < blob.layout.count and not blob.held >> first & 1 and not blob.error:
                 is_last = blob.missing == 1 << first  # then it waits for the digest of the whole
-                digest = fill(blob, first, read_into) if is_last else self._pass_on(blob, first, read_into)
+                claim = blob.claim(first)
+                digest = fill(blob, first, claim, read_into) if is_last else self._pass_on(blob, first, claim, read_into)
                 if not is_last:  # before anybody can have all of it and say so
                     self._announce(first, digest)
-                blob.add(first, digest, checked=True)
+                blob.add(first, digest, checked=True, claim=claim)
                 begin, end = blob.layout.span(first)
                 metrics.ORIGIN_RECEIVED_BYTES.inc(end - begin)
                 first += 1
         finally:
             stream.close()
 
-    def _pass_on(self, blob: Blob, piece: int, read_into: ReadInto) -> bytes:
+    def _pass_on(self, blob: Blob, piece: int, claim: int, read_into: ReadInto) -> bytes:
         """Fill a piece, let nodes have it while it comes if it comes fast enough, and return its SHA-256."""
         start, end = blob.layout.span(piece)
         began = time.monotonic()
@@ -243,7 +244,7 @@ class _Seeding:
                 self._coming = piece
                 self._wanted.on_coming(piece)
 
-        return fill(blob, piece, lambda buffer: read_into(buffer[:COMING_CHUNK_BYTES]), came)
+        return fill(blob, piece, claim, lambda buffer: read_into(buffer[:COMING_CHUNK_BYTES]), came)
 
     # What all of these share.
 

@@ -14,7 +14,7 @@ from agent.download import events
 from agent.origin.blobstream import BlobStream
 from agent.storage.blob import Blob
 from agent.swarm.piece_client import fill, pour
-from agent.values.errors import DarnerError, OriginError, SourceError, StoreError
+from agent.values.errors import DarnerError, OriginError, SourceError, StoreError, SupersededError
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class OriginStream:
         error: DarnerError | None = None
         try:
             self._fill()
+        except SupersededError:
+            log.debug("the origin's stream ends, for a node brings the next piece")
         except SourceError as failed:
             error = OriginError(502, f"the registry sent less than it announced: {failed}")
         except DarnerError as failed:
@@ -91,13 +93,14 @@ class OriginStream:
                 # request.
                 if self._leaving.is_set() or blob.held >> piece & 1:
                     return
+                claim = blob.claim(piece)
                 if self._shares or not blob.follows(piece):
-                    digest = fill(blob, piece, answer.read_into)
+                    digest = fill(blob, piece, claim, answer.read_into)
                 else:
                     digest = None  # the digest of the whole blob covers this piece
-                    for _ in pour(blob, piece, answer.read_into):
+                    for _ in pour(blob, piece, claim, answer.read_into):
                         pass
-                blob.add(piece, digest, checked=False)
+                blob.add(piece, digest, checked=False, claim=claim)
                 start, end = blob.layout.span(piece)
                 metrics.RECEIVED_BYTES.labels("origin").inc(end - start)
                 self._happened(events.OriginPiece(piece))

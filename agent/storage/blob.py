@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.storage import verify
 from agent.storage.journal import Proof, Record
-from agent.values.errors import DarnerError, DigestError, StoreError
+from agent.values.errors import DarnerError, DigestError, StoreError, SupersededError
 from agent.values.pieces import Layout
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Blob:
         """The byte after the last that came of the piece that may be passed on while it comes."""
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
+        self._claims: dict[int, int] = {}
+        """By piece, the number of its last claim: only that writer may go on."""
         self._is_over = threading.Event()
         """Set when `on_end` has heard that the blob failed."""
         self._hashing = threading.Lock()
@@ -161,20 +163,32 @@ class Blob:
 
     # Writers.
 
-    def write(self, offset: int, data: memoryview | bytes) -> None:
+    def claim(self, piece: int) -> int:
+        """Become the only writer of a piece, with the number that is returned: an earlier writer, who stalls perhaps, is none now."""
+        with self._writing:
+            claim = self._claims[piece] = self._claims.get(piece, 0) + 1
+            return claim
+
+    def write(self, offset: int, data: memoryview | bytes, claim: int = 0) -> None:
         """Put bytes of one piece into the file. They count for nothing until `add` says that their piece is complete.
 
-        Bytes of a piece that is held already are dropped. Raises OSError, and the blob's error when nobody needs more of it.
+        Bytes of a piece that is held already are dropped. Raises OSError, SupersededError when another one has claimed the piece,
+        and the blob's error when nobody needs more of it.
         """
         view = memoryview(data)
         piece = self.layout.piece_at(offset)
         with self._writing:
             if self.error:
                 raise self.error.again()
+            self._check_claim(piece, claim)
             while view and not self.held >> piece & 1:
                 written = os.pwrite(self.fd, view, offset)
                 offset += written
                 view = view[written:]
+
+    def _check_claim(self, piece: int, claim: int) -> None:
+        if self._claims.get(piece, 0) != claim and not self.held >> piece & 1:
+            raise SupersededError(f"piece {piece} of {self.digest} is brought by another source now")
 
     def came(self, position: int) -> None:
         """A piece is in the file up to `position`, and may be passed on before it is complete."""
@@ -187,8 +201,10 @@ class Blob:
         """Whether the blob's digest has come to this piece: then it covers the piece as soon as that is here."""
         return self._prefix.pieces == piece
 
-    def add(self, piece: int, digest: bytes | None, *, checked: bool) -> None:
+    def add(self, piece: int, digest: bytes | None, *, checked: bool, claim: int = 0) -> None:
         """A piece is in the file, and this is the SHA-256 of what was written. `checked` when that is what it should be.
+
+        Raises SupersededError when another writer has claimed it since: then it may be half overwritten.
 
         A piece that `follows` needs no digest of its own, unless other nodes are to have it before the blob is whole.
         The thread that adds the last missing piece verifies the blob, which may take as long as hashing all of it.
@@ -197,6 +213,7 @@ class Blob:
         with self._writing, self._changed:
             if self.whole or self.error or self.held & bit:
                 return
+            self._check_claim(piece, claim)
             if digest is not None:
                 self.digests[piece] = digest
             self.held |= bit

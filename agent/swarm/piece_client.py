@@ -59,7 +59,7 @@ class PieceFetcher:
         """
         coming = digest == messages.COMING
         try:
-            received, told = self._receive(blob, piece, where, coming)
+            claim, received, told = self._receive(blob, piece, where, coming)
         except StalledError as error:
             raise SourceError(messages.MISSING if coming else messages.STALLED, str(error)) from None
         except (TransferError, SwarmKeyError) as error:
@@ -67,10 +67,10 @@ class PieceFetcher:
         digest = told or digest
         if digest is not None and received != digest:
             raise SourceError(messages.CORRUPT, f"{where} sent bytes that are not piece {piece}")
-        blob.add(piece, received, checked=digest is not None)
+        blob.add(piece, received, checked=digest is not None, claim=claim)
 
-    def _receive(self, blob: Blob, piece: int, where: Address, coming: bool) -> tuple[bytes, bytes]:
-        """Write what the node sends for the piece into its place, and return its SHA-256; and of a `coming` one the right one."""
+    def _receive(self, blob: Blob, piece: int, where: Address, coming: bool) -> tuple[int, bytes, bytes]:
+        """Write what the node sends for the piece into its place: the claim to it, its SHA-256, of a `coming` one the right one."""
         headers = {"Host": str(where)}
         key = self._swarm_key()
         if key is not None:
@@ -89,35 +89,37 @@ class PieceFetcher:
                 raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {piece}")
             if answer.length != end - start + len(told):
                 raise SourceError(messages.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
+            claim = blob.claim(piece)  # not before there is something to write: whoever brings it meanwhile is not disturbed
             read_into = slowed(connection.read_into, self._download) if self._download else connection.read_into
-            received = fill(blob, piece, read_into)
+            received = fill(blob, piece, claim, read_into)
             connection.read_into(memoryview(told))
-            return received, bytes(told)
+            return claim, received, bytes(told)
         finally:
             self._pool.give_back(connection)
 
 
-def fill(blob: Blob, piece: int, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:
-    """Write what `read_into` gives into the place of a piece, and return its SHA-256. Raises what `pour` raises.
+def fill(blob: Blob, piece: int, claim: int, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:
+    """Write what `read_into` gives into the place of a claimed piece, and return its SHA-256. Raises what `pour` raises.
 
     `came` is told after each chunk up to which byte of the blob the piece has come.
     """
     hasher = hashlib.sha256()
-    for chunk, position in pour(blob, piece, read_into):
+    for chunk, position in pour(blob, piece, claim, read_into):
         hasher.update(chunk)
         if came:
             came(position)
     return hasher.digest()
 
 
-def pour(blob: Blob, piece: int, read_into: ReadInto) -> Iterator[tuple[memoryview, int]]:
-    """Write what `read_into` gives into the place of a piece, up to its end: each chunk that was written, and the byte behind it.
+def pour(blob: Blob, piece: int, claim: int, read_into: ReadInto) -> Iterator[tuple[memoryview, int]]:
+    """Write what `read_into` gives into the place of a claimed piece, up to its end: each chunk that was written, and the byte
+    behind it.
 
-    Raises whatever `read_into` raises, OSError when the disk fails, and SourceError when the bytes end too early.
+    Raises whatever `read_into` raises, what `Blob.write` raises, and SourceError when the bytes end too early.
     """
     position, end = blob.layout.span(piece)
     for chunk in chunks(read_into, end - position):
-        blob.write(position, chunk)
+        blob.write(position, chunk, claim)
         position += len(chunk)
         yield chunk, position
     if position < end:

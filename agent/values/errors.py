@@ -76,6 +76,10 @@ class SourceError(DarnerError):
         self.verdict = verdict
 
 
+class SupersededError(DarnerError):
+    """Nobody's fault: another source was given the piece that this one was bringing."""
+
+
 class StoreError(DarnerError):
     """The disk's fault: full, failing or read-only."""
 

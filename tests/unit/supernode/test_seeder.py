@@ -304,7 +304,7 @@ def test_a_cache_without_room_is_said_to_be_full(seeding: Seeding) -> None:
 def test_a_disk_that_fails_in_the_middle_is_said_to_fail(seeding: Seeding, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
 
-    def write(blob: Blob, offset: int, data: memoryview | bytes) -> None:
+    def write(blob: Blob, offset: int, data: memoryview | bytes, claim: int) -> None:
         written.append(offset)
         if offset >= PIECE:
             raise OSError(28, "No space left on device")

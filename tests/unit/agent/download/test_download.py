@@ -255,7 +255,7 @@ def test_a_store_without_room_is_said_to_be_full(node: Node, digest: str) -> Non
 def test_a_disk_that_fails_in_the_middle_ends_the_download_with_its_reason(
     node: Node, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(blob: Blob, offset: int, data: memoryview | bytes) -> None:
+    def write(blob: Blob, offset: int, data: memoryview | bytes, claim: int) -> None:
         if offset >= 2 * PIECE:
             raise OSError(5, "Input/output error")
         os.pwrite(blob.fd, data, offset)

@@ -15,7 +15,7 @@ import pytest
 from agent.storage import verify
 from agent.storage.blob import Blob
 from agent.storage.journal import Proof, Record
-from agent.values.errors import DarnerError, DigestError, StoreError
+from agent.values.errors import DarnerError, DigestError, StoreError, SupersededError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
 
 CONTENT = random.Random(1).randbytes(3 * PIECE_BYTES_MIN + 1000)
@@ -152,6 +152,23 @@ def test_a_piece_that_is_held_is_never_written_over(blob: Blob) -> None:
     assert os.pread(blob.fd, PIECE_BYTES_MIN, 0) == bytes_of(FIRST)
     blob.add(FIRST, bytes(32), checked=True)
     assert blob.digests[FIRST] == hashlib.sha256(bytes_of(FIRST)).digest()
+
+
+def test_a_writer_that_stalled_writes_no_more_once_another_has_claimed_its_piece(blob: Blob) -> None:
+    """FAULTS 56."""
+    digest = hashlib.sha256(bytes_of(FIRST)).digest()
+    stalled = blob.claim(FIRST)
+    blob.write(0, b"half of a piece", stalled)
+    claim = blob.claim(FIRST)
+    with pytest.raises(SupersededError):
+        blob.write(15, b"and the rest, too late", stalled)
+    with pytest.raises(SupersededError):
+        blob.add(FIRST, digest, checked=True, claim=stalled)
+    blob.write(0, bytes_of(FIRST), claim)
+    blob.add(FIRST, digest, checked=True, claim=claim)
+    blob.write(15, b"of a piece that is here", stalled)
+    assert blob.held == 1 << FIRST
+    assert os.pread(blob.fd, PIECE_BYTES_MIN, 0) == bytes_of(FIRST)
 
 
 def test_a_blob_that_failed_is_never_written_to_again(blob: Blob, ends: list[DarnerError | None]) -> None:
