@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -37,7 +38,9 @@ BACKLOG = 4096
 
 
 class Supernode:
-    def __init__(self, settings: SupernodeSettings) -> None:
+    def __init__(self, settings: SupernodeSettings, clock: Callable[[], float] = time.time) -> None:
+        """`clock` tells Unix time, on which the tickets of all its swarms count."""
+        self._clock = clock
         self._settings = settings
         swarm_key = SwarmKey(settings.swarm_key_file)
         root = Path(settings.store)
@@ -59,8 +62,8 @@ class Supernode:
             stale_if_error=settings.stale_if_error,
             fresh=settings.fresh_tags,
         )
-        self._fetcher = PieceFetcher(swarm_key)
-        self._pieces = PieceServer(self._store, swarm_key, self._upload).listener(settings.piece_listen)
+        self._fetcher = PieceFetcher(swarm_key, clock=clock)
+        self._pieces = PieceServer(self._store, swarm_key, self._upload, lambda: (clock(),)).listener(settings.piece_listen)
         self._channel = bind(settings.channel_listen, "channel")
         app = application(self._not_ready, self._ask, self._manifests.forget)
         self._control = ControlServer(app, settings.http_listen)
@@ -121,7 +124,7 @@ class Supernode:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(AcceptComplaints())
         tracker = self._tracker = Tracker(
-            settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random()
+            settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random(), self._clock
         )
         channels = ChannelServer(tracker)
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)

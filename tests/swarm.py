@@ -88,8 +88,19 @@ def free_address() -> Address:
 class Node:
     """An agent without its registry endpoint."""
 
-    def __init__(self, root: Path, name: str, lab: Lab, zone: str = "", *, wait: bool = True, quota: int = 1 << 30) -> None:
-        """With `wait`, every supernode has welcomed it."""
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        lab: Lab,
+        zone: str = "",
+        *,
+        wait: bool = True,
+        quota: int = 1 << 30,
+        key: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """With `wait`, every supernode has welcomed it. `key` is a file, if not the one of the lab."""
         self.name = name
         self.fetched: list[tuple[int, Address, int]] = []
         """Pieces that were asked for at other nodes: number, from where, and the verdict."""
@@ -99,8 +110,8 @@ class Node:
         self.manifests = Manifests(
             root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0, fresh=lab.fresh_tags
         )
-        key = SwarmKey("")
-        self.pieces = piece_listener(PieceServer(self.store, key).handle)
+        swarm_key = SwarmKey(lab.key if key is None else key)
+        self.pieces = piece_listener(PieceServer(self.store, swarm_key, clocks=lambda: self.swarm.clocks()).handle)
         where = self.pieces.address
 
         def hello() -> messages.Hello:
@@ -108,7 +119,8 @@ class Node:
             return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
         self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall)
-        self.downloads = DownloadManager(self.store, self.swarm, self.client, key)
+        self.swarm.clock = clock
+        self.downloads = DownloadManager(self.store, self.swarm, self.client, swarm_key)
         self.store.on_change = self.swarm.tell
         self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
         self.swarm.start()
@@ -118,10 +130,12 @@ class Node:
     def _up(self, _: Channel) -> None:
         self.downloads.swarm_is_up()
 
-    def _note_fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
+    def _note_fetch(
+        self, blob: Blob, piece: int, digest: bytes | None, where: Address, unix_seconds: float | None = None
+    ) -> None:
         verdict = messages.DELIVERED
         try:
-            self._fetch(blob, piece, digest, where)
+            self._fetch(blob, piece, digest, where, unix_seconds)
         except SourceError as error:
             verdict = error.verdict
             raise
@@ -208,6 +222,9 @@ class Lab:
         """Registries on loopback: the origin, and what a test adds before it starts nodes."""
         self.tag_interval = tag_interval
         self.fresh_tags = fresh_tags
+        self.key = str(settings.get("swarm_key_file", ""))
+        self.clock = time.time
+        """The supernodes'."""
         self.supernodes: list[Supernode | None] = [None] * supernodes
         self.channels = [free_address() for _ in range(supernodes)]
         self.nodes: list[Node] = []
@@ -248,7 +265,7 @@ class Lab:
             tag_interval=self.tag_interval,
             fresh_tags=self.fresh_tags,
         )
-        supernode = Supernode(replace(settings, **self._settings))  # type: ignore[arg-type]
+        supernode = Supernode(replace(settings, **self._settings), lambda: self.clock())  # type: ignore[arg-type]
         supernode.start()
         self.supernodes[number] = supernode
         return supernode
@@ -279,8 +296,10 @@ class Lab:
         """The supernode's piece server."""
         return self._pieces[number]
 
-    def node(self, zone: str = "", quota: int = 1 << 30) -> Node:
-        node = Node(self.root, f"node-{next(self._names)}", self, zone, quota=quota)
+    def node(
+        self, zone: str = "", quota: int = 1 << 30, *, key: str | None = None, clock: Callable[[], float] = time.time
+    ) -> Node:
+        node = Node(self.root, f"node-{next(self._names)}", self, zone, quota=quota, key=key, clock=clock)
         self.nodes.append(node)
         return node
 

@@ -132,6 +132,7 @@ class Lab:
             HealthSettings(),
             Limits(),
             random.Random(1),
+            lambda: 1000.0,
         )
 
         # Seeds begin in the order in which blobs are opened, so that the same chances give the same test.

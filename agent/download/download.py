@@ -22,17 +22,18 @@ from agent import metrics
 from agent.download import events
 from agent.download.events import News, Order
 from agent.download.origin_stream import OriginStream
-from agent.download.planner import Mode, Planner
+from agent.download.planner import Mode, Planner, Trouble
 from agent.origin.client import Origin
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.channel import Channel
-from agent.swarm.piece_client import PieceFetcher
+from agent.swarm.memory import Memory
+from agent.swarm.piece_client import PieceFetcher, TicketRefusedError
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential
-from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError
+from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError, SupersededError
 from agent.values.pieces import Layout
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,10 @@ class Shared:
     swarm: Supernodes
     origin: Origin
     fetcher: PieceFetcher
+    memory: Memory
+    """What did not work from this node lately."""
+    sources: Memory
+    """The same of single nodes, which are avoided when they have failed twice."""
     threads: Executor
     """Where pieces are fetched."""
     window: Callable[[int, int, int], int]
@@ -88,6 +93,9 @@ class Download:
         self._planner = Planner()
         self._channel: Channel | None = None
         """To the supernode that was asked to let this node take part."""
+        self._opened = 0
+        """How often one was asked. What was begun for an earlier one, and fails, is nobody's failure any more."""
+        self._trouble: Trouble | None = None
         self._stream: OriginStream | None = None
         self._fetching: set[int] = set()
         self._readers: list[Reader] = []
@@ -174,7 +182,9 @@ class Download:
             self._blob = self._shared.store.blob(self.digest)
             if self._blob:  # an earlier download ended between the client's look into the store and now
                 return
-            self._do(self._planner.start(bool(self._shared.swarm.owners(self.digest)), time.monotonic()))
+            now, owners = time.monotonic(), self._shared.swarm.owners(self.digest)
+            is_silent = bool(owners) and self._shared.memory.avoids(("supernode", owners[0].where), now)
+            self._do(self._planner.start(bool(owners), now, is_silent=is_silent))
             while self._planner.mode is not Mode.ENDED and self._error is None:
                 self._turn()
         except Exception as error:
@@ -199,8 +209,23 @@ class Download:
         now = time.monotonic()
         for event in [*self._readers_moved(), *self._prepared(happened)]:
             self._do(self._planner.handle(event, now))
+        self._note_trouble(now)
         if self._is_abandoned(now):
             self.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
+
+    def _note_trouble(self, now: float) -> None:
+        """Say once what keeps the swarm from helping, and remember it for the next blob."""
+        trouble, memory = self._planner.trouble, self._shared.memory
+        if trouble is self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            log.info("the swarm of %s carries again", self.digest)
+            return
+        metrics.SWARM_TROUBLES.labels(trouble.name.lower()).inc()
+        log.warning("the swarm of %s is no help to this node: %s. The origin is asked as well", self.digest, trouble.value)
+        if self._channel and trouble is not Trouble.TURN:
+            memory.failed(("supernode" if trouble is Trouble.SILENT else "swarms", self._channel.where), now)
 
     def _readers_moved(self) -> list[events.Event]:
         if self._blob is None:
@@ -240,6 +265,9 @@ class Download:
                         self._blob.confirm(piece, digest)
                 case messages.Report():
                     self._report(command)
+                case messages.Offer() | messages.AskLeave():
+                    if self._channel and self._channel.tells_time:
+                        self._channel.tell(command)
                 case events.FetchOrigin(first, end):
                     self._begin_stream(first, end)
                 case Order.LEAVE_ORIGIN:
@@ -277,6 +305,7 @@ class Download:
 
     def _open_swarm(self) -> None:
         self._leave_swarm()
+        self._opened += 1
         origin, checked = self._from, self._blob.checked if self._blob else 0
         size = self._shared.origin.sizes.of(origin.registry, origin.repository, self.digest) or 0
         self._channel = self._shared.swarm.open(
@@ -296,6 +325,8 @@ class Download:
 
     def _prepared(self, event: events.Event) -> list[events.Event]:
         """What the planner is told of an event: of a supernode's answer after the blob has its file, and the digests it names."""
+        if self._channel and isinstance(event, messages.Message):
+            self._shared.memory.worked(("supernode", self._channel.where))
         if isinstance(event, messages.Task):
             try:
                 blob = self._receive(Layout(event.size, event.piece_length))
@@ -307,7 +338,9 @@ class Download:
                     return []
                 for piece, digest in event.known.items():
                     blob.confirm(piece, digest)
-                return [events.SizeKnown(blob.layout, blob.held), event]
+                place = "swarms", self._channel.where if self._channel else Address("", 0)
+                is_doubted = self._shared.memory.avoids(place, time.monotonic())
+                return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]
         if isinstance(event, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
             if event.retry_after:  # then it is not asked from here either
@@ -322,9 +355,12 @@ class Download:
             self._channel.tell(msgspec.structs.replace(report, window=window))
 
     def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
-        where = self._channel.peers.get(source) if self._channel else None
-        if self._blob is None or where is None:
+        channel = self._channel
+        where = channel.peers.get(source) if channel else None
+        if self._blob is None or channel is None or where is None:
             self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))
+        elif source != messages.SEED and self._shared.sources.avoids(("pieces", where), time.monotonic()):
+            self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))  # the alternative is asked at once
         elif digest == messages.COMING and source != messages.SEED:
             # Only the supernode is believed which bytes a piece should have.
             self._events.put(messages.Done(piece, source, 0, messages.MISSING))
@@ -332,22 +368,26 @@ class Download:
             self._events.put(messages.Done(piece, source, 0, messages.DELIVERED))
         else:
             self._fetching.add(piece)
-            self._shared.threads.submit(self._fetch, self._blob, piece, digest, source, where)
+            self._shared.threads.submit(
+                self._fetch, self._blob, channel, self._opened, events.Fetch(piece, digest, source), where
+            )
 
-    def _fetch(self, blob: Blob, piece: int, digest: bytes, source: int, where: Address) -> None:
+    def _fetch(self, blob: Blob, channel: Channel, opened: int, fetch: events.Fetch, where: Address) -> None:
         """In a shared thread: one piece from one node."""
-        began = time.monotonic()
+        began, shared = time.monotonic(), self._shared
+        piece, digest, source = fetch.piece, fetch.digest, fetch.source
 
         def done(verdict: int) -> messages.Done:
             return messages.Done(piece, source, math.ceil((time.monotonic() - began) * 1000), verdict)
 
         event: events.Event
         try:
-            self._shared.fetcher.fetch(blob, piece, digest, where)
+            shared.fetcher.fetch(blob, piece, digest, where, channel.unix_seconds)
         except SourceError as error:
-            metrics.PIECE_FAILURES.labels(messages.VERDICT_NAMES[error.verdict]).inc()
-            log.info("piece %d of %s did not come: %s", piece, self.digest, error)
+            self._note_failure(error, piece, where, began)
             event = done(error.verdict)
+        except SupersededError:
+            event = events.Superseded(piece, source)
         except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
             log.info("piece %d of %s is not fetched: %s", piece, self.digest, error)
             event = done(messages.UNREACHABLE)
@@ -360,8 +400,23 @@ class Download:
             start, end = blob.layout.span(piece)
             metrics.RECEIVED_BYTES.labels("supernode" if source == messages.SEED else "peer").inc(end - start)
             event = done(messages.DELIVERED)
+            shared.memory.worked(("swarms", channel.where))
+            shared.sources.worked(("pieces", where))
+            shared.memory.worked(("tickets", where))
         self._fetching.discard(piece)
-        self._events.put(event)
+        is_failure = isinstance(event, events.Superseded) or (isinstance(event, messages.Done) and event.verdict)
+        if opened == self._opened or not is_failure:
+            self._events.put(event)
+
+    def _note_failure(self, error: SourceError, piece: int, where: Address, now: float) -> None:
+        memory, is_refused = self._shared.memory, isinstance(error, TicketRefusedError)
+        metrics.PIECE_FAILURES.labels("refused" if is_refused else messages.VERDICT_NAMES[error.verdict]).inc()
+        is_news = is_refused and not memory.avoids(("tickets", where), now)
+        log.log(logging.WARNING if is_news else logging.INFO, "piece %d of %s did not come: %s", piece, self.digest, error)
+        if is_refused:
+            memory.failed(("tickets", where), now)
+        if error.verdict in (messages.UNREACHABLE, messages.STALLED):
+            self._shared.sources.failed(("pieces", where), now)
 
     # The origin.
 

@@ -1,7 +1,8 @@
 """The events that a download's planner is told, and the commands that it answers. Values only.
 
-What a node and its supernode say to each other goes in and out as it is on the wire: `Task`, `Grant`, `Seeding` and `TaskFailed`
-are events, a `Report` is a command, and each piece that a fetch has ended for is told as the `Done` that the report will hold.
+What a node and its supernode say to each other goes in and out as it is on the wire: `Task`, `Grant`, `Seeding`, `Leave` and
+`TaskFailed` are events, `Report`, `Offer` and `AskLeave` are commands, and each piece that a fetch has ended for is told as the
+`Done` that the report will hold.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import Enum
 
 import msgspec
 
-from agent.swarm.messages import Done, Report, TaskMessage
+from agent.swarm.messages import AskLeave, Done, Offer, Report, TaskMessage
 from agent.values.errors import DarnerError
 from agent.values.pieces import Layout
 
@@ -21,6 +22,7 @@ class News(Enum):
     SWARM_AVAILABLE = "a channel to a supernode opened"
     NO_SWARM = "there is no supernode that could be asked now"
     SWARM_LOST = "the channel to the supernode broke; another one may be connected"
+    SWARM_DOUBTED = "the pieces of the supernode's swarms did not come to this node lately"
     TIME_PASSED = "time passed"
 
 
@@ -28,6 +30,13 @@ class SizeKnown(msgspec.Struct, frozen=True):
     layout: Layout
     held: int
     """Pieces that are here: an earlier try may have left some."""
+
+
+class Superseded(msgspec.Struct, frozen=True):
+    """A fetch ended because another source brings the piece now. Nobody failed."""
+
+    piece: int
+    source: int
 
 
 class OriginPiece(msgspec.Struct, frozen=True):
@@ -53,7 +62,7 @@ class ReadersMoved(msgspec.Struct, frozen=True):
     """The pieces that readers wait for, the furthest behind first."""
 
 
-Event = News | TaskMessage | Done | SizeKnown | OriginPiece | OriginEnded | Broken | ReadersMoved
+Event = News | TaskMessage | Done | Superseded | SizeKnown | OriginPiece | OriginEnded | Broken | ReadersMoved
 
 
 class Order(Enum):
@@ -65,7 +74,7 @@ class Order(Enum):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Get a piece from a node. It comes to a Done."""
+    """Get a piece from a node. It comes to a Done or is Superseded, or to nothing when its swarm was left before it failed."""
 
     piece: int
     digest: bytes
@@ -90,4 +99,4 @@ class GiveUp(msgspec.Struct, frozen=True):
     error: DarnerError
 
 
-Command = Order | Fetch | Confirm | Report | FetchOrigin | GiveUp
+Command = Order | Fetch | Confirm | Report | Offer | AskLeave | FetchOrigin | GiveUp

@@ -1,14 +1,17 @@
 """The pieces of one blob: which are here, which are on their way and from whom, which outcomes are to be reported. Pure.
 
-No piece is ever written by two at once. A piece that is granted while the origin's stream, or a fetch for an earlier swarm, is
-writing it is put off until that writer has ended; a fetch counts as under way until its end is told, which its own limits bring
-about (`agent.swarm.piece_client`). Whom to ask, and when to stop asking, is decided by `agent.download.planner`.
+The blob's file lets only the last that claimed a piece write it (`agent.storage.blob`). So a piece whose fetch stalls, or was
+begun for a swarm that is over, is asked for anew at once, and the origin's stream takes what it comes to. A piece that is granted
+while the stream is writing it is put off until the stream has gone on or ended: what both bring is taken once. Whom to ask, and
+when to stop asking, is decided by `agent.download.planner`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from agent.download.events import Command, Confirm, Fetch, FetchOrigin
 from agent.swarm.messages import DELIVERED, Done, Granted, Report
@@ -28,13 +31,13 @@ class Inflight:
     layout: Layout | None = None
     held: int = 0
     flights: dict[int, Granted] = field(default_factory=dict)
-    """By piece, the grants of the swarm that this node is in."""
+    """By piece, the grants of the swarm that this node is in; `source` is the one that is asked now."""
     put_off: dict[int, Granted] = field(default_factory=dict)
-    """Granted pieces that a stray, or the origin's stream, is writing."""
+    """Granted pieces that the origin's stream is writing."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
-    _strays: set[int] = field(default_factory=set)
-    """Pieces still on their way from a swarm that is over, whose numbers mean nothing any more."""
+    streamed: int = 0
+    """What the origin's stream brought."""
     _unreported: list[Done] = field(default_factory=list)
     _report_at: float = 0.0
     _piece_seconds: float = 1.0
@@ -55,62 +58,67 @@ class Inflight:
             return [Confirm(piece, granted.digest)]
         if len(self.flights) + len(self.put_off) >= WINDOW:
             return []
-        if piece in self._strays or piece == self.stream_at:
+        if piece == self.stream_at:
             self.put_off[piece] = granted
             return []
-        return [self._fetch(granted, granted.source)]
+        self.flights[piece] = granted
+        return [Fetch(piece, granted.digest, granted.source)]
+
+    def asked(self, piece: int, source: int) -> Granted | None:
+        """The grant that a fetch of `piece` from `source` is for; None when it is for a swarm that is over, or was taken over."""
+        granted = self.flights.get(piece)
+        return granted if granted and granted.source == source else None
 
     def fetched(self, done: Done, now: float) -> list[Command]:
+        """A piece came. If it was asked for anew meanwhile, that fetch finds it here."""
         self.held |= 1 << done.piece
-        if self.flights.pop(done.piece, None) is None:
-            self._strays.discard(done.piece)
-            return self._take_up(done.piece, now)
-        self._piece_seconds += (done.milliseconds / 1000 - self._piece_seconds) / 4
-        self._note(done, now)
-        return []
+        granted = self.flights.pop(done.piece, None)
+        if granted:
+            self._piece_seconds += (done.milliseconds / 1000 - self._piece_seconds) / 4
+            self._note(done if granted.source == done.source else Done(done.piece, granted.source, 0, DELIVERED), now)
+        return self._take_up(done.piece, now)
 
     def not_fetched(self, done: Done, now: float) -> list[Command]:
         """Turn to the alternative, once."""
-        granted = self.flights.get(done.piece)
+        granted = self.asked(done.piece, done.source)
         if granted is None:
-            self._strays.discard(done.piece)
-            return self._take_up(done.piece, now)
+            return []
         self._note(done, now)
-        if done.source != granted.alternative:
-            return [self._fetch(granted, granted.alternative)]
         del self.flights[done.piece]
-        return []
+        return self.begin(replace(granted, source=granted.alternative), now) if done.source != granted.alternative else []
+
+    def superseded(self, piece: int, source: int, now: float) -> list[Command]:
+        """The origin's stream has taken over: unless it has failed already, it will bring the piece."""
+        granted = self.asked(piece, source)
+        if granted is None:
+            return []
+        del self.flights[piece]
+        return self.begin(granted, now)
 
     def let_go(self) -> None:
         """The swarm is over, and its grants and numbers of sources mean nothing any more. Pieces on their way may still come."""
-        self._strays |= self.flights.keys()
         self.flights.clear()
         self.put_off.clear()
         self._unreported.clear()
 
-    def _fetch(self, granted: Granted, source: int) -> Fetch:
-        self.flights[granted.piece] = granted
-        return Fetch(granted.piece, granted.digest, source)
-
     def _take_up(self, piece: int, now: float) -> list[Command]:
-        """Nobody writes this piece any more: begin the fetch that was put off because of it."""
-        granted = self.put_off.pop(piece, None)
+        """The origin's stream does not write this piece any more: what was put off because of it is fetched, or confirmed."""
+        granted = self.put_off.pop(piece, None) or (self.flights.pop(piece, None) if self.held >> piece & 1 else None)
         return self.begin(granted, now) if granted else []
 
     # From the origin.
 
     def stream(self, readers: Iterable[int]) -> list[Command]:
-        """Ask for the pieces that nobody is writing, beginning with the piece that a reader comes to first."""
-        free = self.missing & ~sum(1 << piece for piece in self._strays)
-        if not free:
-            return []
+        """Ask for the pieces that are not here, beginning with the piece that a reader comes to first."""
+        free = self.missing
         ahead = (reader + lowest(free >> reader) for reader in readers if free >> reader)
         first = self.stream_at = next(ahead, lowest(free))
         after = self.layout.everything & ~free if self.layout else 0
         return [FetchOrigin(first, first + lowest(after >> first) if after >> first else None)]
 
-    def streamed(self, piece: int, now: float) -> list[Command]:
+    def stream_came(self, piece: int, now: float) -> list[Command]:
         self.held |= 1 << piece
+        self.streamed |= 1 << piece
         self.stream_at = piece + 1
         return self._take_up(piece, now)
 

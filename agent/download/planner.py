@@ -1,9 +1,11 @@
 """The next step of one node on its way to one blob: the ladder of sources, and how long each of them is given. Pure.
 
 `STEPS` is the ladder, and docs/architecture.md draws it. The supernode grants pieces with their sources; the node fetches them at
-once and reports the outcomes. The origin is asked for the pieces that the swarm cannot give, from the piece that a reader
-waits for onwards, and streams until a supernode has answered. `handle(event, now)` takes one event and returns commands;
-the clock, sockets and threads are `agent.download.download`'s.
+once and reports the outcomes. The origin is the last resort, and beside the swarm rather than after it: it streams, from the
+piece that a reader waits for onwards, as soon as there is evidence from this very node that the swarm brings nothing, and until
+the swarm carries again. As long as the supernode speaks, it is asked for leave first: ten thousand nodes that see the same
+evidence must not fall on the origin together. `handle(event, now)` takes one event and returns commands; the clock, sockets and
+threads are `agent.download.download`'s.
 """
 
 from __future__ import annotations
@@ -22,21 +24,34 @@ from agent.download.events import (
     OriginPiece,
     ReadersMoved,
     SizeKnown,
+    Superseded,
 )
 from agent.download.inflight import Inflight
 from agent.swarm import messages
-from agent.swarm.messages import READERS_MAX, Done, Granted, Report
+from agent.swarm.messages import READERS_MAX, AskLeave, Done, Granted, Offer, Report
+from agent.values import pieces
 from agent.values.errors import DarnerError, DigestError, OriginError
 from agent.values.pieces import Layout
 
 OPEN_SECONDS_MAX = 15.0
 """The supernode answers an Open when the origin has told it the size, for which it has 13 s."""
-QUIET_SECONDS_MAX = 10.0
-"""With no piece on its way and no word from the supernode, the swarm is given up."""
+EVIDENCE_SECONDS = 3.0
+"""The swarm is no help when pieces were granted and failed, or the supernode said nothing, and no piece came for so long: the
+first bytes then reach the client within 5 s of its request."""
+REFUSALS_MAX = 4
+"""Sources that failed in a row, without a piece between them: then it is no help at once."""
+TURN_SECONDS_MAX = 15.0
+"""A node that waits for its turn, as the supernode tells it every second, asks for leave then. One that was refused leave, though
+its own pieces fail, goes to the origin without it: the runtime waits 30 s for a byte."""
+JOINED_SECONDS_MIN = 5.0
+"""Of these, what is left of them to a node that was let in late."""
+LEAVE_SECONDS = 1.0
+"""How long the answer of the supernode is waited for, and how often leave is asked for again."""
+CARRIED_MIN = 4
+"""The swarm carries when so many pieces come from it while the origin brings none."""
 PIECE_SECONDS_MAX = 45.0
-"""Without a piece, the swarm is given up whatever the supernode says: some runtimes cancel a pull that stands for 60 s."""
-FAILURES_MAX = 64
-"""Sources that failed in a row, without a piece between them: twice as many as can be asked at once."""
+"""Without a piece from anywhere, the swarm is left whatever the supernode says: some runtimes cancel a pull that stands for a
+minute."""
 REOPEN_SECONDS = 3.0
 """When there is no supernode: how long one that comes back is waited for, before the origin is asked."""
 SWARM_TRIES_MAX = 3
@@ -54,30 +69,50 @@ class Mode(Enum):
     """A supernode was asked to let this node take part."""
     SWARM = "swarm"
     """Pieces come from other nodes."""
+    BESIDE = "beside"
+    """The swarm brings little or nothing, and the origin streams beside it."""
     ORIGIN = "origin"
-    """The origin streams. A supernode may have been asked meanwhile."""
+    """The origin alone streams. A supernode may have been asked meanwhile."""
     ENDED = "ended"
+
+
+class Trouble(Enum):
+    """Why the origin is wanted beside the swarm."""
+
+    FAILING = "pieces that it was granted do not come"
+    SILENT = "the supernode says nothing"
+    TURN = "its turn does not come"
 
 
 STEPS: dict[tuple[Mode, Mode], str] = {
     (Mode.WAITING, Mode.OPENING): "a supernode is connected",
-    (Mode.WAITING, Mode.ORIGIN): f"none is connected at the start, or comes back within {REOPEN_SECONDS:.0f} s",
+    (Mode.WAITING, Mode.ORIGIN): (
+        f"none is connected at the start, or comes back within {REOPEN_SECONDS:.0f} s, or it said nothing to this node lately"
+    ),
     (Mode.WAITING, Mode.ENDED): "the origin has refused already, or everything came after all",
     (Mode.OPENING, Mode.SWARM): "the supernode lets this node take part",
     (Mode.OPENING, Mode.OPENING): "the supernode is lost, and the next one is asked",
     (Mode.OPENING, Mode.WAITING): "no supernode is connected",
     (Mode.OPENING, Mode.ORIGIN): (
-        f"the supernode cannot get the blob, says nothing for {OPEN_SECONDS_MAX:.0f} s,"
-        f" or is the last of {SWARM_TRIES_MAX} lost in a row"
+        f"the supernode cannot get the blob, says nothing for {EVIDENCE_SECONDS:.0f} s, does not let it in for"
+        f" {OPEN_SECONDS_MAX:.0f} s, or is the last of {SWARM_TRIES_MAX} lost in a row"
     ),
     (Mode.OPENING, Mode.ENDED): "the origin has refused already, or everything came after all",
     (Mode.SWARM, Mode.OPENING): "the supernode is lost, and the next one is asked",
+    (Mode.SWARM, Mode.BESIDE): (
+        f"{REFUSALS_MAX} sources fail in a row, some fail and no piece comes for {EVIDENCE_SECONDS:.0f} s, or the supernode says"
+        f" nothing for so long, or its turn does not come for {TURN_SECONDS_MAX:.0f} s: with leave, if the supernode speaks"
+    ),
     (Mode.SWARM, Mode.ORIGIN): (
-        f"the supernode cannot get the blob, is the last of {SWARM_TRIES_MAX} lost in a row, says nothing for"
-        f" {QUIET_SECONDS_MAX:.0f} s, brings no piece for {PIECE_SECONDS_MAX:.0f} s,"
-        f" or names {FAILURES_MAX} sources in a row that fail"
+        f"the supernode cannot get the blob, is the last of {SWARM_TRIES_MAX} lost in a row, or no piece comes for"
+        f" {PIECE_SECONDS_MAX:.0f} s"
     ),
     (Mode.SWARM, Mode.ENDED): "everything is here, or the swarm cannot go on and the origin has refused already",
+    (Mode.BESIDE, Mode.SWARM): f"{CARRIED_MIN} pieces in a row come from the swarm, or the origin refuses",
+    (Mode.BESIDE, Mode.ORIGIN): (
+        f"the supernode cannot get the blob, or is lost, or no piece comes from anywhere for {PIECE_SECONDS_MAX:.0f} s"
+    ),
+    (Mode.BESIDE, Mode.ENDED): "everything is here",
     (Mode.ORIGIN, Mode.SWARM): "a supernode that was asked meanwhile lets this node take part",
     (Mode.ORIGIN, Mode.OPENING): "the origin refuses, and a supernode that was asked meanwhile may know better",
     (Mode.ORIGIN, Mode.ORIGIN): "a supernode that was asked meanwhile cannot help",
@@ -90,6 +125,8 @@ STEPS: dict[tuple[Mode, Mode], str] = {
 class Planner:
     mode: Mode = Mode.WAITING
     readers: tuple[int, ...] = ()
+    trouble: Trouble | None = None
+    """Why the origin streams, or is to stream, beside the swarm."""
     deadline: float | None = None
     """When TIME_PASSED is due, if nothing happens before. None while only the origin's stream or fetches are waited for, which
     end by their own limits."""
@@ -104,7 +141,19 @@ class Planner:
     """When the supernode last gave hope, or was last told something that it should answer."""
     _piece_at: float = 0.0
     """When the last piece came."""
-    _failures: int = 0
+    _hungry_at: float = 0.0
+    """The same, but the beginning of the download, or somewhat later, as long as none came."""
+    _granted_at: float | None = None
+    """Since when pieces are granted and none of them comes."""
+    _refusals: int = 0
+    """Sources that failed since the swarm last brought a piece."""
+    _doubted: bool = False
+    """The swarm is believed to bring nothing until it brings something: it was so lately."""
+    _leave_asked_at: float | None = None
+    """When leave was asked for that is not used yet."""
+    _has_leave_refused: bool = False
+    _carried: int = 0
+    """Pieces of the swarm since the origin's last one."""
     _swarm_tries: int = 0
     _origin_tries: int = 0
     _origin_error: DarnerError | None = None
@@ -119,9 +168,11 @@ class Planner:
         """The set of pieces that are here."""
         return self._inflight.held
 
-    def start(self, swarm: bool, now: float) -> list[Command]:
-        """Begin: with the swarm if a supernode can be reached, at the origin otherwise."""
-        return self._settle(self._open(now) if swarm else self._go_to_origin(now), now)
+    def start(self, swarm: bool, now: float, *, is_silent: bool = False) -> list[Command]:
+        """Begin: with the swarm if a supernode can be reached, at the origin otherwise; with both if it was silent lately."""
+        self._hungry_at = now
+        commands = self._go_to_origin(now) if is_silent or not swarm else []
+        return self._settle(commands + (self._open(now) if swarm else []), now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         if self.mode is Mode.ENDED:
@@ -135,6 +186,8 @@ class Planner:
         match event:
             case News.SWARM_AVAILABLE:
                 return self._open(now) if self.mode in (Mode.WAITING, Mode.ORIGIN) and self._asked_at is None else []
+            case News.SWARM_DOUBTED:
+                self._doubted = True
             case messages.Task(task=task):
                 return self._join(task, now)
             case News.SWARM_LOST:
@@ -150,14 +203,16 @@ class Planner:
                 return self._granted(pieces, now)
             case messages.Seeding(task) if task == self._task:
                 self._quiet_at = now
+            case messages.Leave(task, given) if task == self._task:
+                return self._leave_answered(given, now)
             case Done(verdict=messages.DELIVERED):
                 return self._fetched(event, now)
-            case Done(piece):
-                self._failures += piece in self._inflight.flights
-                return self._inflight.not_fetched(event, now)
+            case Done():
+                return self._not_fetched(event, now)
+            case Superseded(piece, source):
+                return self._inflight.superseded(piece, source, now)
             case OriginPiece(piece):
-                self._piece_came(now)
-                return self._inflight.streamed(piece, now)
+                return self._origin_piece(piece, now)
             case OriginEnded(error):
                 return [*self._inflight.stream_ended(now), *self._origin_ended(error, now)]
             case Broken(error):
@@ -178,8 +233,11 @@ class Planner:
         if self._swarm_tries == SWARM_TRIES_MAX:
             return self._go_to_origin(now)
         self._swarm_tries += 1
-        self._asked_at = now
-        if self.mode is not Mode.ORIGIN:  # while the origin streams it goes on, until the swarm has answered
+        self._asked_at = self._quiet_at = now
+        self._task = 0
+        if self.mode is Mode.BESIDE:
+            self._enter(Mode.ORIGIN, now)
+        elif self.mode is not Mode.ORIGIN:  # while the origin streams it goes on, until the swarm has answered
             self._enter(Mode.OPENING, now)
         return [Order.OPEN_SWARM]
 
@@ -190,14 +248,18 @@ class Planner:
         self._task = task
         self._enter(Mode.SWARM, now)
         self._piece_at = now
-        self._failures = self._origin_tries = 0
-        leave: list[Command] = [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
-        return [*leave, self._report(now)]
+        self._hungry_at = max(self._hungry_at, now - TURN_SECONDS_MAX + JOINED_SECONDS_MIN)
+        self._origin_tries = 0
+        self._swarm_is_well(now)
+        commands: list[Command] = [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
+        if self._inflight.streamed:
+            commands.append(Offer(task, pieces.to_bytes(self._inflight.streamed)))
+        return [*commands, self._report(now)]
 
     def _lost(self, now: float) -> list[Command]:
         """Pieces under way go on; the next supernode is asked, if there is one."""
         self._asked_at = None
-        return self._open(now) if self.mode in (Mode.OPENING, Mode.SWARM) else []
+        return self._open(now) if self.mode in (Mode.OPENING, Mode.SWARM, Mode.BESIDE) else []
 
     def _nobody_to_ask(self, now: float) -> None:
         if self._asked_at is not None:
@@ -223,7 +285,7 @@ class Planner:
         return [GiveUp(error)]
 
     def _origin_ended(self, error: DarnerError | None, now: float) -> list[Command]:
-        if self.mode is not Mode.ORIGIN:
+        if self.mode not in (Mode.ORIGIN, Mode.BESIDE):
             return []
         tried_enough = self._origin_tries >= ORIGIN_TRIES_MAX
         if error is None and tried_enough:
@@ -231,31 +293,111 @@ class Planner:
         refused = self.layout is None or (isinstance(error, OriginError) and error.answered)
         if error and (refused or tried_enough):
             self._origin_error = error
+            if self.mode is Mode.BESIDE:
+                self._enter(Mode.SWARM, now)  # which is all that is left
+                return []
             if self._asked_at is None:
                 return self._go_to_origin(now)
             self._enter(Mode.OPENING, now)  # a supernode that has been asked may know better
         return []
 
+    # The origin beside the swarm.
+
+    def _evidence(self) -> tuple[float, Trouble]:
+        """From when on the swarm is no help, and why."""
+        found = [(self._hungry_at + TURN_SECONDS_MAX, Trouble.TURN)]
+        if self._doubted or self._refusals >= REFUSALS_MAX:
+            found.append((0.0, Trouble.FAILING))
+        elif self._refusals and self._granted_at is not None:
+            found.append((self._granted_at + EVIDENCE_SECONDS, Trouble.FAILING))
+        if not self._inflight.flights and not self._inflight.put_off:
+            found.append((self._quiet_at + EVIDENCE_SECONDS, Trouble.SILENT))
+        return min(found, key=lambda item: item[0])
+
+    def _wants_origin_at(self) -> float:
+        """When something has to be done about the evidence."""
+        at, _ = self._evidence()
+        return at if self._leave_asked_at is None else max(at, self._leave_asked_at + LEAVE_SECONDS)
+
+    def _want_origin(self, now: float) -> list[Command]:
+        """Go to the origin beside the swarm: with leave, unless the supernode is silent, or refuses it for too long."""
+        _, trouble = self._evidence()
+        self.trouble = trouble
+        has_waited = trouble is Trouble.FAILING and now >= self._hungry_at + TURN_SECONDS_MAX
+        is_asked = self._leave_asked_at is not None
+        if trouble is Trouble.SILENT or (is_asked and (has_waited or not self._has_leave_refused)):
+            return self._go_beside(now)
+        self._leave_asked_at, self._has_leave_refused = now, False
+        return [AskLeave(self._task)]
+
+    def _leave_answered(self, given: bool, now: float) -> list[Command]:
+        self._quiet_at = now
+        if self.mode is not Mode.SWARM or self._leave_asked_at is None or self._origin_error:
+            return []
+        self._has_leave_refused = not given
+        return self._go_beside(now) if given else []
+
+    def _go_beside(self, now: float) -> list[Command]:
+        """`_settle` begins the stream."""
+        self._leave_asked_at = None
+        self._carried = 0
+        self._enter(Mode.BESIDE, now)
+        return []
+
+    def _swarm_is_well(self, now: float) -> None:
+        """Evidence that there was is none any more."""
+        self._refusals = self._carried = 0
+        self._granted_at = now if self._inflight.flights else None
+        self._leave_asked_at = self.trouble = None
+
     # Pieces.
 
-    def _granted(self, pieces: list[Granted], now: float) -> list[Command]:
-        if self.mode is not Mode.SWARM:
+    def _granted(self, granted: list[Granted], now: float) -> list[Command]:
+        if self.mode not in (Mode.SWARM, Mode.BESIDE):
             return []
         self._quiet_at = now
-        return [command for granted in pieces for command in self._inflight.begin(granted, now)]
+        commands = [command for grant in granted for command in self._inflight.begin(grant, now)]
+        if self._granted_at is None and self._inflight.flights:
+            self._granted_at = now
+        return commands
 
     def _fetched(self, done: Done, now: float) -> list[Command]:
+        is_asked = self._inflight.asked(done.piece, done.source) is not None
         self._piece_came(now)
-        if done.piece in self._inflight.flights:
-            self._failures = self._swarm_tries = 0
-        return self._inflight.fetched(done, now)
+        commands = self._inflight.fetched(done, now)
+        if is_asked:
+            self._swarm_tries = 0
+            self._doubted = False
+            self._carried += 1
+            if self.mode is not Mode.BESIDE:
+                self._swarm_is_well(now)
+            elif self._carried >= CARRIED_MIN:
+                self._enter(Mode.SWARM, now)
+                self._swarm_is_well(now)
+                commands += [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
+        return commands
+
+    def _not_fetched(self, done: Done, now: float) -> list[Command]:
+        granted = self._inflight.asked(done.piece, done.source)
+        # A piece that did not come to the supernode in time is the origin's fault.
+        if granted and not (done.verdict == messages.MISSING and granted.digest == messages.COMING):
+            self._refusals += 1
+        return self._inflight.not_fetched(done, now)
+
+    def _origin_piece(self, piece: int, now: float) -> list[Command]:
+        self._piece_came(now)
+        self._carried = 0
+        commands = self._inflight.stream_came(piece, now)
+        if self.mode in (Mode.SWARM, Mode.BESIDE):
+            commands.append(Offer(self._task, pieces.to_bytes(1 << piece)))
+        return commands
 
     def _report(self, now: float) -> Report:
         self._quiet_at = now
         return self._inflight.report(self._task, self.readers)
 
     def _piece_came(self, now: float) -> None:
-        self._piece_at = now
+        self._piece_at = self._hungry_at = now
         self._origin_tries = 0
         self._origin_error = None
 
@@ -268,27 +410,33 @@ class Planner:
     def _time_is_up_at(self) -> float | None:
         """When the source that is asked now has had time enough."""
         if self._asked_at is not None:
-            return self._asked_at + OPEN_SECONDS_MAX
+            answer_at = self._asked_at + OPEN_SECONDS_MAX
+            waits_for_it = self.mode is not Mode.OPENING or self._origin_error
+            return answer_at if waits_for_it else min(answer_at, self._quiet_at + EVIDENCE_SECONDS)
         if self.mode is Mode.WAITING:
             return self._mode_at + REOPEN_SECONDS
-        if self.mode is Mode.SWARM:
-            without_a_piece = self._piece_at + PIECE_SECONDS_MAX
-            expected = self._inflight.flights or self._inflight.put_off
-            return without_a_piece if expected else min(without_a_piece, self._quiet_at + QUIET_SECONDS_MAX)
+        if self.mode is Mode.SWARM and not self._origin_error:
+            return min(self._piece_at + PIECE_SECONDS_MAX, self._wants_origin_at())
+        if self.mode in (Mode.SWARM, Mode.BESIDE):
+            return self._piece_at + PIECE_SECONDS_MAX
         return None
 
     def _look_at_the_clock(self, now: float) -> list[Command]:
         ends = self._time_is_up_at()
-        if (ends is None or now < ends) and self._failures < FAILURES_MAX:
+        if ends is None or now < ends:
             return []
-        self._failures = 0
+        if self.mode is Mode.SWARM and not self._origin_error and now < self._piece_at + PIECE_SECONDS_MAX:
+            return self._want_origin(now)
+        if self._asked_at is not None and now < self._asked_at + OPEN_SECONDS_MAX:
+            self.trouble = Trouble.SILENT
+            return self._go_to_origin(now)  # and the answer is still waited for
         return self._go_to_origin(now) if self.mode is Mode.WAITING else self._leave_swarm(now)
 
     def _settle(self, commands: list[Command], now: float) -> list[Command]:
         """Report outcomes that are due, begin the origin's stream, end when all pieces are here; and say when to look again."""
-        if self.mode is Mode.SWARM and self._inflight.report_is_due(now):
+        if self.mode in (Mode.SWARM, Mode.BESIDE) and self._inflight.report_is_due(now):
             commands.append(self._report(now))
-        if self.mode is Mode.ORIGIN and self._wanting and self._inflight.stream_at is None:
+        if self.mode in (Mode.ORIGIN, Mode.BESIDE) and self._wanting and self._inflight.stream_at is None:
             begun = self._inflight.stream(self.readers)
             self._origin_tries += len(begun)
             commands += begun

@@ -31,7 +31,13 @@ class Place(NamedTuple):
 
 
 class ConnectionPool:
-    def __init__(self, tls: ssl.SSLContext | None = None, idle_max: int = 0, window_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        idle_max: int = 0,
+        window_bytes: int = 0,
+        connect_seconds_max: float = CONNECT_SECONDS_MAX,
+    ) -> None:
         """`idle_max` connections to each server are kept open when they are given back; without TLS only plain TCP is spoken.
 
         `window_bytes` bounds what a server may have sent that was not received yet; 0 leaves that to the kernel.
@@ -39,6 +45,7 @@ class ConnectionPool:
         self._tls = tls
         self._idle_max = idle_max
         self._window_bytes = window_bytes
+        self._connect_seconds_max = connect_seconds_max
         self._lock = threading.Lock()
         self._busy: set[Connection] = set()
         self._idle: defaultdict[tuple[Address, str, Tunnel | None], list[Connection]] = defaultdict(list)
@@ -70,7 +77,7 @@ class ConnectionPool:
         if place.server_name and self._tls is None:
             raise TransferError(f"{place.server_name} is not asked: there is no TLS here")
         for address in place.addresses:
-            seconds = min(CONNECT_SECONDS_MAX, until - time.monotonic())
+            seconds = min(self._connect_seconds_max, until - time.monotonic())
             if seconds <= 0:
                 break
             try:

@@ -164,7 +164,7 @@ class Blob:
     # Writers.
 
     def claim(self, piece: int) -> int:
-        """Become the only writer of a piece, with the number that is returned: an earlier writer, who stalls perhaps, is none now."""
+        """Become the one writer of a piece, with the number that is returned: an earlier one, stalled perhaps, is none now."""
         with self._writing:
             claim = self._claims[piece] = self._claims.get(piece, 0) + 1
             return claim

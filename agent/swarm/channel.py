@@ -67,6 +67,8 @@ class Channel:
         self._sock: socket.socket | None = None
         """The connection, once the supernode has said Welcome."""
         self._sent_at = 0.0
+        self._clock_ahead: float | None = None
+        """Of the monotonic clock, how much the supernode's own clock is; None when it has not told."""
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
@@ -79,6 +81,16 @@ class Channel:
     @property
     def up(self) -> bool:
         return self._sock is not None
+
+    @property
+    def unix_seconds(self) -> float:
+        """The supernode's clock now, on which tickets of its swarms count; this node's, when the supernode tells none."""
+        return time.time() if self._clock_ahead is None else time.monotonic() + self._clock_ahead
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the supernode has told its clock, and so knows `Offer` and `AskLeave`: one of an earlier release does not."""
+        return self._clock_ahead is not None
 
     def start(self) -> None:
         self._thread.start()
@@ -212,7 +224,13 @@ class Channel:
                 else:
                     self._receive(message)
 
+    def _set_clock(self, unix_seconds: float) -> None:
+        if unix_seconds:
+            self._clock_ahead = unix_seconds - time.monotonic()
+
     def _welcome(self, sock: socket.socket, message: messages.Welcome) -> None:
+        self._clock_ahead = None
+        self._set_clock(message.unix_seconds)
         self.peers = {messages.SEED: Address(message.host, message.port)}
         self._sent_at = time.monotonic()
         self._sock = sock
@@ -222,6 +240,8 @@ class Channel:
 
     def _receive(self, message: messages.FromSupernode) -> None:  # noqa: C901 (a table of messages)
         match message:
+            case messages.Heartbeat():
+                self._set_clock(message.unix_seconds)
             case messages.Peer(number, host, port):
                 self.peers[number] = Address(host, port)
             case messages.Resolved() | messages.Unresolved():
@@ -245,7 +265,11 @@ class Channel:
                     listener = self._opening.pop(message.request, None) or self._tasks.pop(message.task, None)
                 if listener:
                     listener(message)
-            case messages.Grant() | messages.Seeding():
+            case messages.Seeding() if message.request:
+                listener = self._opening.get(message.request)
+                if listener:
+                    listener(message)
+            case messages.Grant() | messages.Seeding() | messages.Leave():
                 listener = self._tasks.get(message.task)
                 if listener:
                     listener(message)

@@ -77,6 +77,9 @@ class Hello(Message, frozen=True, tag=True):
 class Heartbeat(Message, frozen=True, tag=True):
     """Sent by either side that had nothing else to say; each renews the other's lease."""
 
+    unix_seconds: float = 0.0
+    """The supernode's clock; an agent tells none."""
+
 
 class Resolve(Message, frozen=True, tag=True):
     """Ask for the manifest that a tag or a digest names."""
@@ -117,6 +120,20 @@ class Report(Message, frozen=True, tag=True):
     readers: Annotated[list[Count], msgspec.Meta(max_length=READERS_MAX)]
 
 
+class Offer(Message, frozen=True, tag=True):
+    """Pieces that this node got from the origin. Those whose digest the supernode knows it grants in answer, so that the node can
+    compare: what it confirms it offers to others."""
+
+    task: Count
+    pieces: Pieces
+
+
+class AskLeave(Message, frozen=True, tag=True):
+    """The swarm brings this node nothing: may it ask the origin? Asked again every second while it may not."""
+
+    task: Count
+
+
 class Close(Message, frozen=True, tag=True):
     """Leave a swarm: nobody waits for the blob here any more, or it is complete."""
 
@@ -151,6 +168,9 @@ class Welcome(Message, frozen=True, tag=True):
     host: Text
     """Where the supernode's own piece server is reached."""
     port: Port
+    unix_seconds: float = 0.0
+    """The supernode's clock, on which all tickets of its swarms are issued and judged. One of an earlier release tells none, and
+    knows neither `Offer` nor `AskLeave`."""
 
 
 class Refused(Message, frozen=True, tag=True):
@@ -220,9 +240,18 @@ class Grant(Message, frozen=True, tag=True):
 
 
 class Seeding(Message, frozen=True, tag=True):
-    """Sent to those whose wants are parked: the blob is still arriving from its origin, so waiting is right."""
+    """Sent every second to those that wait: for pieces of the open swarm `task`, or for the answer to the `Open` that `request`
+    names; the other is 0."""
 
     task: Count
+    request: Count = 0
+
+
+class Leave(Message, frozen=True, tag=True):
+    """The answer to `AskLeave`. Few nodes of a swarm have leave at a time; the others get from them what they bring."""
+
+    task: Count
+    given: bool
 
 
 class TaskFailed(Message, frozen=True, tag=True):
@@ -238,7 +267,7 @@ class TaskFailed(Message, frozen=True, tag=True):
     """As in `Unresolved`."""
 
 
-FromAgent = Hello | Heartbeat | Resolve | Open | Report | Close | Holds | Recalled
-TaskMessage = Task | TaskFailed | Grant | Seeding
+FromAgent = Hello | Heartbeat | Resolve | Open | Report | Offer | AskLeave | Close | Holds | Recalled
+TaskMessage = Task | TaskFailed | Grant | Seeding | Leave
 """Said of one swarm, to a node that has asked to take part in it."""
 FromSupernode = Welcome | Refused | Heartbeat | Resolved | Unresolved | Recall | Peer | TaskMessage

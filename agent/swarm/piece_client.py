@@ -23,6 +23,8 @@ from agent.values.pieces import DIGEST_BYTES
 
 PIECE_STALL_SECONDS_MAX = 3.0
 """A node that sends nothing for so long has failed; another one is asked for the piece."""
+CONNECT_SECONDS_MAX = 2.0
+"""Long enough for one lost packet; a network that drops all of them is noticed before the ladder's patience ends."""
 PIECE_SECONDS_MAX = 10.0
 PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 """A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""
@@ -34,13 +36,25 @@ IDLE_CONNECTIONS_MAX = 2
 """Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
 
 
+RESETS_MAX = 1
+"""A connection that breaks is made anew at once: what passes costs no more than a part of a piece."""
+
+
+class TicketRefusedError(SourceError):
+    """A node does not accept this node's tickets, and said why."""
+
+
 class PieceFetcher:
     """Gets pieces from other nodes' piece servers (see agent.swarm.piece_server for the protocol)."""
 
-    def __init__(self, swarm_key: SwarmKey, download: Pace | None = None) -> None:
+    def __init__(self, swarm_key: SwarmKey, download: Pace | None = None, clock: Callable[[], float] = time.time) -> None:
+        """`clock` tells Unix time, where no supernode's is to be used."""
+        self._clock = clock
         self._swarm_key = swarm_key
         self._download = download
-        self._pool = ConnectionPool(idle_max=IDLE_CONNECTIONS_MAX, window_bytes=RECEIVE_WINDOW_BYTES)
+        self._pool = ConnectionPool(
+            idle_max=IDLE_CONNECTIONS_MAX, window_bytes=RECEIVE_WINDOW_BYTES, connect_seconds_max=CONNECT_SECONDS_MAX
+        )
 
     def rest(self) -> None:
         """Nothing will be fetched for a while: keep no connection open."""
@@ -50,31 +64,40 @@ class PieceFetcher:
         """End what is under way."""
         self._pool.close()
 
-    def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address) -> None:
+    def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address, unix_seconds: float | None = None) -> None:
         """One piece from one node into the blob, checked, or believed only with the whole blob when its digest is not known.
 
-        `messages.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it. If it gets none,
-        its origin may be at fault: the piece is missing, and the supernode no worse a source than before. Raises SourceError with
-        the verdict, and OSError when the disk fails.
+        `messages.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it. If it breaks
+        off, its origin may be at fault: the piece is missing, and the supernode no worse a source than before. `unix_seconds` is
+        the time on the supernode's clock, where that may not be this node's. Raises SourceError with the verdict, SupersededError
+        when another source was given the piece meanwhile, and OSError when the disk fails.
         """
         coming = digest == messages.COMING
-        try:
-            claim, received, told = self._receive(blob, piece, where, coming)
-        except StalledError as error:
-            raise SourceError(messages.MISSING if coming else messages.STALLED, str(error)) from None
-        except (TransferError, SwarmKeyError) as error:
-            raise SourceError(messages.MISSING if coming else messages.UNREACHABLE, str(error)) from None
+        for resets in range(RESETS_MAX + 1):
+            try:
+                claim, received, told = self._receive(blob, piece, where, coming, unix_seconds)
+                break
+            except StalledError as error:
+                raise SourceError(messages.STALLED, str(error)) from None
+            except SwarmKeyError as error:
+                raise SourceError(messages.UNREACHABLE, str(error)) from None
+            except TransferError as error:
+                if resets == RESETS_MAX:
+                    raise SourceError(messages.UNREACHABLE, str(error)) from None
         digest = told or digest
         if digest is not None and received != digest:
             raise SourceError(messages.CORRUPT, f"{where} sent bytes that are not piece {piece}")
         blob.add(piece, received, checked=digest is not None, claim=claim)
 
-    def _receive(self, blob: Blob, piece: int, where: Address, coming: bool) -> tuple[int, bytes, bytes]:
-        """Write what the node sends for the piece into its place: the claim to it, its SHA-256, of a `coming` one the right one."""
+    def _receive(
+        self, blob: Blob, piece: int, where: Address, coming: bool, unix_seconds: float | None
+    ) -> tuple[int, bytes, bytes]:
+        """Write what the node sends into the piece's place: the claim to it, its SHA-256, and of a `coming` one the right one."""
         headers = {"Host": str(where)}
         key = self._swarm_key()
         if key is not None:
-            headers["Authorization"] = f"Ticket {issue(key, blob.digest, time.time())}"
+            now = self._clock() if unix_seconds is None else unix_seconds
+            headers["Authorization"] = f"Ticket {issue(key, blob.digest, now)}"
         start, end = blob.layout.span(piece)
         limits = Limits(
             head=PIECE_STALL_SECONDS_MAX,
@@ -85,14 +108,24 @@ class PieceFetcher:
         told = bytearray(DIGEST_BYTES if coming else 0)
         connection, answer = self._pool.ask(Place((where,)), "GET", target, headers, limits)
         try:
+            if answer.status == 401:
+                reason = answer.headers.get("darner-refused", "it says no more")
+                raise TicketRefusedError(messages.UNREACHABLE, f"{where} refuses this node's tickets: {reason}")
             if answer.status != 200:
                 raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {piece}")
             if answer.length != end - start + len(told):
                 raise SourceError(messages.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
             claim = blob.claim(piece)  # not before there is something to write: whoever brings it meanwhile is not disturbed
             read_into = slowed(connection.read_into, self._download) if self._download else connection.read_into
-            received = fill(blob, piece, claim, read_into)
-            connection.read_into(memoryview(told))
+            try:
+                received = fill(blob, piece, claim, read_into)
+                connection.read_into(memoryview(told))
+            except StalledError:
+                raise
+            except (TransferError, SourceError) as error:
+                if not coming:
+                    raise
+                raise SourceError(messages.MISSING, str(error)) from None
             return claim, received, bytes(told)
         finally:
             self._pool.give_back(connection)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from agent import metrics
 from agent.http.ratelimit import Pace
@@ -40,10 +40,18 @@ ReadKey = Callable[[], bytes | None]
 
 
 class PieceServer:
-    def __init__(self, store: Store, read_key: ReadKey, upload: Pace | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        read_key: ReadKey,
+        upload: Pace | None = None,
+        clocks: Callable[[], Iterable[float]] = lambda: (time.time(),),
+    ) -> None:
+        """`clocks` tell Unix time: a ticket is good if it is so on one of them."""
         self._store = store
         self._upload = upload
         self._read_key = read_key
+        self._clocks = clocks
 
     def listener(self, where: Address) -> Listener:
         return Listener(
@@ -64,7 +72,10 @@ class PieceServer:
         if not match:
             raise RequestError(404, "UNKNOWN", "not a piece")
         digest, number = match[1], int(match[2])
-        self._check_ticket(digest, request.headers.get("authorization", ""))
+        refusal = self._refusal(digest, request.headers.get("authorization", ""))
+        if refusal:
+            exchange.fail(RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob"), {"Darner-Refused": refusal})
+            return
         blob = self._blob(digest)
         if number >= blob.layout.count:
             raise RequestError(416, "UNKNOWN", f"{digest} has no piece {number}")
@@ -90,11 +101,11 @@ class PieceServer:
         exchange.finish()
         metrics.UPLOADED_BYTES.inc(end - start)
 
-    def _check_ticket(self, digest: str, authorization: str) -> None:
+    def _refusal(self, digest: str, authorization: str) -> str:
+        """Why this node's pieces are not for whoever asks, or ""."""
         key = self._read_key()
         scheme, _, ticket = authorization.partition(" ")
-        if key is not None and not (scheme == "Ticket" and tickets.valid(key, digest, ticket, time.time())):
-            raise RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob")
+        return "" if key is None else tickets.refusal(key, digest, ticket if scheme == "Ticket" else "", self._clocks())
 
     def _blob(self, digest: str) -> Blob:
         blob = self._store.arriving(digest) or self._store.blob(digest)

@@ -35,6 +35,8 @@ class Supernodes:
         on_up: Callable[[Channel], None],
         recall: Recall,
     ) -> None:
+        self.clock = time.time
+        """This node's own."""
         self.channels = [Channel(where, hello, on_up, recall) for where in supernodes]
 
     def start(self) -> None:
@@ -50,6 +52,10 @@ class Supernodes:
     def stop(self) -> None:
         for channel in self.channels:
             channel.stop()
+
+    def clocks(self) -> list[float]:
+        """Unix time, as this node and its supernodes tell it: a ticket is good if it is so on one of these clocks."""
+        return [self.clock(), *(channel.unix_seconds for channel in self.channels if channel.tells_time)]
 
     def owners(self, key: str) -> list[Channel]:
         """The connected supernodes, the key's owner first."""

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from agent.values.errors import DarnerError
@@ -34,11 +35,20 @@ def issue(key: bytes, digest: str, now: float) -> str:
 
 def valid(key: bytes, digest: str, ticket: str, now: float) -> bool:
     """Whether this ticket opens this blob now. Compares in constant time."""
+    return not refusal(key, digest, ticket, [now])
+
+
+def refusal(key: bytes, digest: str, ticket: str, clocks: Iterable[float]) -> str:
+    """Why this ticket does not open this blob now, on none of these clocks; "" when it does. Compares in constant time."""
     match = _TICKET.fullmatch(ticket)
     if not match:
-        return False
+        return "it shows none: has it a swarm key?"
     expiry = int(match[1])
-    return hmac.compare_digest(match[2], _mac(key, digest, expiry)) and now < expiry <= now + 2 * TICKET_SECONDS
+    if not hmac.compare_digest(match[2], _mac(key, digest, expiry)):
+        return "it has another swarm key"
+    if any(now < expiry <= now + 2 * TICKET_SECONDS for now in clocks):
+        return ""
+    return "its clock, or that of its supernode, is minutes off"
 
 
 class SwarmKeyError(DarnerError):

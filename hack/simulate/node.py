@@ -170,5 +170,7 @@ class Node:
                     self.fell_back = True
                     self.ended_at = world.now
                     world.ended()
-                case events.GiveUp() | events.Confirm() | Order.LEAVE_ORIGIN:
+                case messages.AskLeave():
+                    world.after(world.latency_seconds, self._happened, messages.Leave(TASK, given=False))
+                case messages.Offer() | events.GiveUp() | events.Confirm() | Order.LEAVE_ORIGIN:
                     pass

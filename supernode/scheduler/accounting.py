@@ -48,8 +48,11 @@ class Accounting:
             freed.append(giver)
             if seconds > 0.0 and giver.number == source:  # else the node had the piece from elsewhere
                 self._delivered(member, giver, seconds, now - flight.since, now)
+                if giver is self._seed:
+                    member.seed_failures = 0
+                    if member.shunned:
+                        member.shunned.pop(SEED, None)
             swarm.touch_down(member, piece, arrived=True)
-        swarm.moved = now
         return True
 
     def failed(self, member: Member, piece: int, source: int, verdict: int, now: float, freed: Freed) -> bool:
@@ -64,9 +67,7 @@ class Accounting:
             return news
         if source not in (flight.source.number, flight.alternative) or (flight.turned and source != flight.alternative):
             return False
-        if member.shunned is None:
-            member.shunned = {}
-        member.shunned[source] = self._shunned_until(source, verdict, now)
+        self._shun(member, source, verdict, now)
         holder = swarm.members.get(source)
         if holder is not None and verdict == MISSING:
             swarm.lose(holder, 1 << piece)
@@ -81,10 +82,24 @@ class Accounting:
             flight.turned, flight.since = True, now
         return True
 
-    def _shunned_until(self, source: int, verdict: int, now: float) -> float:
-        if source == SEED:  # a piece that was coming to it, and did not come in time, may come any moment
-            return now + (self._limits.coming_retry_seconds if verdict == MISSING else self._limits.retry_seconds)
-        return inf if verdict == CORRUPT else now + self._limits.retry_seconds
+    def _shun(self, member: Member, source: int, verdict: int, now: float) -> None:
+        """Keep a taker away from a source that failed it.
+
+        There is always another way than through a node; there may be none but the supernode. Away from that it is kept for a
+        moment only, which grows while nothing comes; what fails at once is one failure.
+        """
+        limits = self._limits
+        if member.shunned is None:
+            member.shunned = {}
+        until = member.shunned.get(source, -inf)
+        if source != SEED:
+            until = inf if verdict == CORRUPT else max(until, now + limits.retry_seconds)
+        elif verdict == MISSING:  # a piece that was coming to it, and did not come in time, may come any moment
+            until = now + limits.coming_retry_seconds
+        elif until <= now:
+            until = now + min(limits.retry_seconds, limits.seed_retry_seconds * 2.0 ** min(member.seed_failures, 16))
+            member.seed_failures += 1
+        member.shunned[source] = until
 
     def patience(self, swarm: Swarm) -> float:
         """How many seconds a piece may take before somebody else should have the slot that it takes."""
@@ -102,9 +117,7 @@ class Accounting:
             flight = member.flights[piece]
             if flight.slot or flight.counted:
                 asked = flight.alternative if flight.turned else flight.source.number
-                if member.shunned is None:
-                    member.shunned = {}
-                member.shunned[asked] = max(member.shunned.get(asked, -inf), now + limits.retry_seconds)
+                self._shun(member, asked, STALLED, now)
                 freed.append(flight.source)
                 swarm.despair(member, piece)
                 if not flight.turned:

@@ -118,7 +118,7 @@ class GrantPieces(msgspec.Struct, frozen=True):
 
 
 class KeepWaiting(msgspec.Struct, frozen=True):
-    """The node's want is parked because the blob is still arriving at the supernode."""
+    """The node's want is parked: its turn has not come."""
 
     node: int
     task: int

@@ -43,6 +43,8 @@ class Limits:
     """But not before this."""
     retry_seconds: float = 10.0
     """How long a source that failed a node is not given to it again in that swarm, or to anybody when it seems to be dead."""
+    seed_retry_seconds: float = 0.25
+    """The same for the supernode, which may be the only source: at first, and twice as long after each failure, up to that."""
     coming_retry_seconds: float = 1.0
     """The same for a piece that was still coming to the supernode and did not come in time."""
     patience_seconds: float = 1.0
@@ -53,8 +55,6 @@ class Limits:
     """Nor later than this: its agent waits 10 s for a word, and some runtimes a minute for a byte."""
     waiting_seconds: float = 1.0
     """How often a parked node is told that waiting is right."""
-    moving_seconds: float = 5.0
-    """Waiting is right while the blob is still arriving at the supernode, or a piece arrived anywhere within this time."""
     probes_max: int = 8
     """Sources, or takers, that are looked at for one decision."""
     choices: int = 3

@@ -117,7 +117,7 @@ class Scheduler:
 
     def _made(self, event: events.Made) -> None:
         if event.task not in self.swarms and 0 <= event.count <= self._limits.pieces_max:
-            self.swarms[event.task] = Swarm(event.task, event.count, event.seeded, self._now)
+            self.swarms[event.task] = Swarm(event.task, event.count, event.seeded)
 
     def _seeded(self, event: events.Seeded) -> None:
         swarm = self.swarms.get(event.task)
@@ -214,8 +214,6 @@ class Scheduler:
         patience = min(max(limits.patience_seconds, limits.patience_pieces * swarm.piece_seconds), limits.patience_seconds_max)
         for member in swarm.parked.first(self._random(), limits.rescues_max):
             self._serve(member, starving=not member.flights and now - member.since >= patience)
-        if swarm.seeded == swarm.everything and now - swarm.moved >= limits.moving_seconds:
-            return  # nothing moves: a node that knows another way should take it
         for member in swarm.parked.first(0.0, swarm.parked.count):
             if now - max(member.told, member.since) >= limits.waiting_seconds:
                 member.told = now

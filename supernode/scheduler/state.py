@@ -117,6 +117,8 @@ class Member(Parkable):
     """Pieces whose flight was given up before it was reported."""
     shunned: dict[int, float] | None = None
     """Sources that failed it, and until when they are not given to it again; None as long as there was none."""
+    seed_failures: int = 0
+    """Of the supernode as its source, since that last gave it a piece."""
     granted: list[tuple[int, int, int]] | None = None
     """Of the event that is being handled: (piece, source, alternative)."""
     since: float = 0.0
@@ -138,7 +140,7 @@ class Zone:
 class Swarm:
     """All nodes that have or want one blob."""
 
-    def __init__(self, number: int, count: int, seeded: int, now: float) -> None:
+    def __init__(self, number: int, count: int, seeded: int) -> None:
         self.number = number
         self.count = count
         self.everything = (1 << count) - 1
@@ -158,8 +160,6 @@ class Swarm:
         self.node_pace = self.seed_pace = 0.0
         """How long a piece from a node takes, and one from the supernode, when its taker gets nothing else: smoothed, and 0 while
         unknown."""
-        self.moved = now
-        """When a piece last arrived anywhere."""
 
     @property
     def fresh(self) -> int:

@@ -41,6 +41,10 @@ IDLE_SECONDS = 60.0
 """How long a task that nobody takes part in is remembered; opening it again later costs hashing its blob once more."""
 ABANDON_SECONDS = 30.0
 """How long a blob goes on arriving that nobody waits for any more."""
+LEAVES_MAX = 4
+"""Nodes of one swarm that have leave to ask the origin at once."""
+LEAVE_SECONDS = 30.0
+"""How long a node's leave is good that brings nothing from there: a piece, on a slow way, takes less."""
 FAILURE_SECONDS = 3.0
 """How long the origin's failure is the answer to every agent that opens the same blob."""
 
@@ -64,6 +68,8 @@ class BlobTask:
     takers: set[AgentSession] = field(default_factory=set)
     waiting: list[tuple[AgentSession, messages.Open]] = field(default_factory=list)
     """Opens that are answered when the size is known."""
+    leaves: dict[int, float] = field(default_factory=dict)
+    """By session, until when it has leave to ask the origin."""
     failed: messages.TaskFailed | None = None
     abandoned: threading.Event = field(default_factory=threading.Event)
     """Set when seeding is to stop, because nobody takes part."""
@@ -128,6 +134,7 @@ class Seeds:
         for number in session.in_flight:
             if number in self.tasks:
                 self.tasks[number].takers.discard(session)
+                self.tasks[number].leaves.pop(session.number, None)
 
     def open(self, session: AgentSession, message: messages.Open) -> None:
         """An agent wants a blob. A seed is begun unless there is one; the answer may have to wait for the blob's size."""
@@ -160,7 +167,36 @@ class Seeds:
         session.in_flight.pop(number, None)
         if number in self.tasks:
             self.tasks[number].takers.discard(session)
+            self.tasks[number].leaves.pop(session.number, None)
         self._schedule(events.Closed(session.number, number))
+
+    def ask_leave(self, session: AgentSession, number: int) -> None:
+        """The swarm brings an agent nothing. A few may ask the origin themselves; the others get from these what they bring."""
+        task = self.tasks.get(number)
+        if task is None or session not in task.takers:
+            return
+        now = time.monotonic()
+        task.leaves = {holder: until for holder, until in task.leaves.items() if now < until}
+        given = session.number in task.leaves or len(task.leaves) < LEAVES_MAX
+        if given:
+            task.leaves[session.number] = now + LEAVE_SECONDS
+            metrics.LEAVES.inc()
+        session.send(messages.Leave(number, given))
+
+    def offer(self, session: AgentSession, message: messages.Offer) -> None:
+        """An agent has pieces from the origin. It is granted them, and so told which digests they should have."""
+        task, in_flight = self.tasks.get(message.task), session.in_flight.get(message.task)
+        if task is None or task.blob is None or in_flight is None:
+            return
+        if session.number in task.leaves:
+            task.leaves[session.number] = time.monotonic() + LEAVE_SECONDS
+        offered = pieces.members(pieces.from_bytes(message.pieces, task.blob.layout))
+        seed = messages.SEED
+        known = [messages.Granted(piece, task.digests[piece], seed, seed) for piece in offered if piece in task.digests]
+        new = [granted for granted in known if granted.piece not in in_flight]
+        in_flight.update((granted.piece, (seed, seed)) for granted in new)
+        for first in range(0, len(new), messages.BATCH_MAX):
+            session.send(messages.Grant(task.number, new[first : first + messages.BATCH_MAX]))
 
     def holds(self, session: AgentSession, message: messages.Holds) -> None:
         """An agent has a whole blob now, or has it no longer."""
@@ -283,6 +319,8 @@ class Seeds:
     def look_at_all(self, now: float) -> None:
         """Forget the blobs in which nobody takes part any more."""
         for task in list(self.tasks.values()):
+            for session, message in task.waiting:
+                session.send(messages.Seeding(0, message.request))
             self._look_at(task, now)
 
     def _look_at(self, task: BlobTask, now: float) -> None:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import random
 import time
+from collections.abc import Callable
 
 from agent.registry.manifests import Manifests
 from agent.swarm import frames, messages
@@ -46,8 +47,10 @@ class Tracker:
         health: HealthSettings,
         limits: Limits,
         rng: random.Random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Made in the event loop that is to own it."""
+        """Made in the event loop that is to own it. `clock` tells Unix time."""
+        self._clock = clock
         self._node_name = node_name
         self._piece_address = piece_address
         self.health = Health(health)
@@ -99,7 +102,9 @@ class Tracker:
         self.heard(session)
         self.health.heard(session.name, session.heard_at)
         where = self._piece_address
-        session.send(messages.Welcome(messages.VERSION, self._node_name, self._lease_seconds, where.host, where.port))
+        session.send(
+            messages.Welcome(messages.VERSION, self._node_name, self._lease_seconds, where.host, where.port, self._clock())
+        )
         self._schedule(events.Joined(session.number, session.zone, hello.upload_slots))
         if self.health.quarantine(session.name):
             self._schedule(events.Quarantined(session.number))
@@ -124,7 +129,7 @@ class Tracker:
 
     # Messages.
 
-    def receive(self, session: AgentSession, message: messages.FromAgent) -> None:
+    def receive(self, session: AgentSession, message: messages.FromAgent) -> None:  # noqa: C901 (a table of messages)
         """What an agent said. Raises WireError for what no agent says."""
         if not self.knows(session):
             return
@@ -133,6 +138,10 @@ class Tracker:
                 self._reported(session, message)
             case messages.Open():
                 self.seeds.open(session, message)
+            case messages.Offer():
+                self.seeds.offer(session, message)
+            case messages.AskLeave(number):
+                self.seeds.ask_leave(session, number)
             case messages.Close(number):
                 self.seeds.close(session, number)
             case messages.Holds():
@@ -142,7 +151,7 @@ class Tracker:
             case messages.Recalled():
                 self._tags.recalled(session, message)
             case messages.Heartbeat():
-                session.send(messages.Heartbeat())
+                session.send(messages.Heartbeat(self._clock()))
             case messages.Hello():
                 raise frames.WireError("Hello is said once")
 

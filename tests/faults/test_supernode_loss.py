@@ -232,7 +232,7 @@ def test_whatever_a_supernode_says_the_origin_ends_the_pull(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Callable[[messages.Open], list[messages.Message]]]
 ) -> None:
     monkeypatch.setattr(planner, "OPEN_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(planner, "QUIET_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(planner, "EVIDENCE_SECONDS", 0.5)
     with RawSupernode(says(*answers)) as supernode, alone(tmp_path, supernode.where) as lab:
         digest = lab.push(BODY).layers[0]
         node = lab.node()
@@ -241,7 +241,7 @@ def test_whatever_a_supernode_says_the_origin_ends_the_pull(
 
 
 def test_no_node_but_the_supernode_is_believed_what_a_piece_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "QUIET_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(planner, "EVIDENCE_SECONDS", 0.5)
     asked: list[str] = []
 
     def lie(exchange: Exchange) -> None:
@@ -260,7 +260,7 @@ def test_no_node_but_the_supernode_is_believed_what_a_piece_should_be(tmp_path: 
 def test_a_supernode_that_names_another_size_ends_in_an_error_and_never_in_wrong_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planner, "QUIET_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(planner, "EVIDENCE_SECONDS", 0.5)
     with (
         RawSupernode(says(lambda opened: task(opened, size=5 * PIECE), grants())) as supernode,
         alone(tmp_path, supernode.where) as lab,
@@ -273,7 +273,7 @@ def test_a_supernode_that_names_another_size_ends_in_an_error_and_never_in_wrong
 
 
 def test_a_supernode_that_cuts_blobs_in_another_way_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "QUIET_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(planner, "EVIDENCE_SECONDS", 0.5)
     with RawSupernode(says(lambda opened: task(opened, length=2 * PIECE))) as supernode, alone(tmp_path, supernode.where) as lab:
         digest = lab.push(BODY).layers[0]
         assert lab.node().pull(digest) == BODY

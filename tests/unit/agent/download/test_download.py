@@ -270,7 +270,7 @@ def test_a_disk_that_fails_in_the_middle_ends_the_download_with_its_reason(
 def test_a_mistake_of_ours_ends_one_download_and_is_told(
     node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(planner.Planner, "start", lambda *_: 1 / 0)
+    monkeypatch.setattr(planner.Planner, "start", lambda *_, **__: 1 / 0)
     with pytest.raises(DarnerError, match="failed inside: ZeroDivisionError"):
         node.pull(digest)
     assert "failed inside" in caplog.text

@@ -18,22 +18,27 @@ from agent.download.events import (
     OriginPiece,
     ReadersMoved,
     SizeKnown,
+    Superseded,
 )
 from agent.download.inflight import REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import (
-    FAILURES_MAX,
+    CARRIED_MIN,
+    EVIDENCE_SECONDS,
+    LEAVE_SECONDS,
     OPEN_SECONDS_MAX,
     ORIGIN_TRIES_MAX,
     PIECE_SECONDS_MAX,
-    QUIET_SECONDS_MAX,
+    REFUSALS_MAX,
     REOPEN_SECONDS,
     STEPS,
     SWARM_TRIES_MAX,
+    TURN_SECONDS_MAX,
     Mode,
     Planner,
+    Trouble,
 )
 from agent.swarm import messages
-from agent.swarm.messages import DELIVERED, Done, Grant, Granted, Report, Seeding, Task, TaskFailed
+from agent.swarm.messages import DELIVERED, AskLeave, Done, Grant, Granted, Leave, Offer, Report, Seeding, Task, TaskFailed
 from agent.values.errors import DigestError, OriginError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
 
@@ -135,7 +140,7 @@ def walked(*events: Event | float, swarm: bool = True) -> list[tuple[Mode, Mode]
 # The ladder.
 
 
-WAIT, OPEN, SWARM, ORIGIN, END = Mode.WAITING, Mode.OPENING, Mode.SWARM, Mode.ORIGIN, Mode.ENDED
+WAIT, OPEN, SWARM, BESIDE, ORIGIN, END = Mode
 SIZE = SizeKnown(Layout(PIECE_BYTES_MIN, PIECE_BYTES_MIN), 0)
 WALKS = [
     (walked(), [(WAIT, OPEN)]),
@@ -146,7 +151,10 @@ WALKS = [
     (walked(OPEN_SECONDS_MAX), [(WAIT, OPEN), (OPEN, ORIGIN)]),
     (walked(SIZE, OriginPiece(0)), [(WAIT, OPEN), (OPEN, END)]),
     (walked(opened(1), News.SWARM_LOST), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, OPEN)]),
-    (walked(opened(1), QUIET_SECONDS_MAX), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, ORIGIN)]),
+    (walked(opened(1), FAILED), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, ORIGIN)]),
+    (walked(opened(1), EVIDENCE_SECONDS, OriginEnded(REFUSED)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, SWARM)]),
+    (walked(opened(1), EVIDENCE_SECONDS, FAILED), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, ORIGIN)]),
+    (walked(opened(1), EVIDENCE_SECONDS, SIZE, OriginPiece(0)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, END)]),
     (walked(opened(1), SIZE, Done(0, 7, 1000, DELIVERED)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, END)]),
     (walked(News.SWARM_AVAILABLE, opened(1), swarm=False), [(WAIT, ORIGIN), (ORIGIN, SWARM)]),
     (walked(News.SWARM_AVAILABLE, OriginEnded(REFUSED), FAILED, swarm=False), [(WAIT, ORIGIN), (ORIGIN, OPEN), (OPEN, END)]),
@@ -214,63 +222,199 @@ def test_a_supernode_that_comes_back_in_time_is_asked_again(swarm: Download) -> 
     assert swarm.planner.mode is Mode.OPENING
 
 
-def test_a_supernode_that_does_not_answer_is_left_for_the_origin_in_time_for_the_runtime() -> None:
+def test_beside_a_supernode_that_says_nothing_the_origin_streams_after_3_s_and_the_answer_is_waited_for() -> None:
     download = Download()
-    assert download.wait() == (OPEN_SECONDS_MAX, [Order.LEAVE_SWARM, FetchOrigin(0, None)])
+    assert download.wait() == (EVIDENCE_SECONDS, [FetchOrigin(0, None)])
+    assert download.planner.trouble is Trouble.SILENT
+    assert download.join() == [Order.LEAVE_ORIGIN, report()]
+    assert download.planner.trouble is None
 
 
-def test_an_answer_that_comes_after_the_question_was_given_up_changes_nothing() -> None:
+def test_a_supernode_that_does_not_answer_is_left_in_time_for_the_runtime() -> None:
     download = Download()
     download.wait()
-    assert download.join() == []
+    assert download.wait() == (OPEN_SECONDS_MAX - EVIDENCE_SECONDS, [Order.LEAVE_SWARM])
+    assert download.join() == [], "an answer that comes after the question was given up changes nothing"
     assert download.planner.mode is Mode.ORIGIN
 
 
-def test_a_silent_swarm_is_left_for_the_origin(swarm: Download) -> None:
-    assert swarm.wait() == (QUIET_SECONDS_MAX, [Order.LEAVE_SWARM, FetchOrigin(0, None)])
+def test_a_supernode_that_waits_for_the_blobs_size_and_says_so_is_waited_for() -> None:
+    download = Download()
+    for _ in range(int(OPEN_SECONDS_MAX) - 1):
+        assert download.hear(Seeding(0, 1), after=1.0) == []
+    assert download.planner.mode is Mode.OPENING
+    assert download.wait() == (1.0, [Order.LEAVE_SWARM, FetchOrigin(0, None)])
 
 
-def test_a_swarm_whose_blob_still_arrives_is_waited_for_but_not_for_ever(swarm: Download) -> None:
+def test_a_supernode_that_was_silent_lately_is_asked_beside_the_origin_at_once() -> None:
+    planner = Planner()
+    assert planner.start(True, 0.0, is_silent=True) == [Order.OPEN_SWARM, FetchOrigin(0, None)]
+    assert planner.handle(opened(1), 1.0)[0] is Order.LEAVE_ORIGIN
+
+
+# The origin beside the swarm.
+
+
+def fail(download: Download, times: int, verdict: int = messages.UNREACHABLE) -> list[Command]:
+    """So many sources fail, one after the other. What is said at last."""
+    said: list[Command] = []
+    for _ in range(times):
+        download.grant(0, alternative=7)
+        said = download.hear(Done(0, 7, 0, verdict))
+    return said
+
+
+def test_beside_a_silent_swarm_the_origin_streams_after_3_s_without_asking(swarm: Download) -> None:
+    assert swarm.wait() == (EVIDENCE_SECONDS, [FetchOrigin(0, None)])
+    assert (swarm.planner.mode, swarm.planner.trouble) == (Mode.BESIDE, Trouble.SILENT)
+
+
+def test_four_refusals_in_a_row_are_evidence_and_leave_is_asked_for(swarm: Download) -> None:
+    assert AskLeave(1) not in fail(swarm, REFUSALS_MAX - 1)
+    assert AskLeave(1) in fail(swarm, 1)
+    assert swarm.planner.trouble is Trouble.FAILING
+    assert swarm.hear(Leave(1, given=True)) == [FetchOrigin(0, None)]
+    assert swarm.planner.mode is Mode.BESIDE
+
+
+def test_one_failure_is_evidence_after_3_s_without_a_piece(swarm: Download) -> None:
+    swarm.hear(SEEDING, after=2.0)
+    fail(swarm, 1)
+    swarm.hear(SEEDING, after=2.0)
+    swarm.grant(5)
+    assert swarm.wait() == (1.0, [AskLeave(1)])
+
+
+def test_pieces_that_come_slowly_are_no_evidence(swarm: Download) -> None:
+    swarm.grant(0, 1)
+    assert swarm.hear(SEEDING, after=4 * EVIDENCE_SECONDS) == []
+    assert swarm.planner.mode is Mode.SWARM
+
+
+def test_failures_are_forgotten_when_a_piece_comes_and_with_another_swarm(swarm: Download) -> None:
+    fail(swarm, REFUSALS_MAX - 1)
+    swarm.grant(1)
+    swarm.hear(Done(1, 7, 1000, DELIVERED))
+    fail(swarm, REFUSALS_MAX - 1)
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(1))
+    assert AskLeave(1) not in fail(swarm, REFUSALS_MAX - 1)
+
+
+def test_a_piece_that_the_supernode_did_not_get_in_time_is_no_evidence_against_the_swarm(swarm: Download) -> None:
+    coming = Granted(0, messages.COMING, messages.SEED, messages.SEED)
+    for _ in range(2 * REFUSALS_MAX):
+        swarm.hear(Grant(1, [coming]))
+        swarm.hear(Done(0, messages.SEED, 0, messages.MISSING))
+    assert swarm.planner.trouble is None
+
+
+def test_a_supernode_that_does_not_answer_the_question_for_leave_is_not_waited_for(swarm: Download) -> None:
+    fail(swarm, REFUSALS_MAX)
+    assert swarm.wait() == (LEAVE_SECONDS, [FetchOrigin(0, None)])
+
+
+def test_a_node_without_leave_asks_again_every_second_and_goes_by_itself_before_the_runtime_gives_up(swarm: Download) -> None:
+    fail(swarm, REFUSALS_MAX)
+    began = swarm.now
+    while swarm.now - began < TURN_SECONDS_MAX - LEAVE_SECONDS:
+        assert swarm.hear(Leave(1, given=False)) == []
+        assert swarm.wait() == (LEAVE_SECONDS, [AskLeave(1)])
+    swarm.hear(Leave(1, given=False))
+    assert swarm.wait() == (LEAVE_SECONDS, [FetchOrigin(0, None)])
+
+
+def test_a_node_that_waits_for_its_turn_asks_for_leave_after_15_s_and_never_goes_without(swarm: Download) -> None:
     waited = 0.0
+    asked: list[float] = []
     while swarm.planner.mode is Mode.SWARM:
-        swarm.hear(SEEDING, after=1.0)
         waited += 1.0
+        if AskLeave(1) in swarm.hear(SEEDING, after=1.0):
+            asked.append(waited)
+            swarm.hear(Leave(1, given=False))
+    assert asked[0] == TURN_SECONDS_MAX
     assert waited == PIECE_SECONDS_MAX
+    assert swarm.planner.mode is Mode.ORIGIN
 
 
 def test_a_swarm_that_grants_pieces_which_never_come_is_left(swarm: Download) -> None:
     swarm.grant(0, 1)
     began = swarm.now
     while swarm.planner.mode is Mode.SWARM:
-        swarm.hear(SEEDING, after=1.0)
+        swarm.hear(SEEDING, after=0.5)
+        swarm.hear(Leave(1, given=False))
     assert swarm.now - began == PIECE_SECONDS_MAX
 
 
-def test_a_swarm_of_nodes_that_all_fail_is_left_after_a_bounded_number_of_tries(swarm: Download) -> None:
-    failures = 0
-    while swarm.planner.mode is Mode.SWARM:
-        for command in swarm.grant(failures % PIECES, alternative=7):
-            assert isinstance(command, Fetch)
-            failures += 1
-            last = swarm.hear(Done(command.piece, 7, 0, messages.UNREACHABLE))
-    assert failures == FAILURES_MAX
-    assert last == [Order.LEAVE_SWARM, FetchOrigin(0, None)]
+def test_a_swarm_that_brought_nothing_lately_is_joined_with_the_question_for_leave() -> None:
+    download = Download()
+    download.hear(News.SWARM_DOUBTED)
+    assert download.join() == [report(), AskLeave(1)]
+    download.hear(Leave(1, given=True))
+    assert download.planner.mode is Mode.BESIDE
 
 
-def test_failures_are_forgotten_when_a_piece_comes_and_with_another_swarm(swarm: Download) -> None:
-    def fail(times: int) -> None:
-        for _ in range(times):
-            swarm.grant(0, alternative=7)
-            swarm.hear(Done(0, 7, 0, messages.UNREACHABLE))
+@pytest.fixture
+def beside(swarm: Download) -> Download:
+    """A download that its failing swarm has leave to stream beside."""
+    fail(swarm, REFUSALS_MAX)
+    assert swarm.hear(Leave(1, given=True)) == [FetchOrigin(0, None)]
+    return swarm
 
-    fail(FAILURES_MAX - 1)
-    swarm.grant(1)
-    swarm.hear(Done(1, 7, 1000, DELIVERED))
-    fail(FAILURES_MAX - 1)
-    swarm.hear(News.SWARM_LOST)
-    swarm.hear(opened(2))
-    fail(FAILURES_MAX - 1)
-    assert swarm.planner.mode is Mode.SWARM
+
+def test_what_the_origin_brought_is_offered_to_the_swarm_at_once_and_to_the_next_one(beside: Download) -> None:
+    assert beside.hear(OriginPiece(0)) == [Offer(1, b"\x01")]
+    beside.hear(OriginPiece(1))
+    assert beside.grant(1) == [Confirm(1, bytes([1]) * 32), report(Done(1, 7, 0, DELIVERED))]
+    assert beside.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
+    assert beside.planner.mode is Mode.ORIGIN
+    assert beside.hear(opened(2)) == [Order.LEAVE_ORIGIN, Offer(2, b"\x03"), report(task=2)]
+
+
+def test_beside_the_stream_pieces_are_still_fetched(beside: Download) -> None:
+    assert beside.grant(0, 5) == [fetch(5)], "but for the piece that the stream is writing"
+    assert beside.hear(OriginPiece(0))[0] == Confirm(0, bytes(32))
+
+
+def test_when_the_swarm_carries_again_the_stream_is_left(beside: Download) -> None:
+    for piece in range(10, 10 + CARRIED_MIN):
+        beside.grant(piece)
+        assert beside.planner.mode is Mode.BESIDE
+        said = beside.hear(Done(piece, 7, 1000, DELIVERED))
+    assert Order.LEAVE_ORIGIN in said
+    assert (beside.planner.mode, beside.planner.trouble) == (Mode.SWARM, None)
+
+
+def test_pieces_of_nodes_that_the_origin_keeps_pace_with_do_not_end_the_stream(beside: Download) -> None:
+    for piece in range(4 * CARRIED_MIN):
+        beside.grant(piece + 20)
+        beside.hear(Done(piece + 20, 7, 1000, DELIVERED))
+        beside.hear(OriginPiece(piece))
+    assert beside.planner.mode is Mode.BESIDE
+
+
+def test_an_origin_that_refuses_leaves_the_swarm_which_is_waited_for(beside: Download) -> None:
+    assert beside.hear(OriginEnded(REFUSED)) == []
+    assert beside.planner.mode is Mode.SWARM
+    while beside.planner.mode is Mode.SWARM:
+        said = beside.hear(SEEDING, after=1.0)
+    assert said == [Order.LEAVE_SWARM, GiveUp(REFUSED)]
+
+
+def test_a_fetch_that_the_stream_overtook_counts_as_done_and_blames_nobody(swarm: Download) -> None:
+    swarm.grant(0, 1, alternative=7)
+    swarm.hear(Done(1, 7, 0, messages.UNREACHABLE))
+    assert swarm.wait() == (EVIDENCE_SECONDS, [AskLeave(1)])
+    assert swarm.hear(Leave(1, given=True)) == [FetchOrigin(0, None)]
+    assert swarm.hear(Superseded(0, 7)) == []
+    assert swarm.hear(OriginPiece(0)) == [Confirm(0, bytes(32)), Offer(1, b"\x01"), report(Done(0, 7, 0, DELIVERED))]
+
+
+def test_a_fetch_that_the_stream_overtook_is_begun_again_when_the_stream_ends_without_the_piece(beside: Download) -> None:
+    beside.grant(1)
+    beside.hear(OriginPiece(0))
+    assert beside.hear(Superseded(1, 7)) == []
+    assert fetch(1) in beside.hear(OriginEnded(BROKEN))
 
 
 def test_a_supernode_that_comes_and_goes_is_asked_three_times_and_then_not_again(swarm: Download) -> None:
@@ -310,7 +454,7 @@ def test_the_origin_streams_on_while_a_supernode_is_asked_and_is_left_when_it_ha
     assert origin.hear(News.SWARM_AVAILABLE) == [Order.OPEN_SWARM]
     assert origin.hear(OriginPiece(0)) == []
     assert origin.planner.mode is Mode.ORIGIN
-    assert origin.hear(opened(1)) == [Order.LEAVE_ORIGIN, report()]
+    assert origin.hear(opened(1)) == [Order.LEAVE_ORIGIN, Offer(1, b"\x01"), report()]
 
 
 def test_a_stream_that_was_left_and_has_not_ended_is_not_joined_by_another(origin: Download) -> None:
@@ -477,60 +621,33 @@ def test_pieces_under_way_from_a_lost_swarm_count_when_they_come_and_nobody_is_b
     assert swarm.hear(Done(1, 7, 1000, messages.CORRUPT)) == []
 
 
-def test_a_piece_under_way_from_a_lost_swarm_is_not_fetched_again_before_that_has_ended(swarm: Download) -> None:
+def test_a_piece_under_way_from_a_lost_swarm_is_asked_for_anew_when_the_next_one_grants_it(swarm: Download) -> None:
     swarm.grant(0, 1)
     swarm.hear(News.SWARM_LOST)
     swarm.hear(opened(2))
-    assert swarm.grant(0, 1, source=3) == []
-    assert swarm.hear(Done(0, 7, 1000, messages.STALLED)) == [fetch(0, 3)]
-    assert swarm.hear(Done(1, 7, 1000, DELIVERED))[0] == Confirm(1, bytes([1]) * 32)
+    assert swarm.grant(0, 1, source=3) == [fetch(0, 3), fetch(1, 3)]
+    assert swarm.hear(Done(0, 7, 1000, DELIVERED)) == [report(Done(0, 3, 0, DELIVERED), task=2)]
 
 
 def test_what_a_lost_swarm_granted_is_not_fetched_from_the_next_one(swarm: Download) -> None:
     swarm.grant(0)
     swarm.hear(News.SWARM_LOST)
     swarm.hear(opened(2))
-    swarm.grant(0, source=3)
-    swarm.hear(News.SWARM_LOST)
-    swarm.hear(opened(3))
     assert swarm.hear(Done(0, 7, 1000, messages.STALLED)) == []
 
 
-def test_what_a_fetch_for_a_lost_swarm_still_writes_is_put_off_however_long_that_takes(swarm: Download) -> None:
-    swarm.grant(0)
-    swarm.hear(News.SWARM_LOST)
-    swarm.hear(opened(2))
-    swarm.grant(0, source=3)
-    assert swarm.hear(News.TIME_PASSED, after=PIECE_SECONDS_MAX - 1.0) == []
-    assert swarm.hear(Done(0, 7, 44000, messages.STALLED)) == [fetch(0, 3)]
-
-
-def test_the_origin_passes_over_what_is_under_way_and_takes_it_up_when_it_fails() -> None:
+def test_the_origin_does_not_wait_for_what_is_under_way() -> None:
     download = Download(pieces=3)
     download.join()
-    download.grant(1)
-    assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(0, 1)]
-    download.hear(OriginPiece(0))
-    assert download.hear(OriginEnded(None)) == [FetchOrigin(2, None)]
-    download.hear(OriginPiece(2))
-    assert download.hear(OriginEnded(None)) == []
-    assert download.hear(Done(1, 7, 1000, messages.STALLED)) == [FetchOrigin(1, 2)]
+    download.grant(0)
+    assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(0, None)]
 
 
 def test_a_fetch_that_takes_long_is_waited_for_and_then_the_alternative_is_asked_at_once(swarm: Download) -> None:
     swarm.grant(0)
-    assert swarm.hear(News.TIME_PASSED, after=PIECE_SECONDS_MAX - 1.0) == [], "the piece is still being written"
-    failed = Done(0, 7, 44000, messages.STALLED)
-    assert swarm.hear(Done(0, 7, 44000, messages.STALLED)) == [fetch(0, 8), report(failed)]
-
-
-def test_the_origin_never_writes_what_a_fetch_still_writes(swarm: Download) -> None:
-    swarm.grant(0)
-    assert swarm.wait() == (PIECE_SECONDS_MAX, [Order.LEAVE_SWARM, FetchOrigin(1, None)])
-    swarm.hear(OriginPiece(1))
-    assert swarm.hear(OriginEnded(BROKEN), after=PIECE_SECONDS_MAX) == [FetchOrigin(2, None)]
-    swarm.hear(Done(0, 7, 91000, messages.STALLED))
-    assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(0, 1)]
+    assert swarm.hear(SEEDING, after=TURN_SECONDS_MAX - 1.0) == [], "the piece is still being written"
+    failed = Done(0, 7, 14_000, messages.STALLED)
+    assert swarm.hear(failed)[0] == fetch(0, 8)
 
 
 # Reports.
@@ -590,7 +707,7 @@ def test_with_the_last_piece_it_ends_and_reports_what_it_has_not_yet() -> None:
     download.join()
     download.grant(0, 1)
     download.hear(Done(0, 7, 1000, DELIVERED))
-    assert download.hear(Done(1, 8, 1000, DELIVERED)) == [report(Done(1, 8, 1000, DELIVERED), window=0)]
+    assert download.hear(Done(1, 7, 1000, DELIVERED)) == [report(Done(1, 7, 1000, DELIVERED), window=0)]
     assert download.planner.mode is Mode.ENDED
     assert download.planner.deadline is None
 

@@ -9,6 +9,7 @@ from agent.swarm import messages
 from agent.swarm.frames import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
 from agent.swarm.messages import (
     HOLDINGS_MAX,
+    Close,
     Done,
     Grant,
     Granted,
@@ -18,6 +19,7 @@ from agent.swarm.messages import (
     Open,
     Report,
     Resolved,
+    Seeding,
     Task,
     Welcome,
 )
@@ -39,8 +41,14 @@ def body(message: messages.Message) -> bytes:
 
 
 def test_a_frame_is_the_length_of_a_message_and_the_message() -> None:
-    assert frame(Heartbeat()) == b"\x00\x00\x00\x0b" + b"\x91\xa9Heartbeat"
-    assert list(Frames().feed(frame(Heartbeat()))) == [b"\x91\xa9Heartbeat"]
+    assert frame(Close(1)) == b"\x00\x00\x00\x08" + b"\x92\xa5Close\x01"
+    assert list(Frames().feed(frame(Close(1)))) == [b"\x92\xa5Close\x01"]
+
+
+def test_what_a_release_before_clocks_says_is_understood() -> None:
+    assert agent_message(b"\x91\xa9Heartbeat") == Heartbeat()
+    assert supernode_message(b"\x92\xa7Seeding\x07") == Seeding(7)
+    assert Welcome(1, "s", 30.0, "10.0.0.9", 65002).unix_seconds == 0.0
 
 
 def test_a_frame_that_comes_byte_by_byte_is_there_with_its_last_byte() -> None:

@@ -18,7 +18,7 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm import piece_client as module
-from agent.swarm.piece_client import PieceFetcher, fill
+from agent.swarm.piece_client import PieceFetcher, TicketRefusedError, fill
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
@@ -132,9 +132,9 @@ def test_the_key_of_the_swarm_opens_and_another_does_not(blob: Blob, holder: Sto
         (tmp_path / name).write_text(text)
     with serving(PieceServer(holder, SwarmKey(str(tmp_path / "key"))).handle) as where:
         for key in ("", str(tmp_path / "other")):
-            with fetcher(key) as taker, pytest.raises(SourceError) as failed:
+            with fetcher(key) as taker, pytest.raises(TicketRefusedError, match="swarm key") as failed:
                 taker.fetch(blob, 0, DIGESTS[0], where)
-            assert failed.value.verdict == messages.MISSING
+            assert failed.value.verdict == messages.UNREACHABLE
         with fetcher(str(tmp_path / "key")) as taker:
             taker.fetch(blob, 0, DIGESTS[0], where)
         with fetcher(str(tmp_path / "lost")) as taker, pytest.raises(SourceError, match="swarm key") as failed:
@@ -160,12 +160,45 @@ def test_a_piece_of_another_length_is_proof_too_and_nothing_is_allocated_for_it(
     assert verdict(blob, handle) == messages.CORRUPT
 
 
-@pytest.mark.parametrize("status", [401, 404, 416, 503])
+@pytest.mark.parametrize("status", [404, 416, 503])
 def test_a_node_that_does_not_have_the_piece_is_not_accused(blob: Blob, status: int) -> None:
     def handle(exchange: Exchange) -> None:
         raise RequestError(status, "UNKNOWN", "not here")
 
     assert verdict(blob, handle) == messages.MISSING
+
+
+def test_a_ticket_is_issued_on_the_supernodes_clock_and_the_reason_of_a_refusal_is_told(
+    blob: Blob, holder: Store, tmp_path: Path
+) -> None:
+    """FAULTS 54."""
+    (tmp_path / "key").write_text("k" * 32)
+    key, now = str(tmp_path / "key"), time.time()
+    server = PieceServer(holder, SwarmKey(key), clocks=lambda: (now + 1000.0, now - 1000.0))
+    with serving(server.handle) as where, fetcher(key) as taker:
+        with pytest.raises(TicketRefusedError, match="its clock, or that of its supernode"):
+            taker.fetch(blob, 0, DIGESTS[0], where)
+        for piece, clock in enumerate((now + 1000.0, now - 1000.0)):
+            taker.fetch(blob, piece, DIGESTS[piece], where, clock)
+    assert blob.held == 0b11
+
+
+def test_a_connection_that_breaks_once_is_made_anew_at_once(blob: Blob, holder: Store) -> None:
+    """FAULTS 99."""
+    whole, broken = PieceServer(holder, SwarmKey("")).handle, []
+
+    def handle(exchange: Exchange) -> None:
+        if broken:
+            whole(exchange)
+            return
+        broken.append(exchange)
+        exchange.start(200, {"Content-Length": str(PIECE)})
+        exchange.send(BODY[PIECE : PIECE + 1000])
+        exchange.abort()
+
+    with serving(handle) as where, fetcher() as taker:
+        taker.fetch(blob, 1, DIGESTS[1], where)
+    assert blob.held == 0b10
 
 
 def test_a_node_that_breaks_off_was_not_reached(blob: Blob) -> None:

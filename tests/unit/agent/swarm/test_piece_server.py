@@ -17,7 +17,7 @@ from agent.http.server import Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
-from agent.swarm.piece_client import PieceFetcher
+from agent.swarm.piece_client import PieceFetcher, TicketRefusedError
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
@@ -93,9 +93,9 @@ def test_a_node_of_another_swarm_gets_nothing(
         (tmp_path / name).write_bytes(name.encode() * 8)
     fetcher = PieceFetcher(SwarmKey(str(tmp_path / "theirs")))
     wanted = stores[1].receive(DIGEST, LAYOUT)
-    with pytest.raises(SourceError) as raised:
+    with pytest.raises(TicketRefusedError, match="it has another swarm key") as raised:
         fetcher.fetch(wanted, 0, digest_of(0), serve(str(tmp_path / "ours")))
-    assert raised.value.verdict == messages.MISSING
+    assert raised.value.verdict == messages.UNREACHABLE
     fetcher.close()
 
 

@@ -454,13 +454,13 @@ def test_who_waits_is_told_so_while_the_blob_arrives_or_something_moves() -> Non
     assert swarm.tick() == [KeepWaiting(A, TASK)]
 
 
-def test_who_waits_for_nothing_that_moves_is_told_nothing() -> None:
+def test_who_waits_is_told_so_every_second_even_when_nothing_moves_for_silence_means_that_the_supernode_is_no_help() -> None:
     swarm = Swarm(A, pieces=1, limits=Limits(seed_slots_min=1, seed_slots_max=1, grant_seconds_max=1000.0))
     swarm.tell(Joined(B, "", 0))
     swarm.open(A, want=1)
     swarm.open(B, want=1)
     assert swarm.tick() == [KeepWaiting(B, TASK)]
-    assert swarm.tick(Limits().moving_seconds) == []
+    assert swarm.tick(20.0) == [KeepWaiting(B, TASK)]
 
 
 def test_a_grant_that_is_never_reported_frees_its_slot_and_is_granted_again() -> None:

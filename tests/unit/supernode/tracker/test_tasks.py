@@ -17,7 +17,7 @@ from tests.tracker import LAYOUT, OTHER, RAW, Agent, Lab, digest_of, in_loop, op
 @in_loop
 async def test_an_agent_is_welcomed_and_told_where_the_supernodes_pieces_are(lab: Lab) -> None:
     agent = Agent(lab, "a")
-    assert agent.writer.sent == [messages.Welcome(messages.VERSION, "supernode", 30.0, "10.0.0.9", 65002)]
+    assert agent.writer.sent == [messages.Welcome(messages.VERSION, "supernode", 30.0, "10.0.0.9", 65002, 1000.0)]
 
 
 @in_loop
