@@ -463,6 +463,22 @@ def test_who_waits_is_told_so_every_second_even_when_nothing_moves_for_silence_m
     assert swarm.tick(20.0) == [KeepWaiting(B, TASK)]
 
 
+def test_the_supernode_is_given_again_after_a_moment_which_grows_and_ends_when_a_piece_comes_from_it() -> None:
+    """FAULTS 99."""
+    swarm = Swarm(A, pieces=4)
+    swarm.open(A, want=1)
+    limits, pauses = Limits(), []
+    for _ in range(4):
+        swarm.report(A, *((piece, SEED, UNREACHABLE) for piece in range(4)), want=1)
+        waited = 0.0
+        while not swarm.tick(0.125) or not swarm.view.in_flight:
+            waited += 0.125
+        pauses.append(waited + 0.125)
+    assert pauses[0] <= 2 * limits.seed_retry_seconds
+    assert pauses == sorted(pauses)
+    assert pauses[-1] <= limits.retry_seconds
+
+
 def test_a_grant_that_is_never_reported_frees_its_slot_and_is_granted_again() -> None:
     swarm = Swarm(A, pieces=1)
     swarm.open(A, want=1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.values.errors import DigestError, OriginError
+from agent.values.pieces import to_bytes
 from supernode.api import describe
 from supernode.tracker import seeds as module
 from tests.tracker import LAYOUT, OTHER, RAW, Agent, Lab, digest_of, in_loop, open_nothing
@@ -265,3 +267,47 @@ async def test_late_words_of_a_seed_that_is_over_say_nothing(lab: Lab) -> None:
     assert agent.granted == []
     await lab.seeded(new, 0)
     assert [grant.piece for grant in agent.granted] == [0]
+
+
+# Leave to ask the origin.
+
+
+@in_loop
+async def test_few_nodes_of_a_swarm_have_leave_at_once_and_one_that_ends_makes_room(lab: Lab) -> None:
+    """FAULTS 56."""
+    agents = [Agent(lab, f"agent-{number}") for number in range(module.LEAVES_MAX + 1)]
+    for agent in agents:
+        agent.open()
+    await lab.sized()
+    for agent in agents:
+        agent.say(messages.AskLeave(agent.task.task))
+    assert [agent.heard(messages.Leave)[-1].given for agent in agents] == [True] * module.LEAVES_MAX + [False]
+    agents[0].say(messages.AskLeave(agents[0].task.task))
+    assert agents[0].heard(messages.Leave)[-1].given, "it has leave already"
+    agents[0].say(messages.Close(agents[0].task.task))
+    agents[-1].say(messages.AskLeave(agents[-1].task.task))
+    assert agents[-1].heard(messages.Leave)[-1].given
+
+
+@in_loop
+async def test_what_a_node_got_from_the_origin_is_granted_to_it_with_its_digest_and_then_to_others_from_it(lab: Lab) -> None:
+    """FAULTS 56."""
+    giver, taker = Agent(lab, "giver"), Agent(lab, "taker")
+    giver.open()
+    wanted = await lab.sized()
+    await lab.seeded(wanted, 2)
+    giver.say(messages.Offer(giver.task.task, to_bytes(0b1100)))
+    assert giver.granted == [messages.Granted(2, digest_of(2), messages.SEED, messages.SEED)], "of piece 3 nothing is known"
+    giver.report(messages.Done(2, messages.SEED, 0, messages.DELIVERED), window=0)
+    taker.open()
+    taker.report(window=1)
+    assert [(granted.piece, granted.source) for granted in taker.granted] == [(2, giver.session.number)]
+
+
+@in_loop
+async def test_a_node_that_waits_for_the_size_is_told_so_every_second(lab: Lab) -> None:
+    agent = Agent(lab, "a")
+    agent.open(request=7)
+    lab.tracker.seeds.look_at_all(time.monotonic())
+    lab.flush()
+    assert agent.heard(messages.Seeding) == [messages.Seeding(0, 7)]
