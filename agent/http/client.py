@@ -63,7 +63,7 @@ class Tunnel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class TimeLimits:
     """How long a server is waited for, in seconds."""
 
     head: float
@@ -152,7 +152,7 @@ class Connection:
         if self._buffered:
             raise TransferError(f"{refused}: it speaks in the server's place")
 
-    def ask(self, method: str, target: str, headers: dict[str, str], limits: Limits) -> Answer:
+    def ask(self, method: str, target: str, headers: dict[str, str], limits: TimeLimits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
         self.until = time.monotonic() + limits.head
         answer = self._answer_to(method, target, {"Accept-Encoding": "identity", **headers})

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from typing import NamedTuple
 
-from agent.http.client import Answer, Connection, Limits, StalledError, TransferError, Tunnel, connect
+from agent.http.client import Answer, Connection, StalledError, TimeLimits, TransferError, Tunnel, connect
 from agent.values.address import Address
 
 CONNECT_SECONDS_MAX = 5.0
@@ -51,7 +51,9 @@ class ConnectionPool:
         self._idle: defaultdict[tuple[Address, str, Tunnel | None], list[Connection]] = defaultdict(list)
         self._closed = False
 
-    def ask(self, place: Place, method: str, target: str, headers: dict[str, str], limits: Limits) -> tuple[Connection, Answer]:
+    def ask(
+        self, place: Place, method: str, target: str, headers: dict[str, str], limits: TimeLimits
+    ) -> tuple[Connection, Answer]:
         """An answer, and the connection on which its body comes next. The caller gives that back. Raises TransferError."""
         until = time.monotonic() + limits.head
         for kept_ones in range(KEPT_CONNECTION_TRIES_MAX, -1, -1):
@@ -59,7 +61,7 @@ class ConnectionPool:
             kept = connection is not None
             connection = connection or self.connect(place, until)
             try:
-                left = Limits(max(0.0, until - time.monotonic()), limits.stall, limits.body)
+                left = TimeLimits(max(0.0, until - time.monotonic()), limits.stall, limits.body)
                 return connection, connection.ask(method, target, headers, left)
             except BaseException as error:
                 self._drop(connection)

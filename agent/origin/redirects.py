@@ -12,7 +12,7 @@ import ssl
 import time
 from urllib.parse import urljoin
 
-from agent.http.client import Limits, TransferError
+from agent.http.client import TimeLimits, TransferError
 from agent.http.pool import ConnectionPool
 from agent.origin import questions
 from agent.origin.destinations import DestinationError, Destinations, Hop
@@ -82,6 +82,6 @@ class Redirects:
 
     def _open(self, hop: Hop, method: str, headers: dict[str, str], until: float) -> Reply:
         """Over a socket alone, without a library in the bytes' way (docs/decisions/0001)."""
-        limits = Limits(head=until - time.monotonic(), stall=BODY_STALL_SECONDS_MAX)
+        limits = TimeLimits(head=until - time.monotonic(), stall=BODY_STALL_SECONDS_MAX)
         connection, answer = self._pool.ask(hop.place, method, hop.target, headers, limits)
         return Reply(self._pool, connection, answer, connection.read_all)

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 
-from agent.http.client import Limits, StalledError, TransferError
+from agent.http.client import StalledError, TimeLimits, TransferError
 from agent.http.pool import ConnectionPool, Place
 from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import ReadInto, chunks
@@ -99,7 +99,7 @@ class PieceFetcher:
             now = self._clock() if unix_seconds is None else unix_seconds
             headers["Authorization"] = f"Ticket {issue(key, blob.digest, now)}"
         start, end = blob.layout.span(piece)
-        limits = Limits(
+        limits = TimeLimits(
             head=PIECE_STALL_SECONDS_MAX,
             stall=PIECE_STALL_SECONDS_MAX,
             body=PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN,

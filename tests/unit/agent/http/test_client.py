@@ -9,21 +9,21 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.http.client import WAKE_BYTES, Answer, Connection, Limits, StalledError, TransferError
+from agent.http.client import WAKE_BYTES, Answer, Connection, StalledError, TimeLimits, TransferError
 from agent.http.pool import ConnectionPool, Place
 from agent.http.wire import receive_at_least as tell
 from agent.values.address import Address
 from tests.origins import Scripted, drain, http
 
-LIMITS = Limits(head=10.0, stall=10.0)
-IMPATIENT = Limits(head=0.5, stall=0.5)
+LIMITS = TimeLimits(head=10.0, stall=10.0)
+IMPATIENT = TimeLimits(head=0.5, stall=0.5)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
 NO_LENGTH = b"HTTP/1.1 200 OK\r\n\r\nhello world"
 ENDLESS_HEAD = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000
 
 
 @contextmanager
-def asked(server: Scripted, limits: Limits = LIMITS, method: str = "GET") -> Iterator[tuple[Connection, Answer]]:
+def asked(server: Scripted, limits: TimeLimits = LIMITS, method: str = "GET") -> Iterator[tuple[Connection, Answer]]:
     pool = ConnectionPool()
     connection, answer = pool.ask(Place((server.address,)), method, "/", {"Host": "x"}, limits)
     try:
@@ -169,7 +169,7 @@ def test_a_small_body_has_to_come_within_the_time_of_its_head() -> None:
 
 
 def test_a_big_body_may_take_long_but_not_longer_than_was_said() -> None:
-    limits = Limits(head=10.0, stall=10.0, body=0.5)
+    limits = TimeLimits(head=10.0, stall=10.0, body=0.5)
     with Scripted(drip_body) as server, asked(server, limits) as (connection, _):
         began = time.monotonic()
         with pytest.raises(StalledError):
@@ -263,7 +263,7 @@ def test_a_server_with_a_name_is_never_spoken_to_without_tls() -> None:
 def test_closing_the_pool_ends_what_is_under_way_and_begins_nothing_more() -> None:
     pool = ConnectionPool()
     with Scripted(lambda sock: (sock.sendall(http(200, b"hello", Content_Length="6")), sock.recv(1))[0]) as server:
-        connection, _ = pool.ask(Place((server.address,)), "GET", "/", {"Host": "x"}, Limits(head=10.0, stall=60.0))
+        connection, _ = pool.ask(Place((server.address,)), "GET", "/", {"Host": "x"}, TimeLimits(head=10.0, stall=60.0))
         pool.close()
         with pytest.raises(TransferError):
             read(connection)

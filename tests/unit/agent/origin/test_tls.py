@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.client import Limits, TransferError
+from agent.http.client import TimeLimits, TransferError
 from agent.http.pool import ConnectionPool, Place
 from agent.origin.client import Origin as Client
 from agent.values.address import Address
@@ -115,7 +115,7 @@ def test_a_kept_connection_is_kept_for_the_name_that_it_was_made_for(authority: 
     pool = ConnectionPool(ssl.create_default_context(cafile=str(authority.file)), idle_max=2)
     with registry(authority) as origin:
         where = Address("127.0.0.1", int(origin.address.partition(":")[2]))
-        limits = Limits(head=10.0)
+        limits = TimeLimits(head=10.0)
         for _ in range(2):
             connection, _ = pool.ask(Place((where,), "registry.test"), "GET", "/v2/", {"Host": "registry.test"}, limits)
             connection.read_all(100)
