@@ -45,21 +45,27 @@ class Bag(Generic[T]):
 
     def some(self, where: float, most: int) -> list[T]:
         """At most `most` items, from the place `where` (0 to 1) onward and around the end: all of them when there are no more."""
-        items = self._items
-        count = len(items)
-        start = int(where * count)
-        taken = items[start : start + most]
-        if start and start + most > count:
-            taken += items[: min(start, start + most - count)]
-        return taken
+        return neighbours(self._items, where, most)
+
+
+def neighbours(items: list[T], where: float, most: int) -> list[T]:
+    """At most `most` of them, from the place `where` (0 to 1) onward and around the end."""
+    count = len(items)
+    start = int(where * count)
+    taken = items[start : start + most]
+    if start and start + most > count:
+        taken += items[: min(start, start + most - count)]
+    return taken
 
 
 @dataclass(slots=True, eq=False)
 class Parkable:
-    """What a taker remembers of being parked. `Parked` alone changes it."""
+    """What a taker remembers of where it is parked. `Parked` alone changes it."""
 
     rank: int = field(default=-1, init=False)
     """Among which of those that are parked the taker is; -1 when it is not."""
+    place: int = field(default=0, init=False)
+    """And where among those."""
 
 
 P = TypeVar("P", bound=Parkable)
@@ -71,7 +77,7 @@ class Parked(Generic[P]):
     __slots__ = ("_ranks", "count")
 
     def __init__(self) -> None:
-        self._ranks: list[Bag[P]] = [Bag() for _ in range(RANKS)]
+        self._ranks: list[list[P]] = [[] for _ in range(RANKS)]
         self.count = 0
 
     def __contains__(self, taker: P) -> bool:
@@ -80,20 +86,19 @@ class Parked(Generic[P]):
     def add(self, taker: P, taking: int) -> None:
         """One that is not there yet."""
         self.count += 1
-        taker.rank = taking if taking < RANKS else RANKS - 1
-        self._ranks[taker.rank].add(taker)
+        self._enter(taker, taking)
 
     def discard(self, taker: P) -> None:
         if taker.rank >= 0:
             self.count -= 1
-            self._ranks[taker.rank].discard(taker)
+            self._leave(taker)
             taker.rank = -1
 
     def follow(self, taker: P, taking: int) -> None:
         """More, or fewer, pieces are on their way to its node now. In its other swarms it stays where it is for a while."""
         if taker.rank != taking:
-            self.discard(taker)
-            self.add(taker, taking)
+            self._leave(taker)
+            self._enter(taker, taking)
 
     def first(self, where: float, most: int) -> list[P]:
         """At most `most` of them, those with the fewest pieces on their way first, chance deciding between equals."""
@@ -101,9 +106,22 @@ class Parked(Generic[P]):
         left = most
         for waiting in self._ranks:
             if waiting:
-                some = waiting.some(where, left)
+                some = neighbours(waiting, where, left)
                 found = found + some if found else some
                 left -= len(waiting)
                 if left <= 0:
                     break
         return found
+
+    def _enter(self, taker: P, taking: int) -> None:
+        taker.rank = rank = taking if taking < RANKS else RANKS - 1
+        takers = self._ranks[rank]
+        taker.place = len(takers)
+        takers.append(taker)
+
+    def _leave(self, taker: P) -> None:
+        takers = self._ranks[taker.rank]
+        last = takers.pop()
+        if last is not taker:
+            takers[taker.place] = last
+            last.place = taker.place
