@@ -48,7 +48,10 @@ class OriginStream:
         self._answer: BlobStream | None = None
 
     def begin(self, name: str) -> None:
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError:
+            self._happened(events.OriginEnded(OriginError(503, "no thread is left to ask the registry with", certain=False)))
 
     def leave(self) -> None:
         """End the stream with the piece that it is writing."""

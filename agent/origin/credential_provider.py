@@ -93,8 +93,14 @@ class CredentialProviders:
                 log.warning("the credential provider %s is not asked: %d programs run already", provider.name, RUNS_MAX)
                 run.auths.set_result({})
                 return run
+            thread = threading.Thread(target=self._answer, args=(provider, image, run), name="credential provider", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread is left: the next pull may find one
+                self._places.release()
+                run.auths.set_result({})
+                return run
             self._runs[key] = run
-        threading.Thread(target=self._answer, args=(provider, image, run), name="credential provider", daemon=True).start()
         return run
 
     def _answer(self, provider: Provider, image: str, run: _Run) -> None:

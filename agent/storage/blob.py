@@ -282,7 +282,10 @@ class Blob:
             except OSError as error:
                 self.fail(StoreError(f"{self.digest} cannot be read from {where}: {error.strerror}"))
 
-        threading.Thread(target=check, name=f"check {self.digest[:19]}", daemon=True).start()
+        try:
+            threading.Thread(target=check, name=f"check {self.digest[:19]}", daemon=True).start()
+        except RuntimeError:  # no thread is left: the caller waits for it
+            check()
 
     def _hash_prefix(self, wait: bool) -> None:
         """Carry the blob's digest on over all that is there without a gap: one thread does, the others leave it to that one."""

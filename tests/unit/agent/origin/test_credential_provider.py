@@ -149,6 +149,20 @@ def configuration(name: str, **more: object) -> str:
     return json.dumps({"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig", "providers": [item]})
 
 
+def test_a_run_for_which_no_thread_is_left_is_made_by_a_later_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(one=says("alice"))
+    providers = asked.providers(provider("one"))
+
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", exhausted)
+        for _ in range(2 * credential_provider.RUNS_MAX):
+            assert providers.credentials(IMAGE) == []
+    assert providers.credentials(IMAGE) == [ALICE]
+
+
 def test_a_directory_of_configurations_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     for file, name in (("b.yaml", "second"), ("a.json", "first"), ("notes.txt", "none")):
         (tmp_path / file).write_text(configuration(name))

@@ -320,6 +320,19 @@ def test_a_stored_blob_is_for_others_when_it_was_checked_and_they_wait_for_that(
     assert stored.checked == LAYOUT.everything
 
 
+def test_a_stored_blob_for_which_no_thread_is_left_is_checked_while_the_caller_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stored = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT), stored=True)
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+    stored.check_in_background("the store")
+    assert stored.whole
+    assert stored.checked == LAYOUT.everything
+
+
 def test_a_stored_blob_with_a_wrong_byte_is_for_nobody(tmp_path: Path) -> None:
     stored = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT[:-1] + b"?"), stored=True)
     threading.Timer(0.05, stored.check).start()
