@@ -149,7 +149,7 @@ class Connection:
         answer = self._answer_to("CONNECT", str(tunnel.server), {"Host": str(tunnel.server), **authorization})
         if answer.status // 100 != 2:
             raise TransferError(f"{refused}: it answers {answer.status}")
-        if self._buffered:
+        if self._protocol.trailing_data[0]:
             raise TransferError(f"{refused}: it speaks in the server's place")
 
     def ask(self, method: str, target: str, headers: dict[str, str], limits: TimeLimits) -> Answer:

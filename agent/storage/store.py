@@ -152,8 +152,8 @@ class Store:
     def _own(self, digest: str) -> Blob | None:
         with self._lock:
             if digest not in self._sizes:
-                passing = self._arriving.get(digest)
-                return passing if passing and passing.whole else None
+                arriving = self._arriving.get(digest)  # one that is to be kept is a stored one when its file has its place
+                return arriving if arriving and arriving.whole and arriving in self._passing else None
             blob = self._open.get(digest) or self._opened(digest)
             if blob is None or blob.error:  # damaged, and about to be dropped
                 return None

@@ -370,9 +370,15 @@ def test_what_only_the_nodes_have_a_credential_for_is_left_alone_after_three_pod
     with RunningWebhook(tmp_path, "--lease", "darner-system/darner-webhook", environment=environment) as webhook:
         for number in range(3):
             runs_as_written(api, put(api, f"web-{number}", REFUSED, f"reg.example.com/shop/app:{number}"))
-        question = review(pod(container("a", "reg.example.com/other/app:9"), container("b", "nginx")))
-        wait_until(lambda: "left alone" in str(webhook.ask(question).get("auditAnnotations")))
-        assert list(originals(applied(question["request"]["object"], webhook.ask(question)))["containers"]) == ["b"]
+        names = (f"other-{number}" for number in count())
+
+        def asked() -> tuple[dict[str, Any], dict[str, Any]]:
+            """Each under a name of its own: one that is sent again has not come to exist."""
+            made = pod(container("a", "reg.example.com/other/app:9"), container("b", "nginx"), metadata={"name": next(names)})
+            return made, webhook.ask(review(made))
+
+        wait_until(lambda: "left alone" in str(asked()[1].get("auditAnnotations")))
+        assert list(originals(applied(*asked()))["containers"]) == ["b"]
         assert 'darner_webhook_paused{kind="credential"} 1.0' in webhook.get("/metrics")[1]
         assert 'darner_left_alone_total{reason="node-credential"}' in webhook.get("/metrics")[1]
     (words,) = [message for reason, _, message in events_of(api) if reason == "DarnerLeftAlone"]
