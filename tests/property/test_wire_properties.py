@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.swarm import messages
-from agent.swarm.frames import Frames, WireError, agent_message, frame, supernode_message
+from agent.swarm.frames import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
 from agent.swarm.messages import FromAgent, FromSupernode
 from agent.values.pieces import PIECES_MAX
 
@@ -18,6 +18,8 @@ pieces = st.integers(0, PIECES_MAX - 1)
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 digests = st.binary(min_size=32, max_size=32)
 ports = st.integers(1, 65535)
+leases = st.floats(0.001, messages.LEASE_SECONDS_MAX)
+clocks = st.floats(0, 1e10)
 readers = st.lists(counts, max_size=messages.READERS_MAX)
 holdings = st.builds(messages.Holding, digests, counts)
 done = st.builds(messages.Done, pieces, counts, counts, st.integers(messages.DELIVERED, messages.MISSING))
@@ -27,24 +29,27 @@ from_agent = st.one_of(
     st.builds(messages.Hello, st.integers(0, 1 << 31), texts, texts, texts, ports, counts, st.lists(holdings, max_size=5)),
     st.just(messages.Heartbeat()),
     st.builds(messages.Resolve, counts, texts, texts, texts),
-    st.builds(messages.Open, counts, digests, texts, texts, st.binary(max_size=40), readers),
+    st.builds(messages.Open, counts, digests, texts, texts, st.binary(max_size=40), readers, counts),
     st.builds(messages.Report, counts, st.lists(done, max_size=20), counts, readers),
+    st.builds(messages.Offer, counts, st.binary(max_size=40)),
+    st.builds(messages.AskLeave, counts),
     st.builds(messages.Close, counts),
     st.builds(messages.Holds, holdings, st.booleans()),
     st.builds(messages.Recalled, counts, st.none() | digests, st.floats(0, 1e9), texts, st.binary(max_size=100)),
 )
 from_supernode = st.one_of(
-    st.builds(messages.Welcome, st.integers(0, 1 << 31), texts, st.floats(0.001, messages.LEASE_SECONDS_MAX), texts, ports),
+    st.builds(messages.Welcome, st.integers(0, 1 << 31), texts, leases, texts, ports, clocks),
     st.builds(messages.Refused, texts),
-    st.just(messages.Heartbeat()),
+    st.builds(messages.Heartbeat, clocks),
     st.builds(messages.Resolved, counts, texts, st.binary(max_size=100), st.booleans()),
-    st.builds(messages.Unresolved, counts, counts, texts, texts),
+    st.builds(messages.Unresolved, counts, counts, texts, texts, counts),
     st.builds(messages.Recall, counts, texts, texts, texts, st.booleans()),
     st.builds(messages.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5)),
     st.builds(messages.Peer, counts, texts, ports),
     st.builds(messages.Grant, counts, st.lists(granted, max_size=20)),
     st.builds(messages.Seeding, counts),
-    st.builds(messages.TaskFailed, counts, counts, counts, texts, st.booleans()),
+    st.builds(messages.Leave, counts, st.booleans()),
+    st.builds(messages.TaskFailed, counts, counts, counts, texts, st.booleans(), counts),
 )
 
 
@@ -58,8 +63,8 @@ def refusal(read: Callable[[bytes], messages.Message], body: bytes) -> str:
 
 
 def test_the_messages_that_are_tried_here_are_all_that_there_are() -> None:
-    assert len(get_args(FromAgent)) == 8
-    assert len(get_args(FromSupernode)) == 11
+    assert len(get_args(FromAgent)) == 10
+    assert len(get_args(FromSupernode)) == 12
 
 
 @given(from_agent)
@@ -108,4 +113,4 @@ def test_whatever_is_fed_no_more_is_kept_than_one_frame(parts: list[bytes]) -> N
     except WireError:
         return
     assert len(frames._buffer) == sum(map(len, parts)) - given_out
-    assert len(frames._buffer) < 4 + frames.FRAME_BYTES_MAX
+    assert len(frames._buffer) < 4 + FRAME_BYTES_MAX
