@@ -150,7 +150,8 @@ def test_it_tells_supernodes_of_its_limit_and_of_what_containerd_holds_also_over
         assert isinstance(hello, messages.Hello)
         assert hello.upload_slots == 2, "pieces of 16 MiB that go in 10 s"
         if not hello.holdings:  # it was not checked yet
-            assert heard.get(timeout=SECONDS) == messages.Holds(holding, True)
+            told = heard.get(timeout=SECONDS)  # with another Hello, should the channel have been lost meanwhile
+            assert told == messages.Holds(holding, True) or (isinstance(told, messages.Hello) and told.holdings == [holding])
         wait_until((tmp_path / "store" / "containerd.proofs").exists)
         assert first.end()[0] == 0
         second = Running(tmp_path / "store", *options)
