@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 TREE = Path(__file__).parents[3]
 PAGES = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
@@ -18,6 +19,12 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("https://", "http://", "mailto:")):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TREE)))
+def test_the_yaml_of_a_page_can_be_applied_as_it_stands(page: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        assert all(isinstance(document, dict) for document in yaml.safe_load_all(block))
 
 
 def test_every_decision_that_the_code_refers_to_is_written_down() -> None:
