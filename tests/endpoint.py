@@ -150,6 +150,11 @@ def threads_and_descriptors() -> tuple[int, int]:
     return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
 
+def no_more_than(before: tuple[int, int]) -> bool:
+    """Whether no thread and no descriptor came since; fewer are fine, since those of an earlier test may end meanwhile."""
+    return all(now <= then for now, then in zip(threads_and_descriptors(), before, strict=True))
+
+
 def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
     while not holds():

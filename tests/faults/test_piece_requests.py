@@ -22,7 +22,7 @@ from agent.swarm.tickets import TICKET_SECONDS, SwarmKey, issue
 from agent.values.address import Address
 from agent.values.errors import StoreError
 from agent.values.pieces import Layout
-from tests.endpoint import threads_and_descriptors, wait_until
+from tests.endpoint import no_more_than, threads_and_descriptors, wait_until
 
 KEY = b"a key of the laboratory's swarm."
 CONTENT = random.Random(35).randbytes((1 << 20) + 99)
@@ -223,7 +223,7 @@ def test_silent_connections_and_half_a_head_are_closed_in_time_and_others_are_se
             while sock.recv(1000):
                 continue
         assert time.monotonic() - began < 1.5
-    wait_until(lambda: threads_and_descriptors() <= before)
+    wait_until(lambda: no_more_than(before))
 
 
 def test_one_address_cannot_take_all_connections(node: Node) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Fault, Origin
-from tests.endpoint import Endpoint, push, threads_and_descriptors, wait_until
+from tests.endpoint import Endpoint, no_more_than, push, threads_and_descriptors, wait_until
 
 SHARE_BYTES = 512 << 10
 LAYER = random.Random(52).randbytes(8 * SHARE_BYTES - 4321)
@@ -47,7 +47,7 @@ def nothing_leaks(endpoint: Endpoint) -> Iterator[Callable[[], None]]:
     before = threads_and_descriptors()
 
     def check() -> None:
-        wait_until(lambda: all(now <= then for now, then in zip(threads_and_descriptors(), before, strict=True)))
+        wait_until(lambda: no_more_than(before))
 
     yield check
     check()

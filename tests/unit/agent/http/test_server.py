@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-import os
 import re
 import socket
 import threading
@@ -20,6 +19,7 @@ from agent.http.request import HEAD_BYTES_MAX, ClientGone, Exchange
 from agent.http.server import Listener, bind
 from agent.values.address import Address
 from agent.values.errors import RequestError, StoreError, UsageError
+from tests.endpoint import no_more_than, threads_and_descriptors
 
 LOOPBACK = Address("127.0.0.1", 0)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -385,12 +385,12 @@ def test_connections_leave_no_thread_and_no_descriptor(serve: Serve) -> None:
     listener = serve()
     say(listener, b"GET / HTTP/1.0\r\n\r\n")
     wait_until(lambda: not listener._open)
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = threads_and_descriptors()
     for words in (b"GET / HTTP/1.0\r\n\r\n", b"garbage\r\n", b"GET / HTTP/1.0\r\n\r\n") * 20:
         say(listener, words)
     for _ in range(20):
         connect(listener).close()
-    wait_until(lambda: (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before)
+    wait_until(lambda: no_more_than(before))
 
 
 # Start and stop.
