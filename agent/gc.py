@@ -1,7 +1,7 @@
 """The garbage collector: what nobody has used for long goes, in the background, and blobs that the disk has no room for any more.
 
 It also tells the metrics how full the store is. Which blobs go, and room for a blob that arrives, is the store's own affair
-(`agent.storage.eviction`). A failing disk is no reason to stop.
+(`agent.storage.store`). A failing disk is no reason to stop.
 """
 
 from __future__ import annotations

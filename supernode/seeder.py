@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from agent.http.wire import ReadInto
 from agent.origin.client import Origin
 from agent.storage.blob import Blob
+from agent.storage.disk import hash_span
 from agent.storage.store import Store
-from agent.storage.verify import hash_span
 from agent.swarm.piece_client import PieceFetcher, fill
 from agent.values.address import Address
 from agent.values.errors import DarnerError, DigestError, OriginError, SourceError, StoreError

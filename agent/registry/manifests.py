@@ -25,7 +25,7 @@ import msgspec
 
 from agent import metrics
 from agent.origin.client import Origin
-from agent.storage.files import changed_at, remove
+from agent.storage.disk import changed_at, remove
 from agent.swarm import messages
 from agent.values.credential import Credential
 from agent.values.errors import OriginError

@@ -1,7 +1,7 @@
 """One blob's file: which pieces are there, who waits for them, and when it may be believed.
 
 Pieces are written in any order by any thread; readers wait for the run of bytes that they need next. The end of the blob is held
-back until the whole has the digest that it is named by (`agent.storage.verify`), so that no reader of a blob ever ends cleanly
+back until the whole has the digest that it is named by (`agent.storage.disk`), so that no reader of a blob ever ends cleanly
 with wrong bytes. Where the file lies, and when it is removed, is the store's affair (`agent.storage.store`).
 """
 
@@ -15,8 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from agent.storage import verify
-from agent.storage.journal import Proof, Record
+from agent.storage import disk
 from agent.values.errors import DarnerError, DigestError, StoreError, SupersededError
 from agent.values.pieces import Layout
 
@@ -28,9 +27,9 @@ END_SECONDS_MAX = 5.0
 
 
 class PieceLog(Protocol):
-    """Where a blob writes down each piece, so that it can be resumed after a crash (`agent.storage.journal`)."""
+    """Where a blob writes down each piece, so that it can be resumed after a crash (`agent.storage.disk`)."""
 
-    def append(self, piece: int, digest: bytes, proof: Proof) -> None: ...
+    def append(self, piece: int, digest: bytes, proof: disk.Proof) -> None: ...
 
 
 class Blob:
@@ -77,7 +76,7 @@ class Blob:
         """Set when `on_end` has heard that the blob failed."""
         self._hashing = threading.Lock()
         """Held while `_prefix` is carried on."""
-        self._prefix = verify.Prefix(fd, layout)
+        self._prefix = disk.Prefix(fd, layout)
         weakref.finalize(self, os.close, fd)
 
     @property
@@ -156,7 +155,7 @@ class Blob:
         """The SHA-256 of the first `end` bytes of the file, for a reader that gets the others elsewhere. Raises StoreError."""
         hasher = hashlib.sha256()
         try:
-            verify.hash_span(self.fd, hasher, 0, end)
+            disk.hash_span(self.fd, hasher, 0, end)
         except OSError as error:
             raise StoreError(f"{self.digest} cannot be read from the store: {error.strerror}") from error
         return hasher
@@ -223,7 +222,7 @@ class Blob:
             if piece in self._awaited:
                 self._changed.notify_all()
         if digest is not None and self._journal:
-            self._journal.append(piece, digest, Proof.VOUCHED if checked else Proof.OWN)
+            self._journal.append(piece, digest, disk.Proof.VOUCHED if checked else disk.Proof.OWN)
         self._hash_prefix(wait=complete)
         if complete:
             self._verify()
@@ -263,9 +262,9 @@ class Blob:
 
     # Verification.
 
-    def restore(self, records: Mapping[int, Record]) -> None:
+    def restore(self, records: Mapping[int, disk.Record]) -> None:
         """Take back the pieces that an earlier try left. Called before anybody else has the blob. Raises OSError."""
-        found = verify.restore(self.fd, self.layout, records)
+        found = disk.restore(self.fd, self.layout, records)
         self.held, self.checked, self.digests, self._prefix = found.held, found.checked, found.digests, found.prefix
 
     def check(self) -> None:
@@ -295,7 +294,7 @@ class Blob:
             while self.held >> (piece := self._prefix.pieces) & 1:
                 self._prefix.add_next()
                 if self._journal and piece not in self.digests:
-                    self._journal.append(piece, self._prefix.digest(), Proof.SO_FAR)
+                    self._journal.append(piece, self._prefix.digest(), disk.Proof.SO_FAR)
         finally:
             self._hashing.release()
 

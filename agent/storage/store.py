@@ -8,7 +8,11 @@ A blob enters `blobs/` by a rename after its digest was verified, so a crash sho
 Blobs that lay on the disk when the process started are offered to other nodes at once, and verified when they are first used.
 A blob that has no place in the store is in `partial/` too, and in no directory once it is whole: it is gone with its last reader.
 Until a blob was found right, this node's readers get all but its end, and other nodes get nothing of it (docs/decisions/0018).
-`agent.storage.eviction` decides which blobs go when room is needed.
+
+When the quota or the disk is full, partial files that nobody writes to go first, then the least recently used blobs, of these the
+ones first that containerd holds too; a blob that somebody has open never goes. A blob for which only the quota has no room is let
+in for as long as it takes to arrive and be shared: a node that passed it through would ask the origin for all of it, and so would
+every other node.
 """
 
 from __future__ import annotations
@@ -16,17 +20,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from agent.storage import eviction
 from agent.storage.blob import Blob
 from agent.storage.containerd import ContainerdContent
-from agent.storage.files import allocated, changed_at, claim, remove, touch
-from agent.storage.journal import Journal
+from agent.storage.disk import STAT_BLOCK_BYTES, Journal, allocated, changed_at, claim, remove, touch
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import Layout
 from agent.values.space import Percent
@@ -35,6 +39,9 @@ log = logging.getLogger(__name__)
 
 SHARED_SECONDS = 60.0
 """How long a whole blob that has no place in the store is kept for other nodes, which get it at about the same time."""
+KUBELET_FREE = Percent(16)
+"""A percent more than what is free when kubelets remove images (imageGCHighThresholdPercent 85) and evict pods (evictionHard:
+imagefs.available 15%, nodefs.available 10%): their own defaults."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -93,7 +100,7 @@ class Store:
     def close(self) -> None:
         os.close(self._lock_fd)
 
-    def path(self, digest: str) -> Path:
+    def _path(self, digest: str) -> Path:
         """The file of a whole blob."""
         return self._blobs / digest.removeprefix("sha256:")
 
@@ -162,7 +169,7 @@ class Store:
 
     def _opened(self, digest: str) -> Blob | None:
         try:
-            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             log.warning("a stored blob cannot be opened: %s", error)
             if isinstance(error, FileNotFoundError):
@@ -198,7 +205,7 @@ class Store:
             held = self._sizes.pop(blob.digest, None)
             self._proven.discard(blob.digest)
             self._withheld.discard(blob.digest)
-        remove(self.path(blob.digest))
+        remove(self._path(blob.digest))
         if held is not None:
             self._tell(blob.digest, blob.size, False)
 
@@ -218,7 +225,7 @@ class Store:
                     earlier.fail(StoreError(f"the download of {digest} was begun anew"))
                     if earlier.whole:  # it is about to be kept: its file must not be written to again
                         return earlier
-                stays = eviction.make_room(self, path, layout.size)
+                stays = self._make_room(path, layout.size)
                 journal = Journal(path.with_suffix(".pieces"), layout)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 blob = Blob(digest, layout, fd, journal=journal, on_end=self._arrived)
@@ -263,14 +270,14 @@ class Store:
             self._proven.add(blob.digest)
         self._tell(blob.digest, blob.size, True)
 
-    # Room, as `agent.storage.eviction` decides.
+    # Room.
 
     @property
     def used(self) -> int:
         """Bytes on the disk: of whole blobs, of what has come of the arriving ones, and what earlier tries left."""
         with self._lock:
             here = sum(self._sizes.values()) + sum(blob.size - blob.to_come for blob in self._arriving.values())
-        return here + sum(allocated(path) for path in self.leftovers())
+        return here + sum(allocated(path) for path in self._leftovers())
 
     @property
     def reserved(self) -> int:
@@ -278,7 +285,7 @@ class Store:
         with self._lock:
             arriving = [blob.size for blob in self._arriving.values() if blob not in self._passing]
             settled = sum(self._sizes.values()) + sum(arriving)
-        return settled + sum(allocated(path) for path in self.leftovers())
+        return settled + sum(allocated(path) for path in self._leftovers())
 
     @property
     def to_come(self) -> int:
@@ -286,20 +293,35 @@ class Store:
         with self._lock:
             return sum(blob.to_come for blob in self._arriving.values())
 
-    def is_held_by_containerd(self, digest: str, size: int) -> bool:
-        """Whether a blob can be read from containerd's content store as well."""
-        return self._containerd is not None and self._containerd.size(digest) == size
+    def shrink(self) -> None:
+        """Make room for what is arriving when others fill the disk. If nothing else can go, what arrives is given up."""
+        with self._receiving:
+            self.let_go(time.monotonic() - SHARED_SECONDS)
+            steps = self._steps()
+            while not (self._disk_has(self.to_come) and self._quota_has(0)) and (step := next(steps, None)):
+                step()
+            given_up = 0
+            for blob in self.unfinished():
+                if self._disk_has(-given_up):
+                    break
+                given_up += os.fstat(blob.fd).st_blocks * STAT_BLOCK_BYTES  # free when its readers have left
+                blob.fail(StoreError(f"the store {self.root} has no room any more: the disk is full"))
+            if given_up:
+                for path in self._leftovers():
+                    remove(path)
+        self._tell_evicted()
 
-    def leftovers(self) -> list[Path]:
-        """Partial files and journals that nobody writes to, the oldest first."""
-        found = [(changed_at(path), path) for path in self._partial.iterdir() if "sha256:" + path.stem not in self._arriving]
-        return [path for _, path in sorted(found)]
-
-    def unfinished(self) -> list[Blob]:
-        """The blobs that are arriving, those first that have no place in the store, of these the ones with most to come."""
-        with self._lock:
-            arriving = [blob for blob in self._arriving.values() if not blob.whole]
-        return sorted(arriving, key=lambda blob: (blob not in self._passing, -blob.to_come))
+    def evict_old(self) -> None:
+        """Remove the blobs that nobody has used for the store's age, and partial files that nobody resumed in that time."""
+        limit = time.time() - self.age
+        for digest in self.holdings():
+            if changed_at(self._path(digest)) < limit:
+                self._evict(digest)
+        self._tell_evicted()
+        with self._receiving:
+            for path in self._leftovers():
+                if changed_at(path) < limit:
+                    remove(path)
 
     def let_go(self, before: float) -> None:
         """Keep no longer what has no place in the store and was whole before that monotonic time. `_tell_evicted` follows."""
@@ -308,29 +330,46 @@ class Store:
                 del self._shared[blob]
                 self._evicted.append((blob.digest, blob.size))
 
-    def shrink(self) -> None:
-        """Keep to the limits when others fill the disk."""
-        with self._receiving:
-            self.let_go(time.monotonic() - SHARED_SECONDS)
-            eviction.shrink(self)
-        self._tell_evicted()
+    def unfinished(self) -> list[Blob]:
+        """The blobs that are arriving, those first that have no place in the store, of these the ones with most to come."""
+        with self._lock:
+            arriving = [blob for blob in self._arriving.values() if not blob.whole]
+        return sorted(arriving, key=lambda blob: (blob not in self._passing, -blob.to_come))
 
-    def evict(self, digest: str) -> None:
+    def _make_room(self, path: Path, size: int) -> bool:
+        """Remove leftovers, then evict, until `size` bytes in the partial file `path` fit. Raises StoreError when they cannot.
+
+        Whether the blob may stay when it is whole; otherwise it is for those alone who are getting it now.
+        """
+        more = size - allocated(path)
+        stays = size <= self._quota_bytes
+        steps = self._steps(apart_from=path.stem)
+        while not self._disk_has(self.to_come + more) or (stays and not self._quota_has(more)):
+            if step := next(steps, None):
+                step()
+            elif stays:
+                stays = False
+            else:
+                raise StoreError(f"the store {self.root} has no room for {size} bytes: the disk is full")
+        return stays
+
+    def _steps(self, apart_from: str = "") -> Iterator[Callable[[], object]]:
+        """What can go, in this order."""
+        yield from [partial(remove, path) for path in self._leftovers() if path.stem != apart_from]
+        yield partial(self.let_go, time.monotonic())
+        held = self.holdings()
+        in_order = sorted(held, key=lambda digest: not self._containerd or self._containerd.size(digest) != held[digest])
+        yield from [partial(self._evict, digest) for digest in in_order]
+
+    def _evict(self, digest: str) -> None:
         """Remove a blob, unless somebody has it open or its file cannot be removed. `_tell_evicted` has to follow."""
         with self._lock:
             size = self._sizes.get(digest)
-            if size is None or digest in self._open or not remove(self.path(digest)):
+            if size is None or digest in self._open or not remove(self._path(digest)):
                 return
             del self._sizes[digest]
             self._proven.discard(digest)
             self._evicted.append((digest, size))
-
-    def evict_old(self) -> None:
-        """Remove the blobs that nobody has used for the store's age, and partial files that nobody resumed in that time."""
-        eviction.evict_old(self)
-        self._tell_evicted()
-        with self._receiving:
-            eviction.remove_old_leftovers(self)
 
     def _tell_evicted(self) -> None:
         """Called without a lock: telling others may take as long as a full socket, and no download would begin meanwhile."""
@@ -338,3 +377,29 @@ class Store:
             evicted, self._evicted = self._evicted, []
         for digest, size in evicted:
             self._tell(digest, size, False)
+
+    def _leftovers(self) -> list[Path]:
+        """Partial files and journals that nobody writes to, the oldest first."""
+        found = [(changed_at(path), path) for path in self._partial.iterdir() if "sha256:" + path.stem not in self._arriving]
+        return [path for _, path in sorted(found)]
+
+    @property
+    def _quota_bytes(self) -> int:
+        return _in_bytes(self.quota, shutil.disk_usage(self.root).total)
+
+    def _quota_has(self, size: int) -> bool:
+        """Whether so many bytes more keep to the quota."""
+        return self.reserved + size <= self._quota_bytes
+
+    def _disk_has(self, size: int) -> bool:
+        """Whether so many bytes more leave the disk free enough.
+
+        Only an operator who asks for no free disk gets nearer to a kubelet's limit.
+        """
+        usage = shutil.disk_usage(self.root)
+        free = _in_bytes(self.free, usage.total)
+        return usage.free - size >= (max(free, _in_bytes(KUBELET_FREE, usage.total)) if free else 0)
+
+
+def _in_bytes(amount: int | Percent, filesystem_bytes: int) -> int:
+    return filesystem_bytes * amount.number // 100 if isinstance(amount, Percent) else amount

@@ -11,7 +11,3 @@ class Percent:
 
     def __str__(self) -> str:
         return f"{self.number}%"
-
-
-def in_bytes(amount: int | Percent, filesystem_bytes: int) -> int:
-    return filesystem_bytes * amount.number // 100 if isinstance(amount, Percent) else amount

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.storage import eviction
+from agent.storage.store import Store
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, LAYER, Endpoint, push, wait_until
@@ -265,7 +265,7 @@ def test_on_a_disk_that_is_really_full_the_bytes_stream_through(
         pytest.skip("a file system of its own takes root")
     try:
         with Endpoint(small, origin) as endpoint:
-            monkeypatch.setattr(eviction, "_disk_has", lambda *_: True)  # as when others fill the disk meanwhile
+            monkeypatch.setattr(Store, "_disk_has", lambda *_: True)  # as when others fill the disk meanwhile
             endpoint.ask("manifests/1")
             assert endpoint.ask(BLOB).body == LAYER
             assert endpoint.ask(BLOB, Range="bytes=-5").body == LAYER[-5:]

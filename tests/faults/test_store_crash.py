@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.storage.journal import Journal
+from agent.storage.disk import Journal
 from agent.storage.store import Store
 from agent.values.pieces import Layout
 

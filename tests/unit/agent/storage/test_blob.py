@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.storage import verify
+from agent.storage import disk
 from agent.storage.blob import Blob
-from agent.storage.journal import Proof, Record
+from agent.storage.disk import Proof, Record
 from agent.values.errors import DarnerError, DigestError, StoreError, SupersededError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
 
@@ -295,7 +295,7 @@ def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
 
 
 def test_looking_at_what_an_earlier_try_left_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "RESTORE_SECONDS_MAX", -1)
+    monkeypatch.setattr(disk, "RESTORE_SECONDS_MAX", -1)
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
     blob.restore({piece: own(piece) for piece in range(4)})
     assert blob.held == 0

@@ -1,0 +1,230 @@
+"""What the store has on disk: files, the journals of partial ones, and what of all that can be believed.
+
+A journal says which pieces of a partial file are there, written down as they arrive, so that a later try goes on from there: a
+header with the blob's size and piece length, then a record for each piece, in order of arrival. A record claims and proves
+nothing: a piece counts when the bytes in the file have the digest that is written there. That digest is the piece's, or that of
+the blob from its first byte to the piece's last one: a stream that comes in order has that at each piece's end for nothing, where
+a digest of each piece would cost as much again as the blob's own.
+
+The disk may be full, failing or read-only: what is not needed for right bytes tells so, and does not raise. The blob decides what
+follows from a digest that is right or wrong (`agent.storage.blob`), the store what becomes of each file (`agent.storage.store`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import stat
+import struct
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.http.wire import buffer
+from agent.values.errors import UsageError
+from agent.values.pieces import Layout
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+log = logging.getLogger(__name__)
+
+STAT_BLOCK_BYTES = 512
+"""The unit of st_blocks (stat(2))."""
+RESTORE_SECONDS_MAX = 5.0
+"""For so long an earlier try is looked at; the pieces that were not reached are fetched anew, for a runtime waits."""
+
+_HEADER = struct.Struct(">QQ")
+_RECORD = struct.Struct(">IB32s")
+
+
+# Files.
+
+
+def claim(root: Path) -> int:
+    """Make the store's directory if need be, and lock it. The descriptor holds the lock. Raises UsageError."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--store {root} cannot be made: {error.strerror}") from None
+    status = os.lstat(root)
+    if stat.S_ISLNK(status.st_mode):
+        raise UsageError(f"--store {root} is a symbolic link; name the directory itself")
+    if status.st_uid != os.geteuid():
+        raise UsageError(f"--store {root} belongs to user {status.st_uid}; it must belong to user {os.geteuid()}")
+    if status.st_mode & 0o022:
+        raise UsageError(f"--store {root} can be written by others; chmod it to 0700")
+    try:
+        fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"--store {root} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise UsageError(f"--store {root} is in use by another process") from None
+    return fd
+
+
+def remove(path: Path) -> bool:
+    """Whether the file is gone. On a disk that became read-only it stays, and can still be read."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("a file cannot be removed: %s", error)
+        return False
+    return True
+
+
+def touch(fd: int) -> None:
+    """Write down that the file was used now."""
+    try:
+        os.utime(fd)
+    except OSError as error:  # the file only loses its place in the order of eviction
+        log.debug("the use of a file is not written down: %s", error)
+
+
+def changed_at(path: Path) -> float:
+    """Unix seconds; now for a file that another thread just removed."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def allocated(path: Path) -> int:
+    """Bytes that a sparse file takes up, 0 when there is none."""
+    try:
+        return path.stat().st_blocks * STAT_BLOCK_BYTES
+    except OSError:
+        return 0
+
+
+# Journals.
+
+
+class Proof(IntEnum):
+    """Which bytes the digest of a record covers, and who says so."""
+
+    OWN = 0
+    """The piece's digest, as it came."""
+    VOUCHED = 1
+    """The piece's digest, and the supernode named the same."""
+    SO_FAR = 2
+    """The digest of all up to the piece's end."""
+
+
+class Record(NamedTuple):
+    digest: bytes
+    proof: Proof
+
+
+_PROOF_NUMBERS = frozenset(Proof)
+
+
+class Journal:
+    """Any thread may append."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        """Go on with the journal at `path`, or begin it when there is none for a blob of this layout. Raises OSError."""
+        header = _HEADER.pack(layout.size, layout.length)
+        raw = path.read_bytes() if path.exists() else b""
+        records = raw[len(header) :] if raw.startswith(header) else b""
+        records = records[: len(records) // _RECORD.size * _RECORD.size]  # a record that a crash cut short is dropped
+        self.earlier: dict[int, Record] = {
+            piece: Record(digest, Proof(proof))
+            for piece, proof, digest in _RECORD.iter_unpack(records)
+            if piece < layout.count and proof in _PROOF_NUMBERS
+        }
+        """The records that an earlier try left, in the order in which they came."""
+        path.write_bytes(header + records)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
+
+    def append(self, piece: int, digest: bytes, proof: Proof) -> None:
+        try:
+            os.write(self._fd, _RECORD.pack(piece, proof, digest))
+        except OSError as error:  # the piece itself is there: a restart will not know of it
+            log.warning("a piece is not written down: %s", error)
+
+
+# Bytes that are right.
+
+
+def hash_span(fd: int, hasher: _Hash, start: int, end: int) -> None:
+    """Show `hasher` the bytes `start` to `end` of the file. Raises OSError."""
+    view = buffer()
+    while start < end and (count := os.preadv(fd, [view[: end - start]], start)):
+        hasher.update(view[:count])
+        start += count
+
+
+class Prefix:
+    """The digest of a blob's first pieces. One thread at a time."""
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        self._fd = fd
+        self._layout = layout
+        self._hasher = hashlib.sha256()
+        self.pieces = 0
+        """How many were hashed, which is also the number of the next one."""
+
+    def digest(self) -> bytes:
+        return self._hasher.digest()
+
+    def add_next(self) -> None:
+        """Go on over the next piece. Raises OSError."""
+        hash_span(self._fd, self._hasher, *self._layout.span(self.pieces))
+        self.pieces += 1
+
+    def add_next_if(self, digest: bytes) -> bool:
+        """Go on over the next piece if that leads to `digest`. Raises OSError."""
+        hasher = self._hasher.copy()
+        hash_span(self._fd, hasher, *self._layout.span(self.pieces))
+        if hasher.digest() != digest:
+            return False
+        self._hasher = hasher
+        self.pieces += 1
+        return True
+
+
+@dataclass
+class Restored:
+    """The pieces that an earlier process left: `held` and `checked` are sets of pieces, `digests` belong to single ones."""
+
+    prefix: Prefix
+    held: int = 0
+    checked: int = 0
+    digests: dict[int, bytes] = field(default_factory=dict)
+
+
+def restore(fd: int, layout: Layout, records: Mapping[int, Record]) -> Restored:
+    """Take up the pieces of a journal's records, in their order, as far as the file still has those bytes. Raises OSError."""
+    end_at = time.monotonic() + RESTORE_SECONDS_MAX
+    found = Restored(Prefix(fd, layout))
+    for piece, record in records.items():
+        if time.monotonic() > end_at:
+            break
+        if record.proof is Proof.SO_FAR:  # the piece is right if all before it is, too
+            while found.held >> found.prefix.pieces & 1:
+                found.prefix.add_next()
+            if found.prefix.pieces == piece and found.prefix.add_next_if(record.digest):
+                found.held |= 1 << piece
+            continue
+        hasher = hashlib.sha256()
+        hash_span(fd, hasher, *layout.span(piece))
+        if hasher.digest() == record.digest:
+            found.held |= 1 << piece
+            found.digests[piece] = record.digest
+            found.checked |= int(record.proof is Proof.VOUCHED) << piece
+    if found.held == layout.everything:  # all there, but never verified: the last piece is to arrive again
+        found.held &= ~layout.last
+        found.checked &= ~layout.last
+        found.prefix = Prefix(fd, layout)  # the bytes that will be written are not those that were hashed
+    return found
