@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.download.manager import DownloadManager
-from agent.http.request import Exchange
-from agent.http.server import Listener
+from agent.http.server import Exchange, Listener
 from agent.origin.client import Origin as OriginClient
 from agent.registry.manifests import Manifests
 from agent.storage.blob import Blob

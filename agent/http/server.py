@@ -1,26 +1,32 @@
 """An HTTP/1.1 server for blob bytes: blocking sockets, one thread per connection, each request given to a handler.
 
-This module owns the sockets, the threads and how many there may be; what is said on one connection is `agent.http.request`'s. The
-registry endpoint (`agent.registry.endpoint`) and the piece server (`agent.swarm.piece_server`) are handlers on top of it. Why
-threads and not an event loop is written in docs/decisions/0001.
+A `Listener` owns the sockets, the threads and how many there may be; `Requests` reads one client's requests by h11, each within
+its deadline; an `Exchange` is one of them and the answer to it, kept within the length that its head announces, whose body may be
+sent by `sendfile`. What clients send in a body is never read. The registry endpoint (`agent.registry.endpoint`) and the piece
+server (`agent.swarm.piece_server`) are handlers on top of it. Why threads and not an event loop is in docs/decisions/0001.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import os
+import re
 import socket
+import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import h11
 
 from agent.http.port import listening_socket
-from agent.http.request import HEAD_SECONDS_MAX, ClientGone, Exchange, Requests, part, refuse
-from agent.http.wire import do_not_pace
+from agent.http.wire import HEAD_BYTES_MAX, answer_head, do_not_pace, joined, stays_open, wait_to_receive, wait_to_send
 from agent.values.address import Address
-from agent.values.errors import DarnerError, RequestError, UsageError
+from agent.values.errors import DarnerError, RequestError, StoreError, UsageError, oci_body
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +34,218 @@ BACKLOG = 1024
 ACCEPT_RETRY_SECONDS = 0.1
 ACCEPT_WARNING_SECONDS = 10.0
 """Between two lines in the log about connections that cannot be accepted."""
+HEAD_SECONDS_MAX = 5.0
+"""From the first byte of a request, or from the connection, to the end of its head."""
+SEND_STALL_SECONDS_MAX = 60.0
+"""How long a client may take nothing before it is given up. containerd unpacks while it pulls, which is slow on slow disks."""
+SENDFILE_BYTES_MAX = 8 << 20
+LINGER_SECONDS = 0.05
+"""How long a client that is turned away may go on sending, so that the answer reaches it before the end of the connection."""
+LINGER_READS_MAX = 64
+SHOWN_CHARACTERS_MAX = 256
+
+_REQUEST_START = re.compile(rb"[A-Z]{1,24}( |\Z)")
+_REQUEST_LINE = re.compile(rb"[A-Z]{1,24} [^ \r\n]+ HTTP/1\.[01]\r?\n")
 
 _TOO_MANY = RequestError(503, "TOOMANYREQUESTS", "too many connections")
+NOT_HTTP = RequestError(
+    400, "UNSUPPORTED", f"this port speaks HTTP/1.1 without TLS, with heads of at most {HEAD_BYTES_MAX} bytes"
+)
+
+
+class ClientGone(Exception):  # noqa: N818 (an event, not a fault)
+    """The client left, or took nothing for too long. Whatever was done for it can stop."""
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    """Names in lower case; repeated ones joined by a comma (RFC 9110 section 5.3)."""
+    keeps_connection: bool = True
+    """Whether another request may follow on the connection: the client wants it, and sends no body, which nothing here reads."""
+
+    def __str__(self) -> str:
+        """For the log: nothing that it could break, and not too much of it."""
+        return f"{self.method} {ascii(self.target[:SHOWN_CHARACTERS_MAX])[1:-1]}"
+
+
+class Exchange:
+    """One request and the answer to it. Raises ClientGone from every method that writes."""
+
+    def __init__(self, sock: socket.socket, request: Request) -> None:
+        self.request = request
+        self.began = time.monotonic()
+        self.answered = False
+        self.reusable = False
+        """Whether another request may follow on the same connection: this one was answered to its end."""
+        self.body_sent = 0
+        """Bytes of the body that the socket took."""
+        self._body_bytes = 0
+        """Of the whole body, as the head announces it."""
+        self._sock = sock
+        self._unsent_head = b""
+        """It goes with the first bytes of the body, in one packet."""
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"", phrase: str = "") -> None:
+        """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
+        shown = b"" if self.request.method == "HEAD" else body
+        self._send(self._head(status, {**headers, "Content-Length": str(len(body))}, phrase) + shown)
+        self._count(len(shown))
+        self.finish()
+
+    def fail(self, error: DarnerError, headers: dict[str, str] | None = None) -> None:
+        self.answer(error.status, {"Content-Type": "application/json", **(headers or {})}, oci_body(error), error.phrase)
+
+    def start(self, status: int, headers: dict[str, str]) -> None:
+        """The head of an answer whose `Content-Length` is among the headers."""
+        self._unsent_head = self._head(status, headers)
+
+    def _head(self, status: int, headers: dict[str, str], phrase: str = "") -> bytes:
+        self.answered = True
+        self._body_bytes = 0 if self.request.method == "HEAD" else int(headers["Content-Length"])
+        return answer_head(status, headers if self.request.keeps_connection else {**headers, "Connection": "close"}, phrase)
+
+    def send_file(self, fd: int, offset: int, end: int) -> None:
+        """Bytes of a file, straight from the page cache to the socket. Raises StoreError when it is the file that fails."""
+        self._send_head(socket.MSG_MORE)
+        while offset < end:
+            try:
+                sent = os.sendfile(self._sock.fileno(), fd, offset, min(end - offset, SENDFILE_BYTES_MAX))
+            except OSError as error:
+                if error.errno == errno.EIO:  # of all that can go wrong here this alone is not the socket's
+                    raise StoreError(f"a blob cannot be read from the store: {error.strerror}") from error
+                raise ClientGone from error
+            if sent == 0:
+                raise StoreError("a file in the store is shorter than its blob")
+            offset += sent
+            self._count(sent)
+
+    def send(self, data: memoryview | bytes) -> None:
+        """Bytes that are in no file."""
+        if data:
+            self._send_head(socket.MSG_MORE)
+            self._send(data)
+            self._count(len(data))
+
+    def finish(self) -> None:
+        """That was all of the answer. Raises ValueError when it is shorter than it announced."""
+        self._send_head()
+        if self.body_sent < self._body_bytes:
+            raise ValueError("an answer is shorter than it announced")
+        self.reusable = self.request.keeps_connection
+
+    def client_left(self) -> bool:
+        """Whether the client closed its side. Looks without waiting and takes nothing from the stream."""
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def abort(self) -> None:
+        """End the connection so that the client cannot take what it got for the whole: by a reset."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._send_head()
+
+    def _send_head(self, flags: int = 0) -> None:
+        head, self._unsent_head = self._unsent_head, b""
+        self._send(head, flags)
+
+    def _send(self, data: bytes | memoryview | None, flags: int = 0) -> None:
+        if data:
+            try:
+                self._sock.sendall(data, flags)
+            except OSError as error:
+                raise ClientGone from error
+
+    def _count(self, length: int) -> None:
+        self.body_sent += length
+        if self.body_sent > self._body_bytes:
+            raise ValueError("an answer is longer than it announced")
+
+
+class Requests:
+    """The requests of one client, one after the other."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """On a new connection, which from now on waits for its client no longer than it may."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wait_to_send(sock, SEND_STALL_SECONDS_MAX)
+        self._sock = sock
+        self._rest = b""
+        """What came behind the last request."""
+
+    def next(self, wait_seconds: float) -> Request | None:
+        """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1."""
+        protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        try:
+            head = self._receive_head(protocol, wait_seconds)
+        except h11.RemoteProtocolError:
+            raise NOT_HTTP from None
+        if head is None:
+            return None
+        self._rest = protocol.trailing_data[0]
+        headers = joined(head.headers)
+        has_body = "content-length" in headers or "transfer-encoding" in headers
+        keeps_connection = stays_open(head.http_version, headers) and not has_body
+        return Request(head.method.decode("ascii"), head.target.decode("latin-1"), headers, keeps_connection)
+
+    def _receive_head(self, protocol: h11.Connection, wait_seconds: float) -> h11.Request | None:
+        """What h11 makes of all that comes up to the end of a head. Raises what `next` raises, and h11's RemoteProtocolError."""
+        seen = self._rest
+        deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
+        if seen:  # to h11, no bytes are the end of the connection
+            protocol.receive_data(seen)
+        while (event := protocol.next_event()) is h11.NEED_DATA:
+            wait_to_receive(self._sock, max(0.001, deadline - time.monotonic()))
+            try:
+                data = self._sock.recv(HEAD_BYTES_MAX)
+            except BlockingIOError:
+                if seen:
+                    raise NOT_HTTP from None
+                return None
+            if not data:
+                return None
+            if not seen:
+                deadline = time.monotonic() + HEAD_SECONDS_MAX
+            # What is plainly something else is answered now: h11 would wait for the rest of a head that never comes.
+            seen += data
+            if not (_REQUEST_LINE if b"\n" in seen else _REQUEST_START).match(seen):
+                raise NOT_HTTP
+            protocol.receive_data(data)
+        return event if isinstance(event, h11.Request) else None
+
+
+def refuse(sock: socket.socket, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:
+    """Answer in HTTP/1.1 whatever the client speaks, and close: containerd 2 goes on from TLS to HTTP only when it sees that."""
+    body = oci_body(error)
+    headers = {"Connection": "close", "Content-Type": "application/json", "Content-Length": str(len(body))}
+    try:
+        sock.settimeout(linger_seconds)
+        sock.sendall(answer_head(error.status, headers) + body)
+    except OSError:
+        return
+    part(sock, linger_seconds)
+
+
+def part(sock: socket.socket, linger_seconds: float = LINGER_SECONDS) -> None:
+    """Say that nothing more comes, and take a little of what the client still sends.
+
+    What is unread when a socket is closed resets the connection under the answer (RFC 9112 section 9.6).
+    """
+    deadline = time.monotonic() + linger_seconds
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        for _ in range(LINGER_READS_MAX):
+            sock.settimeout(max(0.0, deadline - time.monotonic()))
+            if not sock.recv(HEAD_BYTES_MAX):
+                return
+    except OSError:
+        return
+
 
 Handler = Callable[[Exchange], None]
 

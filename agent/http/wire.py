@@ -1,6 +1,6 @@
 """What both ends of a connection share: how heads are read and written, how long a socket waits, and where bytes go meanwhile.
 
-h11 alone reads heads (`agent.http.request`, `agent.http.client`). They are written here: that takes no state machine, but each
+h11 alone reads heads (`agent.http.server`, `agent.http.client`). They are written here: that takes no state machine, but each
 line has to be one line, whatever somebody puts into a field (RFC 9110 section 5.5).
 
 How long a blocking socket waits is kept by the kernel: SO_RCVTIMEO and SO_SNDTIMEO of socket(7). One system call then waits for

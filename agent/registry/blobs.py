@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from agent import metrics
 from agent.download.download import Reader
 from agent.download.manager import DownloadManager
-from agent.http.request import ClientGone, Exchange, Request
+from agent.http.server import ClientGone, Exchange, Request
 from agent.http.wire import chunks
 from agent.origin.client import Origin
 from agent.registry.client_wait import LOOK_SECONDS, ClientWait

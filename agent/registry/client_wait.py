@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from agent.http.request import ClientGone, Exchange
+from agent.http.server import ClientGone, Exchange
 from agent.values.errors import OriginError, RequestError
 
 HEAD_SECONDS_MAX = 25.0

@@ -12,8 +12,7 @@ from functools import partial
 
 from agent import metrics
 from agent.download.manager import DownloadManager
-from agent.http.request import Exchange
-from agent.http.server import Listener
+from agent.http.server import Exchange, Listener
 from agent.origin.client import Origin
 from agent.origin.credential_provider import CredentialProviders
 from agent.registry.blobs import Blobs

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from agent.http.request import Exchange
+from agent.http.server import Exchange
 from agent.origin.credential_provider import CredentialProviders
 from agent.registry.client_wait import ClientWait
 from agent.registry.target import Resource

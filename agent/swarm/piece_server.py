@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from agent import metrics
 from agent.http.ratelimit import Pace
-from agent.http.request import Exchange
-from agent.http.server import Listener
+from agent.http.server import Exchange, Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import tickets

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.download.planner import EVIDENCE_SECONDS
-from agent.http.request import Exchange
+from agent.http.server import Exchange
 from agent.swarm import messages
 from agent.values.address import Address
 from supernode.tracker import seeds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.request import Exchange
+from agent.http.server import Exchange
 from agent.swarm import messages, piece_client
 from agent.values.address import Address
 from tests.swarm import PIECE, SECONDS, Lab, Node, RawAgent, free_address, noise, piece_listener, wait_until

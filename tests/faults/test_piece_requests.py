@@ -13,7 +13,7 @@ from socket import create_connection
 
 import pytest
 
-from agent.http import request as exchange_module
+from agent.http import server
 from agent.http.server import Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
@@ -208,9 +208,8 @@ def test_a_damaged_blob_is_not_offered_twice(node: Node, tmp_path: Path) -> None
 def test_silent_connections_and_half_a_head_are_closed_in_time_and_others_are_served_meanwhile(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exchange_module.HEAD_SECONDS_MAX <= 5
-    monkeypatch.setattr("agent.http.server.HEAD_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(exchange_module, "HEAD_SECONDS_MAX", 0.5)
+    assert server.HEAD_SECONDS_MAX <= 5
+    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.5)
     before = threads_and_descriptors()
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(create_connection(node.listener.address, 5)) for _ in range(60)]

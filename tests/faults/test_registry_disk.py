@@ -184,7 +184,7 @@ def test_a_disk_that_fails_at_any_step_of_storing_lets_the_bytes_stream_through(
 def test_a_disk_that_cannot_be_read_is_passed_by_and_its_blob_forgotten(
     endpoint: Endpoint, disk_fails: Fail, beyond: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.http.request.SENDFILE_BYTES_MAX", 100_000)
+    monkeypatch.setattr("agent.http.server.SENDFILE_BYTES_MAX", 100_000)
     pull(endpoint)
     wait_until(lambda: not endpoint.store._open)
     disk_fails("sendfile", errno.EIO, beyond)

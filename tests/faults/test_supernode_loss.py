@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.download import planner
-from agent.http.request import Exchange
+from agent.http.server import Exchange
 from agent.swarm import frames, messages
 from agent.values.address import Address
 from agent.values.errors import OriginError

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.request import Exchange
-from agent.http.server import Listener
+from agent.http.server import Exchange, Listener
 from agent.origin.client import Origin as OriginClient
 from agent.storage.blob import Blob
 from agent.storage.store import Store

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.http import request as exchange_module
-from agent.http.request import HEAD_BYTES_MAX, ClientGone, Exchange
-from agent.http.server import Listener, bind
+from agent.http import server
+from agent.http.server import ClientGone, Exchange, Listener, bind
+from agent.http.wire import HEAD_BYTES_MAX
 from agent.values.address import Address
 from agent.values.errors import RequestError, StoreError, UsageError
 from tests.endpoint import no_more_than, threads_and_descriptors
@@ -176,8 +176,7 @@ def test_what_is_not_quite_http_is_told_so_and_the_connection_ends(serve: Serve,
 def test_a_silent_connection_half_a_head_and_an_idle_one_are_closed_in_time(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.http.server.HEAD_SECONDS_MAX", 0.2)
-    monkeypatch.setattr(exchange_module, "HEAD_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.2)
     listener = serve(idle=0.2)
     for words, expected in ((b"", []), (b"GET / HTTP/1.1\r\nHost:", [400]), (GET, [200]), (GET + b"GET /", [200, 400])):
         began = time.monotonic()
@@ -187,7 +186,7 @@ def test_a_silent_connection_half_a_head_and_an_idle_one_are_closed_in_time(
 
 
 def test_a_head_that_trickles_in_has_no_more_time_than_one_that_does_not(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "HEAD_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.3)
     began = time.monotonic()
     with connect(serve()) as sock, contextlib.suppress(ConnectionError):
         sock.sendall(b"GET / HTTP/1.1\r\n")
@@ -198,7 +197,7 @@ def test_a_head_that_trickles_in_has_no_more_time_than_one_that_does_not(serve: 
 
 
 def test_a_client_that_takes_nothing_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(exchange_module, "SEND_STALL_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(server, "SEND_STALL_SECONDS_MAX", 0.2)
     left = threading.Event()
 
     def handle(exchange: Exchange) -> None:

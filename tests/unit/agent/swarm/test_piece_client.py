@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.request import Exchange
+from agent.http.server import Exchange
 from agent.http.wire import chunks
 from agent.storage.blob import Blob
 from agent.storage.store import Store
