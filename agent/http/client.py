@@ -1,8 +1,9 @@
 """The client side of HTTP: questions over blocking sockets, big bodies received straight into a buffer that is used again.
 
 h11 reads heads and small bodies; the bytes of pieces and blobs go past it by `recv_into`. Nodes and registries are asked the same
-way. Connections are made and kept by `agent.http.pool`; which server may be asked, and with which credentials, is decided before
-(`agent.origin.redirects`). Small questions to registries are asked with httpx over the same connections (docs/decisions/0005).
+way, over the connections of a pool, which keeps idle ones, a few for each server and for a short while. Which server is asked,
+and with which credentials, is decided before (`agent.origin.redirects`). Small questions to registries are asked with httpx over
+the same connections (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -39,6 +42,11 @@ WAKE_BYTES = 16 << 10
 smallest receive window, which must not fill up meanwhile."""
 LOOK_SECONDS = 0.5
 """How long a thread waits before it looks at its deadline, so how late it may be."""
+CONNECT_SECONDS_MAX = 5.0
+"""For each address of a server, so that the next one has its chance too."""
+IDLE_SECONDS_MAX = 20.0
+"""Less than the piece server's own limit, so that a connection is not used in the moment it is closed."""
+KEPT_CONNECTION_TRIES_MAX = 3
 
 _QUESTIONS = {method: h11.Request(method=method, target="/", headers=[("Host", "any")]) for method in ("GET", "HEAD", "CONNECT")}
 """What h11 is told was asked: to read an answer it has to know the method, and nothing else. Made once, for h11 takes 30
@@ -60,6 +68,15 @@ class Tunnel(NamedTuple):
     server: Address
     authorization: str = ""
     """For the proxy itself."""
+
+
+class Place(NamedTuple):
+    """A server: its addresses, the best first, and the name that its certificate has to bear; without a name, no TLS."""
+
+    addresses: tuple[Address, ...]
+    server_name: str = ""
+    tunnel: Tunnel | None = None
+    """The server behind a proxy, whose addresses these are."""
 
 
 @dataclass(frozen=True)
@@ -304,3 +321,126 @@ class Connection:
                 self._sock.settimeout(seconds)
             else:
                 wait_to_receive(self._sock, seconds)
+
+
+class ConnectionPool:
+    """Outgoing connections: those in use, and idle ones.
+
+    A connection is used again only for the address and the name that it was made for: its certificate was checked for no other.
+    """
+
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        idle_max: int = 0,
+        window_bytes: int = 0,
+        connect_seconds_max: float = CONNECT_SECONDS_MAX,
+    ) -> None:
+        """`idle_max` connections to each server are kept open when they are given back; without TLS only plain TCP is spoken.
+
+        `window_bytes` bounds what a server may have sent that was not received yet; 0 leaves that to the kernel.
+        """
+        self._tls = tls
+        self._idle_max = idle_max
+        self._window_bytes = window_bytes
+        self._connect_seconds_max = connect_seconds_max
+        self._lock = threading.Lock()
+        self._busy: set[Connection] = set()
+        self._idle: defaultdict[tuple[Address, str, Tunnel | None], list[Connection]] = defaultdict(list)
+        self._closed = False
+
+    def ask(
+        self, place: Place, method: str, target: str, headers: dict[str, str], limits: TimeLimits
+    ) -> tuple[Connection, Answer]:
+        """An answer, and the connection on which its body comes next. The caller gives that back. Raises TransferError."""
+        until = time.monotonic() + limits.head
+        for kept_ones in range(KEPT_CONNECTION_TRIES_MAX, -1, -1):
+            connection = self._take_idle(place) if kept_ones else None
+            kept = connection is not None
+            connection = connection or self.connect(place, until)
+            try:
+                left = TimeLimits(max(0.0, until - time.monotonic()), limits.stall, limits.body)
+                return connection, connection.ask(method, target, headers, left)
+            except BaseException as error:
+                self._drop(connection)
+                # A server may close a connection that was kept, at any time: nothing is wrong with it.
+                if not kept or not isinstance(error, TransferError) or isinstance(error, StalledError):
+                    raise
+        raise AssertionError("the last try is made on a connection of its own")
+
+    def connect(self, place: Place, until: float) -> Connection:
+        """A new connection, on which nothing was asked; small answers have to be here by `until` (monotonic) as well.
+
+        The caller gives it back. Raises TransferError.
+        """
+        error: TransferError | None = None
+        if place.server_name and self._tls is None:
+            raise TransferError(f"{place.server_name} is not asked: there is no TLS here")
+        for address in place.addresses:
+            seconds = min(self._connect_seconds_max, until - time.monotonic())
+            if seconds <= 0:
+                break
+            try:
+                tls = self._tls if place.server_name else None
+                connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
+                connection.until = until
+            except TransferError as failed:
+                error = failed
+                continue
+            with self._lock:
+                if not self._closed:
+                    self._busy.add(connection)
+                    return connection
+            connection.close()
+            raise TransferError("this process is stopping")
+        raise error or StalledError(f"no time is left to connect to {place.addresses[0]}")
+
+    def give_back(self, connection: Connection) -> None:
+        """The caller is done with the answer, read to its end or not."""
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            self._drop_old(connection.idle_since)
+            idle = self._idle[connection.where, connection.server_name, connection.tunnel]
+            if connection.reusable and not self._closed and len(idle) < self._idle_max:
+                self._busy.discard(connection)
+                idle.append(connection)
+                return
+        self._drop(connection)
+
+    def close(self) -> None:
+        """End all connections. Whoever waits for one is told, and nobody gets one any more."""
+        with self._lock:
+            self._closed = True
+            for connection in self._busy:
+                connection.abort()
+        self.rest()
+
+    def rest(self) -> None:
+        """Nobody will ask for a while: keep nothing open."""
+        with self._lock:
+            for idle in self._idle.values():
+                for connection in idle:
+                    connection.close()
+            self._idle.clear()
+
+    def _take_idle(self, place: Place) -> Connection | None:
+        with self._lock:
+            self._drop_old(time.monotonic())
+            for address in place.addresses:
+                if idle := self._idle.get((address, place.server_name, place.tunnel)):
+                    connection = idle.pop()
+                    self._busy.add(connection)
+                    return connection
+        return None
+
+    def _drop(self, connection: Connection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+        connection.close()
+
+    def _drop_old(self, now: float) -> None:
+        for key, idle in list(self._idle.items()):
+            while idle and now - idle[0].idle_since > IDLE_SECONDS_MAX:
+                idle.pop(0).close()
+            if not idle:
+                del self._idle[key]

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from agent.http.client import Tunnel
-from agent.http.pool import Place
+from agent.http.client import Place, Tunnel
 from agent.origin.proxies import Proxies
 from agent.values.address import Address
 from agent.values.errors import OriginError

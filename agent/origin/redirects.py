@@ -12,8 +12,7 @@ import ssl
 import time
 from urllib.parse import urljoin
 
-from agent.http.client import TimeLimits, TransferError
-from agent.http.pool import ConnectionPool
+from agent.http.client import ConnectionPool, TimeLimits, TransferError
 from agent.origin import questions
 from agent.origin.destinations import DestinationError, Destinations, Hop
 from agent.origin.reply import Reply

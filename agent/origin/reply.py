@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
-from agent.http.client import Answer, Connection, TransferError
-from agent.http.pool import ConnectionPool
+from agent.http.client import Answer, Connection, ConnectionPool, TransferError
 from agent.origin.destinations import NOT_ASKED
 from agent.origin.documents import what_it_said
 from agent.origin.throttle import retry_after

@@ -10,8 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 
-from agent.http.client import StalledError, TimeLimits, TransferError
-from agent.http.pool import ConnectionPool, Place
+from agent.http.client import ConnectionPool, Place, StalledError, TimeLimits, TransferError
 from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import ReadInto, chunks
 from agent.storage.blob import Blob

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.http.client import WAKE_BYTES, Answer, Connection, StalledError, TimeLimits, TransferError
-from agent.http.pool import ConnectionPool, Place
+from agent.http.client import WAKE_BYTES, Answer, Connection, ConnectionPool, Place, StalledError, TimeLimits, TransferError
 from agent.http.wire import receive_at_least as tell
 from agent.values.address import Address
 from tests.origins import Scripted, drain, http

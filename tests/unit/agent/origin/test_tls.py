@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.http.client import TimeLimits, TransferError
-from agent.http.pool import ConnectionPool, Place
+from agent.http.client import ConnectionPool, Place, TimeLimits, TransferError
 from agent.origin.client import Origin as Client
 from agent.values.address import Address
 from agent.values.credential import Credential
@@ -138,7 +137,7 @@ def test_a_redirect_to_a_server_that_does_not_prove_its_name_is_refused(authorit
 
 
 def test_what_is_for_tls_is_not_said_in_plain_http(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.http.pool.CONNECT_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("agent.http.client.CONNECT_SECONDS_MAX", 0.5)
     with Scripted(http(200, IMAGE.manifest)) as server:
         registry = f"registry.test:{server.address.port}"
         client = Client([f"https://{registry}"], [str(authority.file)], NAMES)
@@ -151,7 +150,7 @@ def test_what_is_for_tls_is_not_said_in_plain_http(authority: Authority, monkeyp
 def test_a_handshake_that_nobody_answers_is_waited_for_no_longer_than_a_connection(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.http.pool.CONNECT_SECONDS_MAX", 0.3)
+    monkeypatch.setattr("agent.http.client.CONNECT_SECONDS_MAX", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         registry = f"registry.test:{server.getsockname()[1]}"
         client = Client([f"https://{registry}"], [str(authority.file)], NAMES)
