@@ -13,9 +13,9 @@ from agent.http.ratelimit import Pace, upload_slots
 from agent.origin.client import Origin
 from agent.origin.credential_provider import CredentialProviders
 from agent.origin.proxies import Proxies
+from agent.origin.shown import Permission
 from agent.registry.endpoint import Registry
 from agent.registry.manifests import Manifests
-from agent.registry.permission import Permission
 from agent.settings import AgentSettings
 from agent.storage.containerd import ContainerdContent
 from agent.storage.scrubber import Scrubber

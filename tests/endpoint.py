@@ -21,7 +21,7 @@ from agent.origin.credential_provider import CredentialProviders
 from agent.registry.client_wait import HEAD_SECONDS_MAX
 from agent.registry.endpoint import Registry
 from agent.registry.manifests import Manifests
-from agent.registry.permission import Permission
+from agent.origin.shown import Permission
 from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey

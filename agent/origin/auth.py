@@ -16,6 +16,7 @@ from agent.origin.destinations import NOT_ASKED, DestinationError, server_of
 from agent.origin.documents import token_of
 from agent.origin.realm import realm_belongs
 from agent.origin.redirects import Redirects
+from agent.origin.shown import key_of
 from agent.values.credential import Challenge, Credential, parse_challenge
 from agent.values.errors import OriginError
 
@@ -33,7 +34,7 @@ class Access(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        return self.registry, self.repository, self.credential.key if self.credential else ""
+        return self.registry, self.repository, key_of(self.credential)
 
 
 class Authorizer:

@@ -23,7 +23,7 @@ from agent.origin.encodings import gunzipped, is_gzip
 from agent.origin.proxies import Proxies
 from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
-from agent.origin.sizes import Sizes
+from agent.origin.shown import Sizes
 from agent.origin.throttle import Throttle
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError, UsageError

@@ -51,14 +51,14 @@ class CredentialProviders:
         self._runs: dict[tuple[str, str], _Run] = {}
 
     @classmethod
-    def of_node(cls, config: str, directory: str) -> CredentialProviders:
-        """Those of a configuration, a file or a directory of files as for the kubelet. What cannot be used is logged once.
+    def of_node(cls, config: str, directory: str) -> CredentialProviders | None:
+        """Those of a configuration, a file or a directory of files as for the kubelet; None without one.
 
-        Raises UsageError when one of the two is not named.
+        What cannot be used is logged once. Raises UsageError when one of the two is not named.
         """
         if bool(config) != bool(directory):
             raise UsageError("--credential-provider-config and --credential-provider-bin-dir go together, as at the kubelet")
-        return cls(_configured(Path(config)) if config else (), Programs(directory))
+        return cls(_configured(Path(config)), Programs(directory)) if config else None
 
     def serve(self, image: str) -> bool:
         """Whether any of them is to be asked about the image."""

@@ -11,6 +11,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from agent.origin.shown import key_of
 from agent.values.credential import Credential
 from agent.values.errors import OriginError
 
@@ -69,4 +70,4 @@ class Throttle:
 
 
 def _key(registry: str, credential: Credential | None) -> tuple[str, str]:
-    return registry, credential.key if credential else ""
+    return registry, key_of(credential)

@@ -1,31 +1,48 @@
 """The registry endpoint, from which the container runtime on this node pulls (OCI distribution specification 1.1, pull part).
 
 Every request becomes a value (`agent.registry.target`), every answer comes from the ladder of sources: the store, the swarm, the
-origin. Read only. A client may have what the origin allowed it (`agent.registry.permission`), whatever else is in the store.
+origin. Read only. A client may have what the origin allowed it (`agent.origin.shown`), whatever else is in the store.
+
+A blob is answered from the store, while it arrives, or past a disk that fails. Nothing is said before its first byte is there, so
+that an error can still be told; after that, an answer that cannot go on is cut off by a reset.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 
 from agent import metrics
+from agent.download.download import Reader
 from agent.download.manager import DownloadManager
-from agent.http.server import Exchange, Listener
+from agent.http.server import ClientGone, Exchange, Listener, Request
+from agent.http.wire import chunks
 from agent.origin.client import Origin
 from agent.origin.credential_provider import CredentialProviders
-from agent.registry.blobs import Blobs
-from agent.registry.client_wait import HEAD_SECONDS_MAX, ClientWait
+from agent.origin.shown import Permission
+from agent.registry.client_wait import HEAD_SECONDS_MAX, LOOK_SECONDS, ClientWait
 from agent.registry.manifests import Manifests
-from agent.registry.node_credentials import NodeCredentials
-from agent.registry.permission import Permission
-from agent.registry.target import BlobResource, ListingResource, ManifestResource, Ping, RangeError, Resource, parse_target
+from agent.registry.node_credentials import Answer, NodeCredentials
+from agent.registry.target import (
+    BlobResource,
+    ListingResource,
+    ManifestResource,
+    Ping,
+    RangeError,
+    Resource,
+    parse_range,
+    parse_target,
+)
+from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential, from_authorization
-from agent.values.errors import DarnerError, OriginError, RequestError
+from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
 from agent.values.manifest import Manifest
 from agent.values.pattern import Pattern, allowed
 
@@ -37,7 +54,29 @@ IDLE_SECONDS = 90.0
 METHODS = ("GET", "HEAD")
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="darner"'}
 VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+BLOB = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **VERSION}
 STALE = {"Warning": '110 darner "the registry cannot be asked; this is its last answer"'}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes `start` to `end` of a blob of `size` bytes: the body of one answer."""
+
+    start: int
+    end: int
+    size: int
+    status: int
+
+    @classmethod
+    def wanted(cls, request: Request, size: int) -> Part:
+        """Raises RangeError. An If-Range names a validator that was never given here: such a Range does not count."""
+        span = None if "if-range" in request.headers else parse_range(request.headers.get("range"), size)
+        return cls(*span, size, 206) if span else cls(0, size, size, 200)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        length = {"Content-Length": str(self.end - self.start)}
+        return length | ({"Content-Range": f"bytes {self.start}-{self.end - 1}/{self.size}"} if self.status == 206 else {})
 
 
 class Registry:
@@ -53,14 +92,16 @@ class Registry:
         allow: tuple[Pattern, ...] = (),
         providers: CredentialProviders | None = None,
     ) -> None:
+        """Without `providers` the node has no credentials of its own."""
+        self._store = store
+        self._downloads = downloads
         self._manifests = manifests
         self._permission = permission
         self._swarm = swarm
         self._origin = origin
         self._allow = allow
         self._client_wait = ClientWait(head_seconds)
-        self._node = NodeCredentials(providers or CredentialProviders.of_node("", ""), self._client_wait)
-        self._blobs = Blobs(store, downloads, origin, permission, self._client_wait, VERSION)
+        self._node = NodeCredentials(providers, self._client_wait) if providers else None
 
     def listener(self, where: Address) -> Listener:
         return Listener(
@@ -79,7 +120,7 @@ class Registry:
                 raise RequestError(405, "UNSUPPORTED", "this registry is read only")
             resource = parse_target(exchange.request.target)
             kind = type(resource).__name__.removesuffix("Resource").lower()
-            if isinstance(resource, Resource) and not allowed(self._allow, resource.registry, resource.repository):
+            if self._allow and isinstance(resource, Resource) and not allowed(self._allow, resource.registry, resource.repository):
                 name = f"{resource.registry}/{resource.repository}"
                 raise RequestError(403, "DENIED", f"{name} is not among --allow-registries, from which nodes pull")
             authorization = exchange.request.headers.get("authorization")
@@ -88,11 +129,11 @@ class Registry:
                 case Ping():
                     exchange.answer(200, {"Content-Type": "application/json", **VERSION}, b"{}")
                 case ManifestResource():
-                    self._node.answer(exchange, resource, credential, partial(self._manifest, exchange, resource))
+                    self._answer(exchange, resource, credential, partial(self._manifest, exchange, resource))
                 case BlobResource():
-                    self._node.answer(exchange, resource, credential, partial(self._blobs.answer, exchange, resource))
+                    self._answer(exchange, resource, credential, partial(self._blob, exchange, resource))
                 case ListingResource():
-                    self._node.answer(exchange, resource, credential, partial(self._listing, exchange, resource))
+                    self._answer(exchange, resource, credential, partial(self._listing, exchange, resource))
             metrics.REGISTRY_ANSWERS.labels(kind, "ok").inc()
         except DarnerError as error:
             metrics.REGISTRY_ANSWERS.labels(kind, str(error.status)).inc()
@@ -101,7 +142,14 @@ class Registry:
             log.warning("%s: %d %s", exchange.request, error.status, error)
             exchange.fail(error, VERSION | _headers_of(error))
 
-    # Manifests.
+    def _answer(self, exchange: Exchange, resource: Resource, sent: Credential | None, answer: Answer) -> None:
+        """With the credential that the client sent; without one, with none or with one of the node's."""
+        if self._node and sent is None:
+            self._node.answer(exchange, resource, answer)
+        else:
+            answer(sent)
+
+    # Manifests and lists.
 
     def _manifest(self, exchange: Exchange, resource: ManifestResource, credential: Credential | None) -> None:
         registry, repository, reference = resource.registry, resource.repository, resource.reference
@@ -137,6 +185,130 @@ class Registry:
             exchange, registry, lambda: self._origin.listing(registry, repository, path, credential)
         )
         exchange.answer(200, {"Content-Type": media_type, **VERSION}, body)
+
+    # Blobs.
+
+    def _blob(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
+        """The answer to a HEAD or a GET: may this client have the blob, how large is it, and its bytes.
+
+        The origin is asked only for permission that this node does not remember, and that tells the size too. Without it the size
+        comes from the store, from the origin, or, when the origin is away, from other nodes.
+        """
+        registry, repository, digest = resource.registry, resource.repository, resource.digest
+        size: int | None = None
+        if self._permission.shown_at(registry, repository, credential, digest, time.monotonic()) is None:
+            size = self._size_at_origin(exchange, resource, credential)
+            self._permission.show(registry, repository, credential, [digest], time.monotonic())
+        if exchange.request.method == "GET":
+            self._serve(exchange, resource, credential)
+            return
+        if size is None and (blob := self._store.blob(digest) or self._store.arriving(digest)):
+            size = blob.size
+        if size is None:
+            try:
+                size = self._size_at_origin(exchange, resource, credential)
+            except OriginError as error:
+                if error.answered:
+                    raise
+                with self._reading(resource, credential) as reader:
+                    size = self._await_blob(exchange, resource, reader).size
+        self._start(exchange, resource, Part(0, size, size, 200))  # ranges are for GET alone (RFC 9110 section 14.2)
+        exchange.finish()
+
+    def _size_at_origin(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
+        """Bytes of the blob, if the origin shows it to this credential. Raises OriginError."""
+        registry, repository, digest = resource.registry, resource.repository, resource.digest
+        size = self._client_wait.ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
+        if size is None:
+            raise OriginError(404, f"{repository} has no {digest}", "BLOB_UNKNOWN")
+        return size
+
+    def _serve(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> None:
+        """From the store, or while the blob arrives; past a store that fails, straight from the origin."""
+        blob = self._store.blob(resource.digest)
+        try:
+            if blob:
+                self._send(exchange, resource, blob, None)
+                return
+            with self._reading(resource, credential) as reader:
+                blob = self._await_blob(exchange, resource, reader)
+                self._send(exchange, resource, blob, reader)
+        except DigestError:
+            if exchange.answered or not (blob and blob.stored):
+                raise
+            self._serve(exchange, resource, credential)  # the stored blob is damaged, and dropped by now: get it anew
+        except StoreError as error:
+            log.warning("%s is passed through from its registry: %s", resource.digest, error)
+            if blob and blob.stored:
+                self._store.drop(blob)
+            self._pass_through(exchange, resource, credential, blob)
+
+    def _reading(self, resource: BlobResource, credential: Credential | None) -> AbstractContextManager[Reader]:
+        return self._downloads.reading(resource.registry, resource.repository, resource.digest, credential, 0)
+
+    def _await_blob(self, exchange: Exchange, resource: BlobResource, reader: Reader) -> Blob:
+        """The arriving blob, once its size is known. Raises the download's error, and those of `ClientWait.look`."""
+        while not reader.download.known(LOOK_SECONDS):
+            self._client_wait.look(exchange, resource.registry)
+        return reader.download.blob(0)
+
+    def _start(self, exchange: Exchange, resource: BlobResource, part: Part) -> None:
+        exchange.start(part.status, {"Docker-Content-Digest": resource.digest, **BLOB, **part.headers})
+
+    def _send(self, exchange: Exchange, resource: BlobResource, blob: Blob, reader: Reader | None) -> None:
+        """Each run of bytes as soon as it is there."""
+        part = Part.wanted(exchange.request, blob.size)
+        if reader:
+            reader.offset = part.start
+        while not _ready(blob, part.start):
+            self._client_wait.look(exchange, resource.registry)
+        self._start(exchange, resource, part)
+        while (position := part.start + exchange.body_sent) < part.end:
+            if reader:
+                reader.offset = position
+            ready = min(blob.wait(position, LOOK_SECONDS), part.end)
+            if ready > position:
+                exchange.send_file(blob.fd, position, ready)
+            elif exchange.client_left():
+                raise ClientGone
+        exchange.finish()
+        if reader is None:
+            metrics.RECEIVED_BYTES.labels("store").inc(part.end - part.start)
+
+    def _pass_through(self, exchange: Exchange, resource: BlobResource, credential: Credential | None, blob: Blob | None) -> None:
+        """The last resort: from the origin straight to the client, going on where the disk failed. Nothing is kept.
+
+        The last bytes of a whole blob wait for its digest. A client that asks for a part gets the
+        registry's bytes as they come, and checks the whole itself.
+        """
+        registry = resource.registry
+        part = Part.wanted(exchange.request, blob.size if blob else self._size_at_origin(exchange, resource, credential))
+        position = part.start + exchange.body_sent
+        whole = part.end - part.start == part.size
+        hasher = blob.hash_to(position) if blob and whole else hashlib.sha256()
+        stream = self._origin.open_blob(registry, resource.repository, resource.digest, credential, position)
+        try:
+            if stream.size != part.size:
+                raise OriginError(502, f"the registry {registry} names another size for {resource.digest} than before")
+            if not exchange.answered:
+                self._start(exchange, resource, part)
+            held_back = b""
+            for chunk in chunks(stream.read_into, part.end - position):
+                hasher.update(chunk)
+                exchange.send(held_back)
+                held_back = bytes(chunk)
+            if whole and "sha256:" + hasher.hexdigest() != resource.digest:
+                raise DigestError(f"the registry {registry} sent something else than {resource.digest}")
+            exchange.send(held_back)
+            exchange.finish()
+            metrics.RECEIVED_BYTES.labels("origin").inc(part.end - position)
+        finally:
+            stream.close()
+
+
+def _ready(blob: Blob, offset: int) -> bool:
+    """Whether the byte at `offset` can be sent, after waiting for it a little; at the end, whether the blob is whole."""
+    return blob.wait(offset, LOOK_SECONDS) > offset if offset < blob.size else blob.wait_whole(LOOK_SECONDS)
 
 
 def _headers_of(error: DarnerError) -> dict[str, str]:

@@ -25,6 +25,7 @@ import msgspec
 
 from agent import metrics
 from agent.origin.client import Origin
+from agent.origin.shown import key_of
 from agent.storage.disk import changed_at, remove
 from agent.swarm import messages
 from agent.values.credential import Credential
@@ -233,7 +234,7 @@ class Manifests:
 
 
 def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:
-    return f"{_hash(registry, repository, reference)}.{_hash(credential.key if credential else '')}"
+    return f"{_hash(registry, repository, reference)}.{_hash(key_of(credential))}"
 
 
 def _hash(*texts: str) -> str:

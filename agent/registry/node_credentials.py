@@ -32,11 +32,14 @@ class NodeCredentials:
         self._lock = threading.Lock()
         self._private: OrderedDict[str, None] = OrderedDict()
 
-    def answer(self, exchange: Exchange, resource: Resource, sent: Credential | None, answer: Answer) -> None:
-        """Call `answer` with one credential after the other until one is not refused. Raises what `answer` raises."""
+    def answer(self, exchange: Exchange, resource: Resource, answer: Answer) -> None:
+        """A request without a credential. Raises what `answer` raises.
+
+        `answer` is called with none and with one of the node's after the other until one is not refused.
+        """
         image = f"{resource.registry}/{resource.repository}"
-        if sent is not None or not self._providers.serve(image):
-            answer(sent)
+        if not self._providers.serve(image):
+            answer(None)
             return
         known = image in self._private
         if known and self._with_the_nodes(exchange, resource, image, answer):

@@ -36,7 +36,7 @@ class Credential:
 
     @property
     def key(self) -> str:
-        """What it is remembered by; the empty string stands for a client that sends none."""
+        """What it is remembered by."""
         return hashlib.sha256(self.header.encode()).hexdigest()
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.origin import throttle
-from agent.registry import permission
+from agent.origin import shown, throttle
 from agent.values.errors import OriginError
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push
@@ -88,7 +87,7 @@ def test_a_blob_whose_head_is_refused_is_pulled_and_served_again_from_this_node(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int, seconds: float
 ) -> None:
     """FAULTS 65: a GET of one byte shows whether the blob may be had, and how long it is."""
-    monkeypatch.setattr(permission, "REMEMBERED_SECONDS", seconds)
+    monkeypatch.setattr(shown, "REMEMBERED_SECONDS", seconds)
     endpoint.origin.fail(Fault(path="/blobs/", methods=frozenset({"HEAD"}), status=status))
     assert endpoint.ask("manifests/1").status == 200
     assert endpoint.ask(f"blobs/{DIGEST}", "HEAD").headers["Content-Length"] == str(len(LAYER))

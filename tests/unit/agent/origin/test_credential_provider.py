@@ -199,7 +199,7 @@ def test_two_providers_of_one_name_are_none(tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_the_two_settings_go_together() -> None:
-    assert not CredentialProviders.of_node("", "").serve(IMAGE)
+    assert CredentialProviders.of_node("", "") is None
     for pair in (("/config", ""), ("", "/plugins")):
         with pytest.raises(UsageError, match="go together"):
             CredentialProviders.of_node(*pair)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.registry.permission import REMEMBERED_SECONDS, SHOWN_MAX, Permission
+from agent.origin.shown import REMEMBERED_SECONDS, SHOWN_MAX, Permission
 from agent.values.credential import Credential
 
 ALICE, BOB = Credential("alice", "a"), Credential("bob", "b")
