@@ -10,7 +10,8 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import frame
 from agent.values.address import Address
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ class AgentSession:
     unsent: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.introduction = frames.frame(messages.Peer(self.number, self.where.host, self.where.port))
+        self.introduction = frame(messages.Peer(self.number, self.where.host, self.where.port))
 
     def send(self, *said: messages.Message) -> None:
-        self._put(*map(frames.frame, said))
+        self._put(*map(frame, said))
 
     def introduce(self, peer: AgentSession) -> None:
         """Tell this agent where a peer is, unless that was done lately."""

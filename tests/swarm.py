@@ -28,8 +28,8 @@ from agent.origin.client import Origin as OriginClient
 from agent.registry.manifests import Manifests
 from agent.storage.blob import Blob
 from agent.storage.store import Store
-from agent.swarm import frames, messages
-from agent.swarm.channel import Channel
+from agent.swarm import messages
+from agent.swarm.channel import Channel, Frames, agent_message, frame, supernode_message
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
@@ -317,7 +317,7 @@ class RawAgent:
 
     def __init__(self, where: Address, hello: messages.Message | None = None) -> None:
         self.sock = socket.create_connection(where, SECONDS)
-        self._frames = frames.Frames()
+        self._frames = Frames()
         self._heard: list[messages.FromSupernode] = []
         if hello is not None:
             self.say(hello)
@@ -337,7 +337,7 @@ class RawAgent:
         self.sock.close()
 
     def say(self, *said: messages.Message) -> None:
-        self.sock.sendall(b"".join(map(frames.frame, said)))
+        self.sock.sendall(b"".join(map(frame, said)))
 
     def open(self, origin: Origin, digest: str, request: int = 1) -> None:
         self.say(messages.Open(request, raw_digest(digest), origin.address, REPOSITORY, b"", []))
@@ -359,7 +359,7 @@ class RawAgent:
             data = self.sock.recv(1 << 20)
             if not data:
                 return None
-            self._heard += [frames.supernode_message(body) for body in self._frames.feed(data)]
+            self._heard += [supernode_message(body) for body in self._frames.feed(data)]
 
     def end(self) -> None:
         """Make another thread, which hears, see the end."""
@@ -416,7 +416,7 @@ class RawSupernode:
 
 
 def _messages(sock: socket.socket) -> Iterator[messages.FromAgent]:
-    inbox = frames.Frames()
+    inbox = Frames()
     while data := sock.recv(1 << 20):
         for body in inbox.feed(data):
-            yield frames.agent_message(body)
+            yield agent_message(body)

@@ -14,7 +14,8 @@ import pytest
 
 from agent.registry.manifests import Manifests
 from agent.storage.blob import Blob
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import Frames, supernode_message
 from agent.values.address import Address
 from agent.values.errors import DarnerError
 from agent.values.manifest import Manifest
@@ -40,7 +41,7 @@ class FakeWriter:
         self.aborted = False
         self.unsent = 0
         self._flush = flush
-        self._frames = frames.Frames()
+        self._frames = Frames()
         self._sent: list[messages.FromSupernode] = []
 
     @property
@@ -49,7 +50,7 @@ class FakeWriter:
         return self._sent
 
     def write(self, data: bytes) -> None:
-        self._sent += [frames.supernode_message(body) for body in self._frames.feed(data)]
+        self._sent += [supernode_message(body) for body in self._frames.feed(data)]
 
     def is_closing(self) -> bool:
         return self.closed or self.aborted

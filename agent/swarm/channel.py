@@ -1,7 +1,8 @@
-"""A channel: the one persistent TCP connection from this node to a supernode.
+"""A channel: the one persistent TCP connection from a node to a supernode: frames, as both ends know them, and the node's end.
 
-The agent's end of `agent.swarm.messages`. A channel comes back by itself after it was lost and says anew what this node holds;
-whoever had asked something over it is told. It carries no blob bytes.
+A frame is a big-endian u32 length and that many bytes of msgpack, which are one message (`agent.swarm.messages`). `Frames` reads
+no socket: it is fed bytes and gives the bodies of frames. The node's end, `Channel`, comes back by itself after it was lost and
+says anew what this node holds; whoever had asked something over it is told. It carries no blob bytes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import itertools
 import logging
 import random
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import TypeVar
+
+import msgspec
 
 from agent import metrics
-from agent.swarm import frames, messages
+from agent.swarm import messages
 from agent.values import pieces
 from agent.values.address import Address
 from agent.values.errors import DarnerError, OriginError
@@ -26,6 +31,9 @@ from agent.values.reference import raw_digest
 
 log = logging.getLogger(__name__)
 
+_LENGTH = struct.Struct(">I")
+FRAME_BYTES_MAX = 5 << 20
+"""A manifest of 4 MiB and its envelope; the holdings of a node with 100,000 blobs are 4 MB."""
 CONNECT_SECONDS_MAX = 3.0
 SEND_SECONDS_MAX = 5.0
 RETRY_SECONDS_MIN = 0.2
@@ -39,6 +47,80 @@ TaskListener = Callable[[messages.TaskMessage | None], None]
 """Told of every message of one swarm; None when the channel is lost."""
 Recall = Callable[[messages.Recall], messages.Recalled]
 """What this node knows of a name that a supernode has lost."""
+
+
+# Frames.
+
+
+class WireError(DarnerError):
+    """The sender's fault: a frame that is too long, or bytes that are no message."""
+
+
+Decoded = TypeVar("Decoded")
+_encoder = msgspec.msgpack.Encoder()
+_from_agent: msgspec.msgpack.Decoder[messages.FromAgent] = msgspec.msgpack.Decoder(messages.FromAgent)
+_from_supernode: msgspec.msgpack.Decoder[messages.FromSupernode] = msgspec.msgpack.Decoder(messages.FromSupernode)
+
+
+def frame(message: messages.Message) -> bytes:
+    """Raises WireError for a message that is too long to be sent."""
+    body = _encoder.encode(message)
+    if len(body) > FRAME_BYTES_MAX:
+        raise WireError(f"{type(message).__name__} of {len(body)} bytes does not fit a frame of {FRAME_BYTES_MAX}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def agent_message(body: bytes) -> messages.FromAgent:
+    """What an agent sent. Raises WireError."""
+    return _decoded(_from_agent, body)
+
+
+def supernode_message(body: bytes) -> messages.FromSupernode:
+    """What a supernode sent. Raises WireError."""
+    return _decoded(_from_supernode, body)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Decoded], body: bytes) -> Decoded:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(
+            f"not a message of version {messages.VERSION}: {ascii(str(error)[: messages.REASON_CHARACTERS_MAX])[1:-1]}"
+        ) from None
+
+
+class Frames:
+    """Bytes in, bodies of frames out. Between two calls it holds at most one frame, which is not whole yet."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """The bodies that `data` completes. Raises WireError as soon as a length is over the limit."""
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+        whole = buffer or data
+        start, end = 0, len(whole)
+        try:
+            while end - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(whole, start)
+                if length > FRAME_BYTES_MAX:
+                    raise WireError(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")
+                after = start + _LENGTH.size + length
+                if after > end:
+                    break
+                body = bytes(whole[start + _LENGTH.size : after])
+                start = after
+                yield body
+        finally:
+            if whole is buffer:
+                del buffer[:start]
+            else:
+                buffer += whole[start:]
+
+
+# The node's end.
 
 
 class ChannelError(DarnerError):
@@ -166,7 +248,7 @@ class Channel:
             raise ChannelError(f"the supernode {self.where} is not connected")
         try:
             with self._sending:
-                sock.sendall(frames.frame(message))
+                sock.sendall(frame(message))
                 self._sent_at = time.monotonic()
         except OSError as error:
             self._drop(sock)
@@ -194,8 +276,8 @@ class Channel:
         """From Hello to the end of the connection. Raises OSError, WireError and ChannelError."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(SEND_SECONDS_MAX)
-        sock.sendall(frames.frame(self._hello()))
-        inbox = frames.Frames()
+        sock.sendall(frame(self._hello()))
+        inbox = Frames()
         silence_seconds = SEND_SECONDS_MAX
         heard_at = time.monotonic()
         while not self._stopping.is_set():
@@ -211,11 +293,11 @@ class Channel:
             if self.up and time.monotonic() - self._sent_at >= silence_seconds:
                 self.send(messages.Heartbeat())
             for body in inbox.feed(data):
-                message = frames.supernode_message(body)
+                message = supernode_message(body)
                 if isinstance(message, messages.Refused):
-                    raise frames.WireError(f"it refuses this agent: {message.reason}")
+                    raise WireError(f"it refuses this agent: {message.reason}")
                 if isinstance(message, messages.Welcome) == self.up:
-                    raise frames.WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
+                    raise WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
                 if isinstance(message, messages.Welcome):
                     lease_seconds = max(LEASE_SECONDS_MIN, message.lease_seconds)
                     silence_seconds = min(SEND_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)

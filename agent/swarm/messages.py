@@ -1,4 +1,4 @@
-"""The messages between an agent and a supernode. `agent.swarm.frames` says how they travel.
+"""The messages between an agent and a supernode. `agent.swarm.channel` says how they travel.
 
 A message is an array of msgpack whose first item names it. The first message of an agent is `Hello` with the version; a supernode
 that does not speak that version answers `Refused` and closes. Messages carry digests and piece numbers; the one exception is the

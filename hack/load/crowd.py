@@ -20,8 +20,16 @@ from dataclasses import dataclass
 from math import ceil
 
 from agent.download.inflight import WINDOW
-from agent.swarm import frames, messages
-from agent.swarm.channel import CONNECT_SECONDS_MAX, HEARTBEATS_PER_LEASE, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN
+from agent.swarm import messages
+from agent.swarm.channel import (
+    CONNECT_SECONDS_MAX,
+    HEARTBEATS_PER_LEASE,
+    RETRY_SECONDS_MAX,
+    RETRY_SECONDS_MIN,
+    Frames,
+    frame,
+    supernode_message,
+)
 from agent.values.address import Address
 
 RECEIVE_BYTES = 64 << 10
@@ -58,7 +66,7 @@ class Member:
         self.came = False
         self.sock: socket.socket | None = None
         self.fd = -1
-        self.frames = frames.Frames()
+        self.frames = Frames()
         self.welcome: messages.Welcome | None = None
         self.task = 0
         self.count = 0
@@ -196,7 +204,7 @@ class Crowd:
         member.sock.close()  # which takes it out of the epoll as well
         del self._by_fd[member.fd]
         member.sock, member.fd = None, -1
-        member.frames = frames.Frames()
+        member.frames = Frames()
         self.welcomed -= member.welcome is not None
         member.welcome = None
 
@@ -207,7 +215,7 @@ class Crowd:
             self.sent[type(message).__name__] += 1
         if member.sock is not None:
             try:
-                member.sock.sendall(b"".join(map(frames.frame, said)))
+                member.sock.sendall(b"".join(map(frame, said)))
             except OSError:
                 self._lost(member)
 
@@ -217,7 +225,7 @@ class Crowd:
         if not data:
             raise OSError("closed by the supernode")
         for body in member.frames.feed(data):
-            self._hear(member, frames.supernode_message(body))
+            self._hear(member, supernode_message(body))
 
     def _hear(self, member: Member, message: messages.FromSupernode) -> None:
         self.heard[type(message).__name__] += 1

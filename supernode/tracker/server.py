@@ -10,7 +10,8 @@ import asyncio
 import logging
 from typing import cast
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import Frames, WireError, agent_message, frame
 from supernode import metrics
 from supernode.session import AgentSession
 from supernode.tracker.tracker import Tracker
@@ -55,7 +56,7 @@ class AgentConnection(asyncio.BufferedProtocol):
 
     def __init__(self, server: ChannelServer) -> None:
         self._server = server
-        self._frames = frames.Frames()
+        self._frames = Frames()
         self._session: AgentSession | None = None
         self._bytes = 0
         """Received before Hello was whole."""
@@ -77,7 +78,7 @@ class AgentConnection(asyncio.BufferedProtocol):
             return
         try:
             self._receive(self._server.received[:count])
-        except frames.WireError as error:
+        except WireError as error:
             self._refuse(str(error))
         except Exception:
             log.exception("a message of %s failed inside", self._name)
@@ -100,7 +101,7 @@ class AgentConnection(asyncio.BufferedProtocol):
     def _receive(self, data: memoryview) -> None:
         tracker, session = self._server.tracker, self._session
         for body in self._frames.feed(data):
-            message = frames.agent_message(body)
+            message = agent_message(body)
             if session:
                 tracker.receive(session, message)
             else:
@@ -113,11 +114,11 @@ class AgentConnection(asyncio.BufferedProtocol):
     def _join(self, hello: messages.FromAgent) -> AgentSession:
         """Raises WireError for one that is refused."""
         if not isinstance(hello, messages.Hello):
-            raise frames.WireError("the first message has to be Hello")
+            raise WireError("the first message has to be Hello")
         if hello.version != messages.VERSION:
-            raise frames.WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
+            raise WireError(f"version {hello.version} of the channel is not spoken here, version {messages.VERSION} is")
         if len(self._server.tracker.sessions) >= CONNECTIONS_MAX:
-            raise frames.WireError(f"{CONNECTIONS_MAX} agents are connected already")
+            raise WireError(f"{CONNECTIONS_MAX} agents are connected already")
         _check_name("node name", hello.node)
         if hello.zone:
             _check_name("zone", hello.zone)
@@ -130,7 +131,7 @@ class AgentConnection(asyncio.BufferedProtocol):
         self._bytes += count
         server.greeting_bytes += count
         if server.greeting_bytes > GREETING_BYTES_MAX:
-            raise frames.WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
+            raise WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
 
     def _end_greeting(self) -> None:
         self._timer.cancel()
@@ -144,13 +145,11 @@ class AgentConnection(asyncio.BufferedProtocol):
         self._end_greeting()
         if self._session:
             self._session.flush()
-        self._transport.write(frames.frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
+        self._transport.write(frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
         self._transport.close()
 
 
 def _check_name(what: str, name: str) -> None:
     """Names go into the log, the API and to other agents. Raises WireError, without the name, for one that no node has."""
     if not (0 < len(name) <= NAME_CHARACTERS_MAX and name.isascii() and name.isprintable() and " " not in name):
-        raise frames.WireError(
-            f"the {what} in Hello has to be 1 to {NAME_CHARACTERS_MAX} printable ASCII characters without spaces"
-        )
+        raise WireError(f"the {what} in Hello has to be 1 to {NAME_CHARACTERS_MAX} printable ASCII characters without spaces")

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 
 from agent.registry.manifests import Manifests
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import WireError
 from agent.values.address import Address
 from supernode import metrics
 from supernode.scheduler import events
@@ -153,7 +154,7 @@ class Tracker:
             case messages.Heartbeat():
                 session.send(messages.Heartbeat(self._clock()))
             case messages.Hello():
-                raise frames.WireError("Hello is said once")
+                raise WireError("Hello is said once")
 
     def _reported(self, session: AgentSession, report: messages.Report) -> None:
         task, in_flight = self.seeds.tasks.get(report.task), session.in_flight.get(report.task)

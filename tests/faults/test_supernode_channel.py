@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import FRAME_BYTES_MAX, frame
 from agent.values.address import Address
 from hack.origin import Fault
 from supernode.tracker import server
@@ -68,15 +69,15 @@ def test_the_state_tells_nodes_swarms_and_quarantines(lab: Lab) -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "over the limit"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50, "over the limit"),
-        ((frames.FRAME_BYTES_MAX + 1).to_bytes(4), "over the limit"),
+        ((FRAME_BYTES_MAX + 1).to_bytes(4), "over the limit"),
         (b"\xff\xff\xff\xff", "over the limit"),
         (b"\x00\x00\x00\x00", "not a message"),
         (b"\x00\x00\x00\x03\xc1\xc1\xc1", "not a message"),
         (b"\x00\x00\x00\x01\x90", "not a message"),
-        (frames.frame(messages.Heartbeat()), "the first message has to be Hello"),
-        (frames.frame(messages.Refused("no")), "not a message"),
+        (frame(messages.Heartbeat()), "the first message has to be Hello"),
+        (frame(messages.Refused("no")), "not a message"),
         (
-            frames.frame(messages.Hello(2, "raw", "", "127.0.0.1", 1, 0, [])),
+            frame(messages.Hello(2, "raw", "", "127.0.0.1", 1, 0, [])),
             "version 2 of the channel is not spoken here, version 1 is",
         ),
     ],
@@ -123,7 +124,7 @@ def test_the_longest_name_of_a_node_is_welcome(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03\xc1\xc1\xc1", frames.frame(HELLO)], ids=["long", "garbage", "hello"]
+    "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03\xc1\xc1\xc1", frame(HELLO)], ids=["long", "garbage", "hello"]
 )
 def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> None:
     with RawAgent(where(lab), HELLO) as agent:
@@ -136,7 +137,7 @@ def test_garbage_after_hello_ends_that_channel_alone(lab: Lab, said: bytes) -> N
 
 def test_a_message_that_comes_byte_by_byte_is_one_and_several_at_once_are_several(lab: Lab) -> None:
     with RawAgent(where(lab)) as agent:
-        for byte in frames.frame(HELLO):
+        for byte in frame(HELLO):
             agent.sock.sendall(bytes([byte]))
         assert agent.hear(messages.Welcome)
         agent.say(*[messages.Heartbeat()] * 100)
@@ -146,7 +147,7 @@ def test_a_message_that_comes_byte_by_byte_is_one_and_several_at_once_are_severa
 
 def test_random_bytes_never_end_the_supernode(lab: Lab) -> None:
     rng = random.Random(42)
-    valid = frames.frame(HELLO) + frames.frame(messages.Open(1, b"d" * 32, "registry.test", "team/app", b"", []))
+    valid = frame(HELLO) + frame(messages.Open(1, b"d" * 32, "registry.test", "team/app", b"", []))
     for _ in range(100):
         said = bytearray(valid if rng.random() < 0.7 else rng.randbytes(200))
         for _ in range(rng.randrange(4)):
@@ -159,7 +160,7 @@ def test_random_bytes_never_end_the_supernode(lab: Lab) -> None:
 def test_whoever_says_nothing_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HELLO_SECONDS_MAX", 0.3)
     with RawAgent(where(lab)) as silent, RawAgent(where(lab)) as slow:
-        slow.sock.sendall(frames.frame(HELLO)[:7])
+        slow.sock.sendall(frame(HELLO)[:7])
         silent.until_closed()
         slow.until_closed()
 

@@ -13,7 +13,8 @@ import pytest
 
 from agent.download import planner
 from agent.http.server import Exchange
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import frame
 from agent.values.address import Address
 from agent.values.errors import OriginError
 from hack.origin import Fault
@@ -191,7 +192,7 @@ def says(
                 replies = [messages.Welcome(messages.VERSION, "raw", 30.0, "127.0.0.1", 1)]
             if isinstance(message, messages.Open):
                 replies = [reply for answer in answers for reply in answer(message)]
-            sock.sendall(b"".join(map(frames.frame, replies)))
+            sock.sendall(b"".join(map(frame, replies)))
 
     return converse
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.swarm import messages
-from agent.swarm.frames import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
+from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
 from agent.swarm.messages import FromAgent, FromSupernode
 from agent.values.pieces import PIECES_MAX
 

@@ -15,7 +15,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import frame
 from agent.values.reference import raw_digest
 from hack.origin import Origin
 from tests.endpoint import DIGEST, LAYER, push
@@ -134,7 +135,7 @@ def test_it_tells_supernodes_of_its_limit_and_of_what_containerd_holds_also_over
             if not isinstance(message, messages.Heartbeat):  # there are as many as the machine is slow
                 heard.put(message)
             if isinstance(message, messages.Hello):
-                sock.sendall(frames.frame(messages.Welcome(messages.VERSION, "s", 30.0, "127.0.0.1", 1)))
+                sock.sendall(frame(messages.Welcome(messages.VERSION, "s", 30.0, "127.0.0.1", 1)))
 
     with RawSupernode(converse) as supernode:
         options = [

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import frame
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from tests.swarm import knows_nothing
@@ -38,7 +39,7 @@ def test_an_agent_without_supernodes_waits_for_none() -> None:
 
 
 def test_a_supernode_that_answers_ends_the_wait() -> None:
-    welcome = frames.frame(messages.Welcome(messages.VERSION, "supernode", 30.0, "127.0.0.1", 65002))
+    welcome = frame(messages.Welcome(messages.VERSION, "supernode", 30.0, "127.0.0.1", 65002))
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from agent.swarm import channel as module
-from agent.swarm import frames, messages
-from agent.swarm.channel import Channel, ChannelError
+from agent.swarm import messages
+from agent.swarm.channel import Channel, ChannelError, frame
 from agent.swarm.supernodes import Supernodes
 from agent.values import pieces
 from agent.values.address import Address
@@ -56,7 +56,7 @@ class Conversation:
                 self.say(self._welcome)
 
     def say(self, *said: messages.Message) -> None:
-        self.sockets[-1].sendall(b"".join(map(frames.frame, said)))
+        self.sockets[-1].sendall(b"".join(map(frame, said)))
 
     def hear(self, kind: type[messages.Message]) -> messages.Message:
         while not isinstance(message := self.heard.get(timeout=SECONDS), kind):
@@ -179,12 +179,12 @@ def test_a_refusal_is_logged_with_its_reason_and_tried_again_later(caplog: pytes
         b"\x00\x00\x00\x01\xc1",
         b"\xff\xff\xff\xff",
         b"\x00\x00\x00\x00",
-        frames.frame(HELLO),
-        frames.frame(messages.Heartbeat()),
-        frames.frame(messages.Seeding(1)),
-        frames.frame(WELCOME) * 2,
-        frames.frame(messages.Welcome(messages.VERSION, "supernode", -1.0, "10.0.0.2", 65002)),
-        frames.frame(messages.Welcome(messages.VERSION, "supernode", float("nan"), "10.0.0.2", 65002)),
+        frame(HELLO),
+        frame(messages.Heartbeat()),
+        frame(messages.Seeding(1)),
+        frame(WELCOME) * 2,
+        frame(messages.Welcome(messages.VERSION, "supernode", -1.0, "10.0.0.2", 65002)),
+        frame(messages.Welcome(messages.VERSION, "supernode", float("nan"), "10.0.0.2", 65002)),
     ],
     ids=[
         *("http", "no msgpack", "too long", "empty", "an agent's message", "a heartbeat first", "a task first", "welcome twice"),

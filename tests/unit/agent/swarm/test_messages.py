@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agent.swarm import messages
-from agent.swarm.frames import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
+from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
 from agent.swarm.messages import (
     HOLDINGS_MAX,
     Close,

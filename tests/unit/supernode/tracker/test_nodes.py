@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
+from agent.swarm.channel import WireError, frame
 from agent.values.errors import DigestError, OriginError
 from supernode.api import describe
 from supernode.seeder import AbandonedError
@@ -306,7 +307,7 @@ async def test_what_is_said_to_an_agent_together_goes_out_together_and_in_order(
         agent.session.send(messages.Seeding(number))
     assert written == []
     await asyncio.sleep(0)
-    assert written == [b"".join(frames.frame(messages.Seeding(number)) for number in range(3))]
+    assert written == [b"".join(frame(messages.Seeding(number)) for number in range(3))]
 
 
 @in_loop
@@ -325,5 +326,5 @@ async def test_a_peer_is_introduced_again_when_it_may_have_been_forgotten(lab: L
 @in_loop
 async def test_hello_is_said_once(lab: Lab) -> None:
     agent = Agent(lab, "a")
-    with pytest.raises(frames.WireError, match="once"):
+    with pytest.raises(WireError, match="once"):
         agent.say(messages.Hello(messages.VERSION, "a", "", "10.0.0.1", 1, 0, []))
