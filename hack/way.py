@@ -1,7 +1,8 @@
 """Which files of the agent one cold GET of a blob passes through: `python -m hack.way`.
 
 An agent, a supernode and an origin run on this machine, each in a process of its own. From the request to its last byte, each
-call of a function of the agent is noted with the file that it is in; what else the agent does in that moment is noted too.
+call of a function of the agent is noted with the file that it is in: in the thread of the client's connection, in the threads of
+the download and in those of the channels. What the agent does at its own pace, whoever pulls, is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -25,20 +26,26 @@ TREE = Path(__file__).resolve().parents[1]
 REPOSITORY = "team/app"
 LAYER_BYTES = 3 << 20
 READY_SECONDS_MAX = 60.0
+AT_THEIR_OWN_PACE = ("control", "garbage collector", "scrubber")
+"""The threads of an agent that do the same when nobody pulls."""
 
 
 def main() -> None:
     if sys.argv[1:2] == ["agent"]:
         traced_agent(sys.argv[2:])
-    with tempfile.TemporaryDirectory() as directory, Origin() as origin:
-        image = Image.of([os.urandom(LAYER_BYTES)])
-        origin.push(REPOSITORY, "1", image)
-        files = files_of_a_cold_get(Path(directory), origin.address, image)
+    files = files_of_a_cold_get()
     print("\n".join(files))
     print(f"{len(files)} files")
 
 
-def files_of_a_cold_get(directory: Path, registry: str, image: Image) -> list[str]:
+def files_of_a_cold_get() -> list[str]:
+    with tempfile.TemporaryDirectory() as directory, Origin() as origin:
+        image = Image.of([os.urandom(LAYER_BYTES)])
+        origin.push(REPOSITORY, "1", image)
+        return files_called(Path(directory), origin.address, image)
+
+
+def files_called(directory: Path, registry: str, image: Image) -> list[str]:
     pieces, channel, state, upload, endpoint, health = (f"127.0.0.1:{port}" for port in free_ports(6))
     common = ["--insecure-registries", registry]
     supernode = ["-m", "supernode", "--node-name", "supernode", "--store", str(directory / "supernode"), "--piece-listen", pieces]
@@ -57,10 +64,10 @@ def files_of_a_cold_get(directory: Path, registry: str, image: Image) -> list[st
 
 
 def get(where: str, path: str) -> bytes:
-    connection = http.client.HTTPConnection(where, timeout=READY_SECONDS_MAX)
-    connection.request("GET", path)
-    with connection.getresponse() as answer:
-        body = answer.read()
+    with closing(http.client.HTTPConnection(where, timeout=READY_SECONDS_MAX)) as connection:
+        connection.request("GET", path)
+        with connection.getresponse() as answer:
+            body = answer.read()
     if answer.status != 200:
         raise SystemExit(f"{path}: {answer.status} {body[:200]!r}")
     return body
@@ -69,15 +76,15 @@ def get(where: str, path: str) -> bytes:
 @contextmanager
 def started(argv: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A process that has printed the line which says that it is ready."""
-    process = subprocess.Popen([sys.executable, *argv], cwd=TREE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise SystemExit(f"{' '.join(argv)} did not start")
-        yield process
-    finally:
-        process.terminate()
-        process.wait(READY_SECONDS_MAX)
+    with subprocess.Popen([sys.executable, *argv], cwd=TREE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise SystemExit(f"{' '.join(argv)} did not start")
+            yield process
+        finally:
+            process.terminate()
+            process.wait(READY_SECONDS_MAX)
 
 
 def free_ports(count: int) -> list[int]:
@@ -96,14 +103,16 @@ def traced_agent(argv: list[str]) -> None:
     noting = threading.Event()
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and noting.is_set():
-            seen.add(frame.f_code.co_filename)
+        name = frame.f_code.co_filename
+        if event != "call" or not noting.is_set() or not name.startswith(f"{TREE}/agent/"):
+            return
+        if threading.current_thread().name not in AT_THEIR_OWN_PACE:
+            seen.add(name)
 
     def toggle(*_: object) -> None:
         if noting.is_set():
             noting.clear()
-            ours = sorted(name.removeprefix(f"{TREE}/") for name in seen if name.startswith(f"{TREE}/agent/"))
-            print(*ours, flush=True)
+            print(*sorted(name.removeprefix(f"{TREE}/") for name in seen), flush=True)
         else:
             noting.set()
             print("noting", flush=True)
