@@ -28,7 +28,6 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.channel import Channel
-from agent.swarm.memory import Memory
 from agent.swarm.piece_client import PieceFetcher, TicketRefusedError
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
@@ -52,10 +51,6 @@ class Shared:
     swarm: Supernodes
     origin: Origin
     fetcher: PieceFetcher
-    memory: Memory
-    """What did not work from this node lately."""
-    sources: Memory
-    """The same of single nodes, which are avoided when they have failed twice."""
     threads: Executor
     """Where pieces are fetched."""
     window: Callable[[int, int, int], int]
@@ -183,7 +178,7 @@ class Download:
             if self._blob:  # an earlier download ended between the client's look into the store and now
                 return
             now, owners = time.monotonic(), self._shared.swarm.owners(self.digest)
-            is_silent = bool(owners) and self._shared.memory.avoids(("supernode", owners[0].where), now)
+            is_silent = bool(owners) and self._shared.swarm.memory.avoids(("supernode", owners[0].where), now)
             self._do(self._planner.start(bool(owners), now, is_silent=is_silent))
             while self._planner.mode is not Mode.ENDED and self._error is None:
                 self._turn()
@@ -215,7 +210,7 @@ class Download:
 
     def _note_trouble(self, now: float) -> None:
         """Say once what keeps the swarm from helping, and remember it for the next blob."""
-        trouble, memory = self._planner.trouble, self._shared.memory
+        trouble, memory = self._planner.trouble, self._shared.swarm.memory
         if trouble is self._trouble:
             return
         self._trouble = trouble
@@ -326,7 +321,7 @@ class Download:
     def _prepared(self, event: events.Event) -> list[events.Event]:
         """What the planner is told of an event: of a supernode's answer after the blob has its file, and the digests it names."""
         if self._channel and isinstance(event, messages.Message):
-            self._shared.memory.worked(("supernode", self._channel.where))
+            self._shared.swarm.memory.worked(("supernode", self._channel.where))
         if isinstance(event, messages.Task):
             try:
                 blob = self._receive(Layout(event.size, event.piece_length))
@@ -339,7 +334,7 @@ class Download:
                 for piece, digest in event.known.items():
                     blob.confirm(piece, digest)
                 place = "swarms", self._channel.where if self._channel else Address("", 0)
-                is_doubted = self._shared.memory.avoids(place, time.monotonic())
+                is_doubted = self._shared.swarm.memory.avoids(place, time.monotonic())
                 return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]
         if isinstance(event, messages.TaskFailed):
             log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
@@ -359,7 +354,7 @@ class Download:
         where = channel.peers.get(source) if channel else None
         if self._blob is None or channel is None or where is None:
             self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))
-        elif source != messages.SEED and self._shared.sources.avoids(("pieces", where), time.monotonic()):
+        elif source != messages.SEED and self._shared.swarm.sources.avoids(("pieces", where), time.monotonic()):
             self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))  # the alternative is asked at once
         elif digest == messages.COMING and source != messages.SEED:
             # Only the supernode is believed which bytes a piece should have.
@@ -400,23 +395,23 @@ class Download:
             start, end = blob.layout.span(piece)
             metrics.RECEIVED_BYTES.labels("supernode" if source == messages.SEED else "peer").inc(end - start)
             event = done(messages.DELIVERED)
-            shared.memory.worked(("swarms", channel.where))
-            shared.sources.worked(("pieces", where))
-            shared.memory.worked(("tickets", where))
+            shared.swarm.memory.worked(("swarms", channel.where))
+            shared.swarm.sources.worked(("pieces", where))
+            shared.swarm.memory.worked(("tickets", where))
         self._fetching.discard(piece)
         is_failure = isinstance(event, events.Superseded) or (isinstance(event, messages.Done) and event.verdict)
         if opened == self._opened or not is_failure:
             self._events.put(event)
 
     def _note_failure(self, error: SourceError, piece: int, where: Address, now: float) -> None:
-        memory, is_refused = self._shared.memory, isinstance(error, TicketRefusedError)
+        memory, is_refused = self._shared.swarm.memory, isinstance(error, TicketRefusedError)
         metrics.PIECE_FAILURES.labels("refused" if is_refused else messages.VERDICT_NAMES[error.verdict]).inc()
         is_news = is_refused and not memory.avoids(("tickets", where), now)
         log.log(logging.WARNING if is_news else logging.INFO, "piece %d of %s did not come: %s", piece, self.digest, error)
         if is_refused:
             memory.failed(("tickets", where), now)
         if error.verdict in (messages.UNREACHABLE, messages.STALLED):
-            self._shared.sources.failed(("pieces", where), now)
+            self._shared.swarm.sources.failed(("pieces", where), now)
 
     # The origin.
 

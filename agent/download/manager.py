@@ -17,7 +17,6 @@ from agent.download.download import BlobOrigin, Download, Reader, Shared
 from agent.http.ratelimit import Pace
 from agent.origin.client import Origin
 from agent.storage.store import Store
-from agent.swarm.memory import Memory
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
@@ -34,9 +33,7 @@ class DownloadManager:
         self.fetcher = PieceFetcher(swarm_key, pace)
         self.threads = ThreadPoolExecutor(FETCHERS_MAX, thread_name_prefix="fetch")
         self._pace = pace
-        self._shared = Shared(
-            store, swarm, origin, self.fetcher, Memory(), Memory(strikes=2), self.threads, self.window, self._ended
-        )
+        self._shared = Shared(store, swarm, origin, self.fetcher, self.threads, self.window, self._ended)
         self._lock = threading.Lock()
         self._active: dict[str, Download] = {}
         self._stopping = False

@@ -1,13 +1,18 @@
-"""All channels of this node, and which supernode a blob or a name belongs to.
+"""The swarm as this node sees it: all its channels, which supernode a blob or a name belongs to, and what did not work lately.
 
 Rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998): each key has its own order
 of the supernodes and belongs to the first that is connected. So keys spread, and nothing moves but what a lost supernode had.
+
+What did not work is remembered so that the next blob does not wait for it again. A place is a node's piece server, a supernode's
+swarms or a supernode itself, named by a word and an address. It is forgotten as soon as something comes from there, and after a
+while in any case.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -23,10 +28,17 @@ log = logging.getLogger(__name__)
 RESOLVE_SECONDS_MAX = 13.0
 """The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin.client). The agent's own try
 follows, and the runtime has its answer within 25 s."""
+AVOID_SECONDS_MIN = 60.0
+AVOID_SECONDS_MAX = 600.0
+"""Twice as long each time that it fails again, up to this."""
+PLACES_MAX = 4096
+"""The oldest are forgotten beyond that."""
+
+Place = tuple[str, Address]
 
 
 class Supernodes:
-    """The swarm as this node sees it. A key is a digest or an image's name."""
+    """A key is a digest or an image's name."""
 
     def __init__(
         self,
@@ -38,6 +50,10 @@ class Supernodes:
         self.clock = time.time
         """This node's own."""
         self.channels = [Channel(where, hello, on_up, recall) for where in supernodes]
+        self.memory = Memory()
+        """What did not work from this node lately."""
+        self.sources = Memory(strikes=2)
+        """The same of single nodes, which are avoided when they have failed twice."""
 
     def start(self) -> None:
         for channel in self.channels:
@@ -104,3 +120,31 @@ class Supernodes:
         message = messages.Holds(messages.Holding(raw_digest(digest), size), held)
         for channel in self.channels:
             channel.tell(message)
+
+
+class Memory:
+    def __init__(self, strikes: int = 1) -> None:
+        """A place is avoided when it has failed so many times, without a success between them."""
+        self._strikes = strikes
+        self._lock = threading.Lock()
+        self._failed: dict[Place, tuple[int, float, float]] = {}
+        """How often, until when it is avoided, and for how long that is."""
+
+    def failed(self, place: Place, now: float) -> None:
+        with self._lock:
+            count, until, seconds = self._failed.pop(place, (0, now, AVOID_SECONDS_MIN / 2))
+            if count + 1 >= self._strikes and now >= until:  # else it was begun before the last failure was known
+                seconds = min(2 * seconds, AVOID_SECONDS_MAX)
+                until = now + seconds
+            self._failed[place] = count + 1, until, seconds
+            if len(self._failed) > PLACES_MAX:
+                self._failed.pop(next(iter(self._failed)))
+
+    def worked(self, place: Place) -> None:
+        with self._lock:
+            self._failed.pop(place, None)
+
+    def avoids(self, place: Place, now: float) -> bool:
+        with self._lock:  # else a place that is being written is missing for a moment
+            count, until, _ = self._failed.get(place, (0, now, 0.0))
+        return count >= self._strikes and now < until

@@ -1,11 +1,11 @@
-"""What did not work lately is avoided for a while, which grows, and forgotten when it works."""
+"""The swarm as a node sees it: what did not work lately is avoided for a while, which grows, and forgotten when it works."""
 
 from __future__ import annotations
 
 import pytest
 
-from agent.swarm import memory as module
-from agent.swarm.memory import AVOID_SECONDS_MAX, AVOID_SECONDS_MIN, Memory
+from agent.swarm import supernodes as module
+from agent.swarm.supernodes import AVOID_SECONDS_MAX, AVOID_SECONDS_MIN, Memory
 from agent.values.address import Address
 
 PLACE = ("swarms", Address("10.0.0.9", 65000))
