@@ -18,10 +18,9 @@ from pathlib import Path
 from agent.download.manager import DownloadManager
 from agent.origin.client import Origin as OriginClient
 from agent.origin.credential_provider import CredentialProviders
-from agent.registry.client_wait import HEAD_SECONDS_MAX
-from agent.registry.endpoint import Registry
-from agent.registry.manifests import Manifests
 from agent.origin.shown import Permission
+from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
+from agent.registry.manifests import Manifests
 from agent.storage.store import Store
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey

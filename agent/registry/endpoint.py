@@ -4,17 +4,22 @@ Every request becomes a value (`agent.registry.target`), every answer comes from
 origin. Read only. A client may have what the origin allowed it (`agent.origin.shown`), whatever else is in the store.
 
 A blob is answered from the store, while it arrives, or past a disk that fails. Nothing is said before its first byte is there, so
-that an error can still be told; after that, an answer that cannot go on is cut off by a reset.
+that an error can still be told; after that, an answer that cannot go on is cut off by a reset. A runtime gives up after 30 s, so
+it is told before: registries, which may never answer, are asked in threads of their own, each with limits of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from agent import metrics
 from agent.download.download import Reader
@@ -24,7 +29,6 @@ from agent.http.wire import chunks
 from agent.origin.client import Origin
 from agent.origin.credential_provider import CredentialProviders
 from agent.origin.shown import Permission
-from agent.registry.client_wait import HEAD_SECONDS_MAX, LOOK_SECONDS, ClientWait
 from agent.registry.manifests import Manifests
 from agent.registry.node_credentials import Answer, NodeCredentials
 from agent.registry.target import (
@@ -50,12 +54,20 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 512
 IDLE_SECONDS = 90.0
+HEAD_SECONDS_MAX = 25.0
+"""For the head of an answer: containerd gives up when it has none after 30 s."""
+LOOK_SECONDS = 0.1
+"""How soon a client that left while it waited is noticed."""
+QUESTIONS_MAX = 256
+"""That wait for registries."""
 
 METHODS = ("GET", "HEAD")
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="darner"'}
 VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 BLOB = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **VERSION}
 STALE = {"Warning": '110 darner "the registry cannot be asked; this is its last answer"'}
+
+Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True)
@@ -100,8 +112,9 @@ class Registry:
         self._swarm = swarm
         self._origin = origin
         self._allow = allow
-        self._client_wait = ClientWait(head_seconds)
-        self._node = NodeCredentials(providers, self._client_wait) if providers else None
+        self._head_seconds = head_seconds
+        self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
+        self._node = NodeCredentials(providers, self._ask) if providers else None
 
     def listener(self, where: Address) -> Listener:
         return Listener(
@@ -120,7 +133,11 @@ class Registry:
                 raise RequestError(405, "UNSUPPORTED", "this registry is read only")
             resource = parse_target(exchange.request.target)
             kind = type(resource).__name__.removesuffix("Resource").lower()
-            if self._allow and isinstance(resource, Resource) and not allowed(self._allow, resource.registry, resource.repository):
+            if (
+                self._allow
+                and isinstance(resource, Resource)
+                and not allowed(self._allow, resource.registry, resource.repository)
+            ):
                 name = f"{resource.registry}/{resource.repository}"
                 raise RequestError(403, "DENIED", f"{name} is not among --allow-registries, from which nodes pull")
             authorization = exchange.request.headers.get("authorization")
@@ -149,6 +166,39 @@ class Registry:
         else:
             answer(sent)
 
+    def _look(self, exchange: Exchange, registry: str) -> None:
+        """Raises when there is no use in waiting on: ClientGone, or OriginError 504 when the client is about to give up."""
+        if exchange.client_left():
+            raise ClientGone
+        if time.monotonic() - exchange.began > self._head_seconds:
+            raise OriginError(504, f"neither other nodes nor the registry {registry} answered in time", certain=False)
+
+    def _ask(self, exchange: Exchange, registry: str, question: Callable[[], Reply]) -> Reply:
+        """The reply to a question. Raises its errors and those of `_look`, and RequestError when too many wait already.
+
+        A question whose client has left, or was told an error, ends by its own limits.
+        """
+        if not self._places.acquire(blocking=False):
+            raise RequestError(503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} requests wait for registries already")
+        reply: Future[Reply] = Future()
+
+        def answer() -> None:
+            try:
+                reply.set_result(question())
+            except BaseException as error:
+                reply.set_exception(error)
+            finally:
+                self._places.release()
+
+        try:
+            threading.Thread(target=answer, name="question", daemon=True).start()
+        except RuntimeError:
+            self._places.release()
+            raise RequestError(503, "TOOMANYREQUESTS", "no thread is left to ask the registry with") from None
+        while not wait([reply], LOOK_SECONDS).done:
+            self._look(exchange, registry)
+        return reply.result()
+
     # Manifests and lists.
 
     def _manifest(self, exchange: Exchange, resource: ManifestResource, credential: Credential | None) -> None:
@@ -158,7 +208,7 @@ class Registry:
         at = self._permission.shown_at(registry, repository, credential, reference, time.monotonic())
         manifest = self._manifests.kept(reference) if at is not None else None
         if at is None or manifest is None:
-            manifest = self._client_wait.ask(exchange, registry, lambda: self._resolve(resource, credential))
+            manifest = self._ask(exchange, registry, lambda: self._resolve(resource, credential))
             at = time.monotonic()
         self._permission.show(registry, repository, credential, [manifest.digest, *manifest.lists()], at)
         self._origin.sizes.learn(registry, repository, manifest.sizes())
@@ -181,9 +231,7 @@ class Registry:
     def _listing(self, exchange: Exchange, resource: ListingResource, credential: Credential | None) -> None:
         registry, repository = resource.registry, resource.repository
         path = f"/v2/{repository}/{resource.rest}"
-        media_type, body = self._client_wait.ask(
-            exchange, registry, lambda: self._origin.listing(registry, repository, path, credential)
-        )
+        media_type, body = self._ask(exchange, registry, lambda: self._origin.listing(registry, repository, path, credential))
         exchange.answer(200, {"Content-Type": media_type, **VERSION}, body)
 
     # Blobs.
@@ -218,7 +266,7 @@ class Registry:
     def _size_at_origin(self, exchange: Exchange, resource: BlobResource, credential: Credential | None) -> int:
         """Bytes of the blob, if the origin shows it to this credential. Raises OriginError."""
         registry, repository, digest = resource.registry, resource.repository, resource.digest
-        size = self._client_wait.ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
+        size = self._ask(exchange, registry, lambda: self._origin.blob_size(registry, repository, digest, credential))
         if size is None:
             raise OriginError(404, f"{repository} has no {digest}", "BLOB_UNKNOWN")
         return size
@@ -247,9 +295,9 @@ class Registry:
         return self._downloads.reading(resource.registry, resource.repository, resource.digest, credential, 0)
 
     def _await_blob(self, exchange: Exchange, resource: BlobResource, reader: Reader) -> Blob:
-        """The arriving blob, once its size is known. Raises the download's error, and those of `ClientWait.look`."""
+        """The arriving blob, once its size is known. Raises the download's error, and those of `_look`."""
         while not reader.download.known(LOOK_SECONDS):
-            self._client_wait.look(exchange, resource.registry)
+            self._look(exchange, resource.registry)
         return reader.download.blob(0)
 
     def _start(self, exchange: Exchange, resource: BlobResource, part: Part) -> None:
@@ -261,7 +309,7 @@ class Registry:
         if reader:
             reader.offset = part.start
         while not _ready(blob, part.start):
-            self._client_wait.look(exchange, resource.registry)
+            self._look(exchange, resource.registry)
         self._start(exchange, resource, part)
         while (position := part.start + exchange.body_sent) < part.end:
             if reader:

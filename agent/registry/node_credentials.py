@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from agent.http.server import Exchange
 from agent.origin.credential_provider import CredentialProviders
-from agent.registry.client_wait import ClientWait
 from agent.registry.target import Resource
 from agent.values.credential import Credential
 from agent.values.errors import OriginError
@@ -23,12 +22,14 @@ PRIVATE_MAX = 4096
 """Repositories that are remembered to want the node's credential: each blob of an image would be refused once otherwise."""
 
 Answer = Callable[[Credential | None], None]
+Ask = Callable[[Exchange, str, Callable[[], list[Credential]]], list[Credential]]
+"""Has a question answered on behalf of a client that waits for what a registry says."""
 
 
 class NodeCredentials:
-    def __init__(self, providers: CredentialProviders, client_wait: ClientWait) -> None:
+    def __init__(self, providers: CredentialProviders, ask: Ask) -> None:
         self._providers = providers
-        self._client_wait = client_wait
+        self._ask = ask
         self._lock = threading.Lock()
         self._private: OrderedDict[str, None] = OrderedDict()
 
@@ -54,7 +55,7 @@ class NodeCredentials:
 
     def _with_the_nodes(self, exchange: Exchange, resource: Resource, image: str, answer: Answer) -> bool:
         """Whether the origin took one of the node's credentials."""
-        for credential in self._client_wait.ask(exchange, resource.registry, lambda: self._providers.credentials(image)):
+        for credential in self._ask(exchange, resource.registry, lambda: self._providers.credentials(image)):
             try:
                 answer(credential)
             except OriginError as error:

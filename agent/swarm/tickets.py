@@ -33,11 +33,6 @@ def issue(key: bytes, digest: str, now: float) -> str:
     return f"{expiry}.{_mac(key, digest, expiry)}"
 
 
-def valid(key: bytes, digest: str, ticket: str, now: float) -> bool:
-    """Whether this ticket opens this blob now. Compares in constant time."""
-    return not refusal(key, digest, ticket, [now])
-
-
 def refusal(key: bytes, digest: str, ticket: str, clocks: Iterable[float]) -> str:
     """Why this ticket does not open this blob now, on none of these clocks; "" when it does. Compares in constant time."""
     match = _TICKET.fullmatch(ticket)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.registry.client_wait import HEAD_SECONDS_MAX
+from agent.registry.endpoint import HEAD_SECONDS_MAX
 from hack.origin import Fault, Origin
 from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, no_more_than, push, threads_and_descriptors, wait_until
 

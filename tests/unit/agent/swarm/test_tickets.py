@@ -7,11 +7,15 @@ import hmac
 
 import pytest
 
-from agent.swarm.tickets import TICKET_SECONDS, issue, valid
+from agent.swarm.tickets import TICKET_SECONDS, issue, refusal
 
 KEY = b"0123456789abcdef0123456789abcdef"
 BLOB, OTHER_BLOB = ("sha256:" + digit * 64 for digit in "ab")
 NOW = 1_800_000_000.5
+
+
+def valid(key: bytes, blob: str, ticket: str, now: float) -> bool:
+    return not refusal(key, blob, ticket, [now])
 
 
 def forged(expiry: int, key: bytes = KEY, blob: str = BLOB) -> str:
