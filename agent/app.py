@@ -67,7 +67,7 @@ class Agent:
             stale_if_error=settings.stale_if_error,
             fresh=settings.fresh_tags,
         )
-        self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall)
+        self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall, swarm_key)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
         providers = CredentialProviders.of_node(settings.credential_provider_config, settings.credential_provider_bin_dir)

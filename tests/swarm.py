@@ -117,7 +117,7 @@ class Node:
             holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.offered().items()]
             return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
 
-        self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall)
+        self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall, swarm_key)
         self.swarm.clock = clock
         self.downloads = DownloadManager(self.store, self.swarm, self.client, swarm_key)
         self.store.on_change = self.swarm.tell
@@ -296,9 +296,15 @@ class Lab:
         return self._pieces[number]
 
     def node(
-        self, zone: str = "", quota: int = 1 << 30, *, key: str | None = None, clock: Callable[[], float] = time.time
+        self,
+        zone: str = "",
+        quota: int = 1 << 30,
+        *,
+        wait: bool = True,
+        key: str | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> Node:
-        node = Node(self.root, f"node-{next(self._names)}", self, zone, quota=quota, key=key, clock=clock)
+        node = Node(self.root, f"node-{next(self._names)}", self, zone, wait=wait, quota=quota, key=key, clock=clock)
         self.nodes.append(node)
         return node
 

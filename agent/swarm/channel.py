@@ -23,6 +23,8 @@ import msgspec
 
 from agent import metrics
 from agent.swarm import messages
+from agent.swarm.tickets import SwarmKey, SwarmKeyError
+from agent.swarm.tls import ProofError, SealedSocket, client_context
 from agent.values import pieces
 from agent.values.address import Address
 from agent.values.errors import DarnerError, OriginError
@@ -138,15 +140,20 @@ class Channel:
         hello: Callable[[], messages.Hello],
         on_up: Callable[[Channel], None],
         recall: Recall,
+        swarm_key: SwarmKey | None = None,
     ) -> None:
-        """The three are called by the channel's thread."""
+        """The three are called by the channel's thread. Without a key the channel is in clear, and nobody proves anything."""
         self.where = where
+        self._swarm_key = swarm_key
+        self._context = client_context()
+        self._complaint = ""
+        """About the swarm's key, as it was said last."""
         self.peers: dict[int, Address] = {}
         self._hello = hello
         self._on_up = on_up
         self._recall = recall
         self._connection: socket.socket | None = None
-        self._sock: socket.socket | None = None
+        self._sock: SealedSocket | socket.socket | None = None
         """The connection, once the supernode has said Welcome."""
         self._sent_at = 0.0
         self._clock_ahead: float | None = None
@@ -263,19 +270,35 @@ class Channel:
             try:
                 with socket.create_connection(self.where, CONNECT_SECONDS_MAX) as sock:
                     self._connection = sock
-                    self._converse(sock)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.settimeout(SEND_SECONDS_MAX)
+                    self._converse(self._proven(sock))
             except (OSError, DarnerError) as error:
-                log.log(logging.INFO if self.up else logging.DEBUG, "no channel to the supernode %s: %s", self.where, error)
+                self._complain(error)
             if self.up and time.monotonic() - began > RETRY_SECONDS_MAX:
                 retry_seconds = RETRY_SECONDS_MIN
             self._down()
             self._stopping.wait(retry_seconds * random.uniform(0.5, 1.0))
             retry_seconds = min(retry_seconds * 2, RETRY_SECONDS_MAX)
 
-    def _converse(self, sock: socket.socket) -> None:
+    def _complain(self, error: Exception) -> None:
+        """A key that is not the supernode's is said once, since nobody but the operator can mend it."""
+        level = logging.INFO if self.up else logging.DEBUG
+        if isinstance(error, ProofError | SwarmKeyError) and str(error) != self._complaint:
+            self._complaint, level = str(error), logging.WARNING
+        log.log(level, "no channel to the supernode %s: %s", self.where, error)
+
+    def _proven(self, sock: socket.socket) -> SealedSocket | socket.socket:
+        """The connection inside TLS, once both ends have shown the swarm's key. Raises OSError, ProofError and SwarmKeyError."""
+        keys = self._swarm_key.all() if self._swarm_key else ()
+        if not keys:
+            return sock
+        sealed = SealedSocket(sock, self._context)
+        sealed.prove(keys)
+        return sealed
+
+    def _converse(self, sock: SealedSocket | socket.socket) -> None:
         """From Hello to the end of the connection. Raises OSError, WireError and ChannelError."""
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(SEND_SECONDS_MAX)
         sock.sendall(frame(self._hello()))
         inbox = Frames()
         silence_seconds = SEND_SECONDS_MAX
@@ -310,7 +333,7 @@ class Channel:
         if unix_seconds:
             self._clock_ahead = unix_seconds - time.monotonic()
 
-    def _welcome(self, sock: socket.socket, message: messages.Welcome) -> None:
+    def _welcome(self, sock: SealedSocket | socket.socket, message: messages.Welcome) -> None:
         self._clock_ahead = None
         self._set_clock(message.unix_seconds)
         self.peers = {messages.SEED: Address(message.host, message.port)}
@@ -356,7 +379,7 @@ class Channel:
                 if listener:
                     listener(message)
 
-    def _drop(self, sock: socket.socket | None) -> None:
+    def _drop(self, sock: SealedSocket | socket.socket | None) -> None:
         """Make the receiving thread see the end of the connection."""
         if sock is not None:
             with contextlib.suppress(OSError):

@@ -21,6 +21,7 @@ from agent.http.server import Exchange, Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import tickets
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import RequestError
 from agent.values.pieces import DIGEST_BYTES
@@ -34,22 +35,19 @@ COMING_SECONDS_MAX = 2.0
 
 _TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
 
-ReadKey = Callable[[], bytes | None]
-"""The key that tickets are signed with; None when none is configured. Raises when one is configured and cannot be read."""
-
 
 class PieceServer:
     def __init__(
         self,
         store: Store,
-        read_key: ReadKey,
+        swarm_key: SwarmKey,
         upload: Pace | None = None,
         clocks: Callable[[], Iterable[float]] = lambda: (time.time(),),
     ) -> None:
         """`clocks` tell Unix time: a ticket is good if it is so on one of them."""
         self._store = store
         self._upload = upload
-        self._read_key = read_key
+        self._swarm_key = swarm_key
         self._clocks = clocks
 
     def listener(self, where: Address) -> Listener:
@@ -102,9 +100,9 @@ class PieceServer:
 
     def _refusal(self, digest: str, authorization: str) -> str:
         """Why this node's pieces are not for whoever asks, or ""."""
-        key = self._read_key()
+        keys = self._swarm_key.all()
         scheme, _, ticket = authorization.partition(" ")
-        return "" if key is None else tickets.refusal(key, digest, ticket if scheme == "Ticket" else "", self._clocks())
+        return tickets.refusal(keys, digest, ticket if scheme == "Ticket" else "", self._clocks()) if keys else ""
 
     def _blob(self, digest: str) -> Blob:
         blob = self._store.arriving(digest) or self._store.blob(digest)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from agent.swarm import messages
 from agent.swarm.channel import Channel, ChannelError, Recall, TaskListener
+from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
@@ -46,10 +47,11 @@ class Supernodes:
         hello: Callable[[], messages.Hello],
         on_up: Callable[[Channel], None],
         recall: Recall,
+        swarm_key: SwarmKey | None = None,
     ) -> None:
         self.clock = time.time
         """This node's own."""
-        self.channels = [Channel(where, hello, on_up, recall) for where in supernodes]
+        self.channels = [Channel(where, hello, on_up, recall, swarm_key) for where in supernodes]
         self.memory = Memory()
         """What did not work from this node lately."""
         self.sources = Memory(strikes=2)

@@ -19,6 +19,8 @@ TICKET_SECONDS = 300
 """How long a ticket is good; two nodes' clocks may differ by less than that."""
 KEY_BYTES_MIN = 16
 KEY_BYTES_MAX = 4096
+KEYS_MAX = 2
+"""In one file, a line each, while they change: the first signs, and both are good."""
 
 _TICKET = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
 
@@ -33,13 +35,13 @@ def issue(key: bytes, digest: str, now: float) -> str:
     return f"{expiry}.{_mac(key, digest, expiry)}"
 
 
-def refusal(key: bytes, digest: str, ticket: str, clocks: Iterable[float]) -> str:
+def refusal(keys: Iterable[bytes], digest: str, ticket: str, clocks: Iterable[float]) -> str:
     """Why this ticket does not open this blob now, on none of these clocks; "" when it does. Compares in constant time."""
     match = _TICKET.fullmatch(ticket)
     if not match:
         return "it shows none: has it a swarm key?"
     expiry = int(match[1])
-    if not hmac.compare_digest(match[2], _mac(key, digest, expiry)):
+    if not any(hmac.compare_digest(match[2], _mac(key, digest, expiry)) for key in keys):
         return "it has another swarm key"
     if any(now < expiry <= now + 2 * TICKET_SECONDS for now in clocks):
         return ""
@@ -56,24 +58,36 @@ class SwarmKeyError(DarnerError):
 class SwarmKey:
     """Calling it gives the key, or None when no file is configured, which is for laboratories only.
 
-    The file is somebody else's, such as a mounted Secret, and is read again when it changes.
+    The file is somebody else's, such as a mounted Secret, and is read again when it changes. While keys change it holds two, a
+    line each: first the new one behind the old one, everywhere, then the other way round, then the new one alone.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
-        self._read: tuple[int, bytes] | None = None
+        self._read: tuple[int, tuple[bytes, ...]] | None = None
 
     def __call__(self) -> bytes | None:
+        """The one that signs. Raises SwarmKeyError."""
+        return next(iter(self.all()), None)
+
+    def all(self) -> tuple[bytes, ...]:
+        """All that are good, the one that signs first; none when no file is configured. Raises SwarmKeyError."""
         if self._path is None:
-            return None
+            return ()
         try:
             changed = os.stat(self._path).st_mtime_ns
             if self._read is None or self._read[0] != changed:
                 with self._path.open("rb") as file:
-                    key = file.read(KEY_BYTES_MAX + 1).strip()
-                if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
-                    raise SwarmKeyError(f"{self._path} holds {len(key)} bytes; a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}")
-                self._read = (changed, key)
+                    self._read = changed, self._parsed(file.read(KEY_BYTES_MAX + 1))
         except OSError as error:
             raise SwarmKeyError(f"the swarm key {self._path} cannot be read: {error.strerror}") from None
         return self._read[1]
+
+    def _parsed(self, content: bytes) -> tuple[bytes, ...]:
+        """A key of any bytes may have a line feed in it: two lines are two keys where each is long enough to be one."""
+        whole = content.strip()
+        lines = [line.strip() for line in whole.split(b"\n")]
+        keys = lines if len(lines) == KEYS_MAX and all(len(line) >= KEY_BYTES_MIN for line in lines) else [whole]
+        if not KEY_BYTES_MIN <= len(whole) <= KEY_BYTES_MAX:
+            raise SwarmKeyError(f"{self._path} holds {len(whole)} bytes; a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}")
+        return tuple(keys)

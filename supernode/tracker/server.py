@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
+from ipaddress import ip_address
 from typing import cast
 
 from agent.swarm import messages
 from agent.swarm.channel import Frames, WireError, agent_message, frame
+from agent.swarm.tickets import SwarmKeyError
+from agent.swarm.tls import ProofError
 from supernode import metrics
 from supernode.session import AgentSession
+from supernode.tracker.handshake import Identity, SealedTransport
 from supernode.tracker.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -24,21 +29,33 @@ GREETINGS_MAX = 20_000
 """Connections that have not said Hello yet: after a restart all agents come at once."""
 GREETING_BYTES_MAX = 1 << 30
 """Of unfinished Hellos in all, each of which may fill a frame."""
+REFUSAL_SECONDS = 1.0
+"""Between two warnings about connections that are refused."""
 RECEIVE_BYTES = 256 << 10
 NAME_CHARACTERS_MAX = 253
 """Of a node, a zone or a host: as many as a DNS name has, which the names of Kubernetes' nodes are."""
 
 
 class ChannelServer:
-    """Makes the protocol of each connection."""
+    """Makes the protocol of each connection. Without an identity, which takes a swarm key, channels are in clear and believed."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, identity: Identity | None = None) -> None:
         self.tracker = tracker
+        self.identity = identity
         self.loop = asyncio.get_running_loop()
         self.received = memoryview(bytearray(RECEIVE_BYTES))
         """One for all connections: what is in it has been understood, or copied, before another one is read."""
         self.greeting: set[AgentConnection] = set()
         self.greeting_bytes = 0
+        self._warned_at = -REFUSAL_SECONDS
+
+    def level_of_refusal(self) -> int:
+        """A warning now and then: who is refused comes back, and may be a thousand."""
+        now = self.loop.time()
+        if now < self._warned_at + REFUSAL_SECONDS:
+            return logging.DEBUG
+        self._warned_at = now
+        return logging.WARNING
 
     def connected(self) -> asyncio.BufferedProtocol:
         return AgentConnection(self)
@@ -52,7 +69,7 @@ class ChannelServer:
 class AgentConnection(asyncio.BufferedProtocol):
     """One agent's connection. However it ends, no other connection ends with it."""
 
-    __slots__ = ("_bytes", "_frames", "_server", "_session", "_timer", "_transport")
+    __slots__ = ("_bytes", "_frames", "_sealed", "_server", "_session", "_timer", "_transport")
 
     def __init__(self, server: ChannelServer) -> None:
         self._server = server
@@ -64,6 +81,7 @@ class AgentConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         server = self._server
+        self._sealed = SealedTransport(self._transport, server.identity) if server.identity else None
         self._timer = server.loop.call_later(HELLO_SECONDS_MAX, self.abort)
         if len(server.greeting) >= GREETINGS_MAX:
             self._refuse(f"{GREETINGS_MAX} agents are saying Hello already")
@@ -78,8 +96,10 @@ class AgentConnection(asyncio.BufferedProtocol):
             return
         try:
             self._receive(self._server.received[:count])
-        except WireError as error:
+        except (WireError, ProofError, SwarmKeyError) as error:
             self._refuse(str(error))
+        except ssl.SSLError as error:
+            self._refuse(f"it speaks no TLS as this supernode does, so it has no swarm key: {error.reason}")
         except Exception:
             log.exception("a message of %s failed inside", self._name)
             self._transport.close()
@@ -100,7 +120,7 @@ class AgentConnection(asyncio.BufferedProtocol):
 
     def _receive(self, data: memoryview) -> None:
         tracker, session = self._server.tracker, self._session
-        for body in self._frames.feed(data):
+        for body in self._frames.feed(self._sealed.opened(data) if self._sealed else data):
             message = agent_message(body)
             if session:
                 tracker.receive(session, message)
@@ -122,9 +142,9 @@ class AgentConnection(asyncio.BufferedProtocol):
         _check_name("node name", hello.node)
         if hello.zone:
             _check_name("zone", hello.zone)
-        _check_name("host", hello.host)
+        _check_address(hello.host)
         self._end_greeting()
-        return self._server.tracker.join_agent(hello, self._transport)
+        return self._server.tracker.join_agent(hello, self._sealed or self._transport)
 
     def _count_greeting(self, count: int) -> None:
         server = self._server
@@ -141,11 +161,15 @@ class AgentConnection(asyncio.BufferedProtocol):
 
     def _refuse(self, why: str) -> None:
         metrics.REFUSED_CHANNELS.inc()
-        log.warning("the channel of %s is refused: %s", self._name, why)
+        log.log(self._server.level_of_refusal(), "the channel of %s is refused: %s", self._name, why)
         self._end_greeting()
         if self._session:
             self._session.flush()
-        self._transport.write(frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX])))
+        refused = frame(messages.Refused(why[: messages.MESSAGE_TEXT_MAX]))
+        if not self._sealed:
+            self._transport.write(refused)
+        elif self._sealed.proven:  # nobody else is told anything
+            self._sealed.write(refused)
         self._transport.close()
 
 
@@ -153,3 +177,13 @@ def _check_name(what: str, name: str) -> None:
     """Names go into the log, the API and to other agents. Raises WireError, without the name, for one that no node has."""
     if not (0 < len(name) <= NAME_CHARACTERS_MAX and name.isascii() and name.isprintable() and " " not in name):
         raise WireError(f"the {what} in Hello has to be 1 to {NAME_CHARACTERS_MAX} printable ASCII characters without spaces")
+
+
+def _check_address(host: str) -> None:
+    """Others connect to it: a name could mean another host to each of them. Raises WireError."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise WireError("the host in Hello has to be an IP address") from None
+    if address.is_unspecified or address.is_multicast:
+        raise WireError(f"the host in Hello, {address}, is nobody's address")

@@ -92,25 +92,23 @@ def test_what_is_no_hello_is_refused_in_words_and_closed(lab: Lab, said: bytes, 
 
 
 @pytest.mark.parametrize(
-    ("node", "zone", "host", "what"),
+    ("node", "zone", "what"),
     [
-        ("raw\n2026-01-01 00:00:00,000 WARNING supernode: forged", "", "127.0.0.1", "node name"),
-        ("raw\x1b[2J", "", "127.0.0.1", "node name"),
-        ("n" * 254, "", "127.0.0.1", "node name"),
-        ("", "", "127.0.0.1", "node name"),
-        ("node 1", "", "127.0.0.1", "node name"),
-        ("n\u00f6de", "", "127.0.0.1", "node name"),
-        ("raw", "zone\r\na", "127.0.0.1", "zone"),
-        ("raw", "z" * 254, "127.0.0.1", "zone"),
-        ("raw", "", "\x1b]0;host\x07", "host"),
-        ("raw", "", "", "host"),
+        ("raw\n2026-01-01 00:00:00,000 WARNING supernode: forged", "", "node name"),
+        ("raw\x1b[2J", "", "node name"),
+        ("n" * 254, "", "node name"),
+        ("", "", "node name"),
+        ("node 1", "", "node name"),
+        ("n\u00f6de", "", "node name"),
+        ("raw", "zone\r\na", "zone"),
+        ("raw", "z" * 254, "zone"),
     ],
 )
 def test_a_name_that_no_node_has_is_refused_in_words_and_forges_no_line_of_the_log(
-    lab: Lab, caplog: pytest.LogCaptureFixture, node: str, zone: str, host: str, what: str
+    lab: Lab, caplog: pytest.LogCaptureFixture, node: str, zone: str, what: str
 ) -> None:
     with RawAgent(where(lab)) as agent:
-        agent.say(messages.Hello(messages.VERSION, node, zone, host, 1, 0, []))
+        agent.say(messages.Hello(messages.VERSION, node, zone, "127.0.0.1", 1, 0, []))
         why = agent.hear(messages.Refused).reason
         assert why == f"the {what} in Hello has to be 1 to 253 printable ASCII characters without spaces"
         agent.until_closed()
@@ -257,3 +255,13 @@ def test_what_is_no_tag_and_no_digest_is_not_asked_for(lab: Lab, reference: str)
         agent.say(messages.Resolve(1, lab.origin.address, REPOSITORY, reference))
         assert agent.hear(messages.Unresolved).status == 400
     assert not lab.origin.requests
+
+
+@pytest.mark.parametrize("host", ["", "\x1b]0;host\x07", "node.example.com", "0.0.0.0", "::", "224.0.0.1"])
+def test_only_the_address_of_a_host_is_told_to_others(lab: Lab, host: str) -> None:
+    """FAULTS 82: a name could be another host for each that asks."""
+    with RawAgent(where(lab)) as agent:
+        agent.say(messages.Hello(messages.VERSION, "raw", "", host, 1, 0, []))
+        assert agent.hear(messages.Refused).reason.startswith("the host in Hello")
+        agent.until_closed()
+    assert lab.state()["nodesTotal"] == 0

@@ -1,0 +1,178 @@
+"""TLS between an agent and a supernode, and how each shows the other that it has the swarm's key.
+
+TLS 1.3 (RFC 8446), with a certificate that a supernode makes as it starts and that no authority vouches for. The swarm's key
+does. Inside TLS the supernode sends a challenge of 32 random bytes. The agent answers with a challenge of its own and, for each
+of its keys, an HMAC-SHA-256 (RFC 2104) over its role, both challenges and the certificate's fingerprint; the supernode answers
+with the same for its own role. Nobody in between can pass these on, since each end names the certificate that it sees itself.
+Only then does the agent say who it is. Nothing of it depends on a clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Iterable
+
+from agent.swarm.tickets import KEYS_MAX
+from agent.values.errors import DarnerError
+
+AGENT, SUPERNODE = b"agent", b"supernode"
+CHALLENGE_BYTES = PROOF_BYTES = 32
+ANSWER_BYTES = CHALLENGE_BYTES + KEYS_MAX * PROOF_BYTES
+"""What an agent sends: its challenge, and a proof for each key; random bytes for a key that it does not have."""
+RECORD_BYTES = 16 << 10
+"""Of a TLS record at most. What is fed and sealed at once is no more, or a connection would keep the memory for it."""
+
+
+class ProofError(DarnerError):
+    """The other end does not have the swarm's key."""
+
+
+def proof(key: bytes, role: bytes, theirs: bytes, ours: bytes, fingerprint: bytes) -> bytes:
+    """That this end has the key: for the supernode's challenge, then the agent's, and the certificate that is in use."""
+    return hmac.digest(key, b"darner channel\0" + role + b"\0" + theirs + ours + fingerprint, "sha256")
+
+
+def answer(keys: Iterable[bytes], theirs: bytes, ours: bytes, fingerprint: bytes) -> bytes:
+    """What an agent answers to the supernode's challenge."""
+    proofs = b"".join(proof(key, AGENT, theirs, ours, fingerprint) for key in keys)
+    return ours + proofs + secrets.token_bytes(KEYS_MAX * PROOF_BYTES - len(proofs))
+
+
+def fingerprint_of(certificate: bytes) -> bytes:
+    """SHA-256 of a certificate in DER."""
+    return hashlib.sha256(certificate).digest()
+
+
+class Tls:
+    """One end of TLS, which reads no socket: it is fed what came, and gives what is to be sent."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "_shaken")
+
+    def __init__(self, context: ssl.SSLContext, *, server: bool) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
+        self._shaken = False
+
+    @property
+    def shaken(self) -> bool:
+        """Whether both ends agree on keys: from then on `seal` may be called."""
+        return self._shaken
+
+    def feed(self, data: bytes | memoryview = b"") -> bytes:
+        """What `data` says, or b"" when more of it has to come. `pending` may have to be sent. Raises ssl.SSLError."""
+        said = bytearray()
+        view = memoryview(data)
+        for start in range(0, max(1, len(view)), RECORD_BYTES):
+            self._incoming.write(view[start : start + RECORD_BYTES])
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not self._shaken:
+                    self._object.do_handshake()
+                    self._shaken = True
+                while part := self._object.read(RECORD_BYTES):
+                    said += part
+        return bytes(said)
+
+    def seal(self, data: bytes) -> bytes:
+        """The bytes that say `data`. Raises ssl.SSLError."""
+        sealed = bytearray()
+        for start in range(0, len(data), RECORD_BYTES):
+            self._object.write(data[start : start + RECORD_BYTES])
+            sealed += self._outgoing.read()
+        return bytes(sealed)
+
+    def pending(self) -> bytes:
+        """What TLS itself has to say."""
+        return self._outgoing.read()
+
+    def certificate(self) -> bytes:
+        """The other end's, in DER."""
+        return self._object.getpeercert(binary_form=True) or b""
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # There is no authority to ask and no name to compare: the proof of the key covers the certificate itself.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class SealedSocket:
+    """A connected socket inside TLS, with the few methods of a socket that a channel needs.
+
+    One thread receives while others send, which `ssl.SSLSocket` does not allow: its two directions share state without a lock.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        """Agrees with the other end on keys. Raises ProofError when it speaks no TLS, and OSError."""
+        self._sock = sock
+        self._tls = Tls(context, server=False)
+        self._turn = threading.Lock()
+        """Of what TLS knows."""
+        self._sending = threading.Lock()
+        """Held longer: what is sealed first is sent first."""
+        self._early = bytearray()
+        """What has come and nobody has received yet."""
+        self.settimeout, self.shutdown = sock.settimeout, sock.shutdown
+        try:
+            self._tls.feed()
+            while not self._tls.shaken:
+                self._sock.sendall(self._tls.pending())
+                self._early += self._tls.feed(self._came())
+            self._sock.sendall(self._tls.pending())
+        except ssl.SSLError as error:
+            raise ProofError(f"it speaks no TLS as this agent does, so it has no swarm key: {error.reason}") from None
+
+    def prove(self, keys: tuple[bytes, ...]) -> None:
+        """Show the supernode one of the keys, and have it show the same one. Raises ProofError and OSError."""
+        fingerprint = fingerprint_of(self._tls.certificate())
+        theirs, ours = self._exactly(CHALLENGE_BYTES), os.urandom(CHALLENGE_BYTES)
+        self.sendall(answer(keys, theirs, ours, fingerprint))
+        shown = self._exactly(PROOF_BYTES)
+        if not any(hmac.compare_digest(shown, proof(key, SUPERNODE, theirs, ours, fingerprint)) for key in keys):
+            raise ProofError("it has another swarm key, or is none: compare the two files")
+
+    def recv(self, count: int) -> bytes:
+        """Some bytes, about `count` at the most; b"" at the end of the connection."""
+        while not self._early:
+            data = self._sock.recv(count)
+            if not data:
+                return b""
+            with self._turn:
+                self._early += self._tls.feed(data)
+                pending = self._tls.pending()
+            if pending:
+                with self._sending:
+                    self._sock.sendall(pending)
+        said, self._early = bytes(self._early), bytearray()
+        return said
+
+    def sendall(self, data: bytes) -> None:
+        with self._sending:
+            with self._turn:
+                sealed = self._tls.seal(data)
+            self._sock.sendall(sealed)
+
+    def _came(self) -> bytes:
+        data = self._sock.recv(RECORD_BYTES)
+        if not data:
+            raise OSError("it closed the connection before it proved to have the swarm's key")
+        return data
+
+    def _exactly(self, count: int) -> bytes:
+        came = bytearray()
+        while len(came) < count:
+            part = self.recv(RECORD_BYTES)
+            if not part:
+                raise OSError("it closed the connection before it proved to have the swarm's key")
+            came += part
+        self._early[:0] = came[count:]
+        return bytes(came[:count])

@@ -1,0 +1,131 @@
+"""The supernode's end of the handshake: its certificate, and one agent's connection until that agent has shown the swarm's key.
+
+`agent.swarm.tls` says what is sent. Until the proof is there, little is kept for a connection, and nothing that it says is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hmac
+import os
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from agent.swarm.tickets import SwarmKey
+from agent.swarm.tls import (
+    AGENT,
+    ANSWER_BYTES,
+    CHALLENGE_BYTES,
+    PROOF_BYTES,
+    SUPERNODE,
+    ProofError,
+    Tls,
+    fingerprint_of,
+    proof,
+)
+
+UNPROVEN_BYTES_MAX = 16 << 10
+"""Of an agent that has not shown the key yet: its half of TLS 1.3 and its answer are 2 KiB."""
+_NO_CLOCK = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+"""A certificate that lives as long as its process says nothing about time, so that no node's clock matters."""
+
+
+class Identity:
+    """A supernode's certificate, made as it starts, and the keys that vouch for it."""
+
+    def __init__(self, swarm_key: SwarmKey) -> None:
+        self.swarm_key = swarm_key
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "darner supernode")])
+        begins, ends = _NO_CLOCK
+        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begins, ends)
+        certificate = builder.sign(key, hashes.SHA256())
+        self.fingerprint = fingerprint_of(certificate.public_bytes(Encoding.DER))
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self.context.num_tickets = 0  # a channel that comes back proves itself anew
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+        file = os.memfd_create("certificate", os.MFD_CLOEXEC)  # ssl reads files alone, and this key belongs on no disk
+        try:
+            os.write(file, pem)
+            self.context.load_cert_chain(f"/proc/self/fd/{file}")
+        finally:
+            os.close(file)
+
+
+class SealedTransport(asyncio.WriteTransport):
+    """An agent's connection inside TLS, as its session writes to it."""
+
+    def __init__(self, transport: asyncio.Transport, identity: Identity) -> None:
+        super().__init__()
+        self._transport = transport
+        self._identity = identity
+        self._tls = Tls(identity.context, server=True)
+        self._challenge = b""
+        self._answer = bytearray()
+        self._bytes = 0
+        self.proven = False
+
+    def opened(self, data: memoryview) -> bytes:
+        """What the agent says in `data`, once it has shown the key; b"" before. Raises ProofError and ssl.SSLError."""
+        if self.proven:
+            said = self._tls.feed(data)
+            self._send_pending()
+            return said
+        self._bytes += len(data)
+        if self._bytes > UNPROVEN_BYTES_MAX:
+            raise ProofError("it says much and shows no swarm key")
+        self._answer += self._tls.feed(data)
+        self._send_pending()
+        if self._tls.shaken and not self._challenge:
+            self._challenge = os.urandom(CHALLENGE_BYTES)
+            self.write(self._challenge)
+        if len(self._answer) < ANSWER_BYTES:
+            return b""
+        self._check(bytes(self._answer[:ANSWER_BYTES]))
+        return bytes(self._answer[ANSWER_BYTES:])
+
+    def _check(self, answer: bytes) -> None:
+        theirs, shown = answer[:CHALLENGE_BYTES], answer[CHALLENGE_BYTES:]
+        proofs = [shown[start : start + PROOF_BYTES] for start in range(0, len(shown), PROOF_BYTES)]
+        for key in self._identity.swarm_key.all():
+            wanted = proof(key, AGENT, self._challenge, theirs, self._identity.fingerprint)
+            if any(hmac.compare_digest(wanted, given) for given in proofs):
+                self.proven = True
+                self.write(proof(key, SUPERNODE, self._challenge, theirs, self._identity.fingerprint))
+                return
+        self.write(os.urandom(PROOF_BYTES))  # by which the agent knows what is wrong, and not only that something is
+        raise ProofError("it has another swarm key, or none: compare the two files")
+
+    def _send_pending(self) -> None:
+        pending = self._tls.pending()
+        if pending:
+            self._transport.write(pending)
+
+    # As a session uses it.
+
+    def write(self, data: Any) -> None:
+        self._transport.write(self._tls.seal(bytes(data)))
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()

@@ -1,0 +1,235 @@
+"""Who is believed on a channel: those who have shown the key, inside TLS, and nobody who stands between or comes after."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.swarm import messages
+from agent.swarm.channel import Frames, frame, supernode_message
+from agent.swarm.tickets import SwarmKey
+from agent.swarm.tls import ANSWER_BYTES, CHALLENGE_BYTES, PROOF_BYTES, ProofError, SealedSocket, Tls, client_context
+from agent.values.address import Address
+from supernode.tracker import server
+from supernode.tracker.handshake import UNPROVEN_BYTES_MAX, Identity
+from tests.swarm import PIECE, SECONDS, Lab, noise, wait_until
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+HELLO = messages.Hello(messages.VERSION, "a-node-with-a-name", "", "127.0.0.1", 1, 0, [])
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "key"
+    file.write_bytes(KEY)
+    return file
+
+
+@pytest.fixture
+def lab(tmp_path: Path, key: Path) -> Iterator[Lab]:
+    with Lab(tmp_path, swarm_key_file=str(key)) as lab:
+        yield lab
+
+
+@contextlib.contextmanager
+def connection(where: Address) -> Iterator[socket.socket]:
+    with socket.create_connection(where, SECONDS) as sock:
+        yield sock
+
+
+def joined(where: Address, *keys: bytes) -> None:
+    """An agent with these keys: welcomed, or ProofError."""
+    with connection(where) as sock:
+        sealed = SealedSocket(sock, client_context())
+        sealed.prove(keys)
+        sealed.sendall(frame(HELLO))
+        inbox = Frames()
+        body = next(body for _ in iter(int, 1) for body in inbox.feed(sealed.recv(1 << 16)))
+        assert isinstance(supernode_message(body), messages.Welcome)
+
+
+def test_who_has_the_key_is_welcomed_and_who_has_another_is_told_nothing(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """FAULTS 80."""
+    joined(lab.channels[0], KEY)
+    with pytest.raises(ProofError, match=r"^it has another swarm key, or is none: compare the two files$"):
+        joined(lab.channels[0], OTHER)
+    assert "a-node-with-a-name" not in caplog.text
+    assert "it has another swarm key, or none: compare the two files" in caplog.text
+
+
+def test_a_hello_without_tls_is_refused_and_nothing_of_it_is_kept(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """FAULTS 80."""
+    with connection(lab.channels[0]) as sock:
+        sock.sendall(frame(HELLO))
+        sock.settimeout(SECONDS)
+        with contextlib.suppress(ConnectionError):
+            while sock.recv(1 << 16):
+                continue
+    assert "speaks no TLS as this supernode does, so it has no swarm key" in caplog.text
+    assert lab.state()["nodesTotal"] == 0
+
+
+def test_an_agent_with_a_key_says_nothing_to_a_supernode_without_one(
+    tmp_path: Path, key: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Lab(tmp_path) as lab, caplog.at_level(logging.WARNING):
+        node = lab.node(key=str(key), wait=False)
+        wait_until(lambda: "so it has no swarm key" in caplog.text)
+        assert lab.state()["nodesTotal"] == 0
+        assert not node.swarm.channels[0].up
+
+
+def test_hello_before_the_proof_is_no_hello(lab: Lab) -> None:
+    """FAULTS 80: TLS alone opens nothing, and a proof is not what is random."""
+    with connection(lab.channels[0]) as sock:
+        sealed = SealedSocket(sock, client_context())
+        assert len(sealed.recv(1 << 16)) == CHALLENGE_BYTES
+        hello = frame(HELLO)
+        sealed.sendall(hello + os.urandom(ANSWER_BYTES))
+        assert len(sealed.recv(1 << 16)) == PROOF_BYTES
+        assert sealed.recv(1 << 16) == b""
+    assert lab.state()["nodesTotal"] == 0
+
+
+class Between:
+    """Passes bytes on, both ways, and keeps them: a forwarder without the key, which may end TLS itself."""
+
+    def __init__(self, where: Address, identity: Identity | None = None) -> None:
+        self.seen: dict[str, bytearray] = {"agent": bytearray(), "supernode": bytearray()}
+        self._identity = identity
+        self._where = where
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    @property
+    def where(self) -> Address:
+        return Address(*self._server.getsockname())
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            client, _ = self._server.accept()
+            with client, socket.create_connection(self._where, SECONDS) as onward:
+                if self._identity:
+                    self._impersonate(client, SealedSocket(onward, client_context()))
+                    return
+                other = threading.Thread(target=self._pass, args=(onward, client, "supernode"))
+                other.start()
+                self._pass(client, onward, "agent")
+                other.join(SECONDS)
+
+    def _pass(self, source: socket.socket, target: socket.socket, name: str) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self.seen[name] += data
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def _impersonate(self, client: socket.socket, onward: SealedSocket) -> None:
+        """TLS with the agent by a certificate of its own, TLS with the supernode, and each side's proof passed to the other."""
+        assert self._identity
+        tls, early = Tls(self._identity.context, server=True), b""
+        while not tls.shaken:
+            early += tls.feed(client.recv(1 << 16))
+            client.sendall(tls.pending())
+        client.sendall(tls.seal(onward.recv(1 << 16)))
+        answer = early
+        while len(answer) < ANSWER_BYTES:
+            answer += tls.feed(client.recv(1 << 16))
+        onward.sendall(answer)
+        client.sendall(tls.seal(onward.recv(1 << 16)))
+        while data := client.recv(1 << 16):
+            self.seen["agent"] += tls.feed(data)
+
+    def close(self) -> None:
+        self._server.close()
+        for thread in self._threads:
+            thread.join(SECONDS)
+
+
+def test_a_recorded_session_shows_no_name_and_played_back_gets_nothing(lab: Lab) -> None:
+    """FAULTS 80."""
+    between = Between(lab.channels[0])
+    with contextlib.closing(between):
+        joined(between.where, KEY)
+    recorded = b"".join(map(bytes, between.seen.values()))
+    assert HELLO.node.encode() not in recorded
+    assert b"supernode-0" not in recorded
+    with connection(lab.channels[0]) as sock:
+        sock.sendall(bytes(between.seen["agent"]))
+        sock.settimeout(SECONDS)
+        heard = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while data := sock.recv(1 << 16):
+                heard += data
+    assert HELLO.node.encode() not in heard
+    assert lab.state()["nodesTotal"] == 0
+
+
+def test_nobody_stands_between_with_a_certificate_of_his_own(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "nobody").write_bytes(OTHER)
+    between = Between(lab.channels[0], Identity(SwarmKey(str(tmp_path / "nobody"))))
+    with contextlib.closing(between), pytest.raises(ProofError):
+        joined(between.where, KEY)
+    assert not between.seen["agent"], "the agent said no more"
+    assert lab.state()["nodesTotal"] == 0
+
+
+def test_keys_change_without_a_restart_and_without_a_pull_that_fails(lab: Lab, tmp_path: Path, key: Path) -> None:
+    """First the new one behind the old one, everywhere; then the other way round; then the new one alone."""
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(KEY)
+    node, other = lab.node(), lab.node(key=str(theirs))
+
+    def pulled() -> None:
+        for number in range(len(lab.supernodes)):
+            lab.stop_supernode(number)
+            lab.start_supernode(number)
+        wait_until(lambda: all(channel.up for each in (node, other) for channel in each.swarm.channels))
+        body = noise(3 * PIECE, seed=time.monotonic_ns())
+        digest = lab.push(body).layers[0]
+        assert lab.pull_everywhere(digest) == [body, body]
+        assert {verdict for each in (node, other) for _, _, verdict in each.fetched} == {messages.DELIVERED}
+
+    for here, there in ((KEY + b"\n" + OTHER, KEY), (OTHER + b"\n" + KEY, KEY + b"\n" + OTHER), (OTHER, OTHER + b"\n" + KEY)):
+        for file, content in ((key, here), (theirs, there)):
+            file.write_bytes(content)
+            os.utime(file, ns=(time.time_ns(), time.time_ns()))
+        pulled()
+    key.write_bytes(KEY)
+
+
+def test_connections_that_say_much_and_show_no_key_are_closed_at_once(lab: Lab) -> None:
+    """FAULTS 83."""
+    with connection(lab.channels[0]) as sock:
+        sealed = SealedSocket(sock, client_context())
+        sealed.recv(1 << 16)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            for _ in range(2 * UNPROVEN_BYTES_MAX // 1000):
+                sealed.sendall(b"")
+                sock.sendall(b"\x17\x03\x03\x40\x11" + bytes(1000))
+        sock.settimeout(SECONDS)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while sock.recv(1 << 16):
+                continue
+    assert lab.state()["nodesTotal"] == 0
+
+
+def test_half_a_tls_handshake_is_given_as_long_as_a_hello(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 83."""
+    monkeypatch.setattr(server, "HELLO_SECONDS_MAX", 0.3)
+    with connection(lab.channels[0]) as sock:
+        sock.sendall(b"\x16\x03\x01")
+        sock.settimeout(SECONDS)
+        with contextlib.suppress(ConnectionError):
+            assert sock.recv(1 << 16) == b""
