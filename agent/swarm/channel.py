@@ -38,6 +38,8 @@ FRAME_BYTES_MAX = 5 << 20
 """A manifest of 4 MiB and its envelope; the holdings of a node with 100,000 blobs are 4 MB."""
 CONNECT_SECONDS_MAX = 3.0
 SEND_SECONDS_MAX = 5.0
+HANDSHAKE_SECONDS_MAX = 20.0
+"""Each wait of it. Ten thousand agents at once cost a supernode that has just started some ten seconds of a processor."""
 RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 5.0
 HEARTBEATS_PER_LEASE = 3
@@ -293,8 +295,10 @@ class Channel:
         keys = self._swarm_key.all() if self._swarm_key else ()
         if not keys:
             return sock
+        sock.settimeout(HANDSHAKE_SECONDS_MAX)
         sealed = SealedSocket(sock, self._context)
         sealed.prove(keys)
+        sock.settimeout(SEND_SECONDS_MAX)
         return sealed
 
     def _converse(self, sock: SealedSocket | socket.socket) -> None:

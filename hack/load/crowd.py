@@ -23,6 +23,7 @@ from agent.download.inflight import WINDOW
 from agent.swarm import messages
 from agent.swarm.channel import (
     CONNECT_SECONDS_MAX,
+    HANDSHAKE_SECONDS_MAX,
     HEARTBEATS_PER_LEASE,
     RETRY_SECONDS_MAX,
     RETRY_SECONDS_MIN,
@@ -30,6 +31,7 @@ from agent.swarm.channel import (
     frame,
     supernode_message,
 )
+from agent.swarm.tls import CHALLENGE_BYTES, PROOF_BYTES, Tls, answer, client_context, fingerprint_of
 from agent.values.address import Address
 
 RECEIVE_BYTES = 64 << 10
@@ -57,7 +59,10 @@ class Errand:
 class Member:
     """One node."""
 
-    __slots__ = ("came", "count", "fd", "frames", "free_at", "held", "name", "retry_seconds", "sock", "source", "task", "welcome")
+    __slots__ = (
+        *("answered", "came", "count", "early", "fd", "frames", "free_at", "held", "name", "proven", "retry_seconds", "sock"),
+        *("source", "task", "tls", "welcome"),
+    )
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
@@ -66,7 +71,7 @@ class Member:
         self.came = False
         self.sock: socket.socket | None = None
         self.fd = -1
-        self.frames = Frames()
+        self.fresh()
         self.welcome: messages.Welcome | None = None
         self.task = 0
         self.count = 0
@@ -77,6 +82,13 @@ class Member:
         """When its link has brought what was granted so far."""
         self.retry_seconds = RETRY_SECONDS_MIN
 
+    def fresh(self) -> None:
+        """Nothing has been said yet."""
+        self.frames = Frames()
+        self.tls: Tls | None = None
+        self.early = b""
+        self.answered = self.proven = False
+
     @property
     def done(self) -> bool:
         return self.task != 0 and self.held == self.count
@@ -85,8 +97,11 @@ class Member:
 class Crowd:
     """Use it as a context manager: at the end every connection is closed."""
 
-    def __init__(self, supernode: Address, nodes: int, errand: Errand) -> None:
+    def __init__(self, supernode: Address, nodes: int, errand: Errand, key: bytes = b"") -> None:
+        """Without a key of the swarm they speak in clear."""
         self._supernode = supernode
+        self._key = key
+        self._context = client_context()
         self._errand = errand
         self.members = [Member(f"node-{number}", f"127.1.0.{1 + number // NODES_PER_ADDRESS}") for number in range(nodes)]
         self.welcomed = self.done = self.delivered = 0
@@ -177,7 +192,7 @@ class Crowd:
             self._lost(member)
             return
         self._epoll.register(member.fd, select.EPOLLOUT)
-        self._book(CONNECT_SECONDS_MAX, self._give_up, member, sock)
+        self._book(CONNECT_SECONDS_MAX + HANDSHAKE_SECONDS_MAX, self._give_up, member, sock)
 
     def _give_up(self, member: Member, sock: socket.socket) -> None:
         if member.sock is sock and member.welcome is None:
@@ -190,7 +205,33 @@ class Crowd:
             raise OSError(problem, "not connected")
         member.sock.setblocking(True)  # what is sent is small, and is only read when there is something
         self._epoll.modify(member.fd, select.EPOLLIN)
+        if self._key:
+            member.tls = Tls(self._context, server=False)
+            self._opened(member, member.tls, b"")
+        else:
+            self._greet(member)
+
+    def _greet(self, member: Member) -> None:
         self._say(member, messages.Hello(messages.VERSION, member.name, "", member.source, 65002, 0, []))
+
+    def _opened(self, member: Member, tls: Tls, data: bytes) -> bytes:
+        """What the supernode says in `data`, once both have shown the key."""
+        assert member.sock is not None
+        said = tls.feed(data)
+        member.sock.sendall(tls.pending())
+        if member.proven:
+            return said
+        member.early += said
+        if not member.answered and len(member.early) >= CHALLENGE_BYTES:
+            challenge, member.early = member.early[:CHALLENGE_BYTES], member.early[CHALLENGE_BYTES:]
+            ours = random.randbytes(CHALLENGE_BYTES)
+            member.sock.sendall(tls.seal(answer([self._key], challenge, ours, fingerprint_of(tls.certificate()))))
+            member.answered = True
+        if member.answered and len(member.early) >= PROOF_BYTES:
+            member.proven = True
+            self._greet(member)
+            return member.early[PROOF_BYTES:]
+        return b""
 
     def _lost(self, member: Member) -> None:
         self._close(member)
@@ -204,7 +245,7 @@ class Crowd:
         member.sock.close()  # which takes it out of the epoll as well
         del self._by_fd[member.fd]
         member.sock, member.fd = None, -1
-        member.frames = Frames()
+        member.fresh()
         self.welcomed -= member.welcome is not None
         member.welcome = None
 
@@ -215,7 +256,8 @@ class Crowd:
             self.sent[type(message).__name__] += 1
         if member.sock is not None:
             try:
-                member.sock.sendall(b"".join(map(frame, said)))
+                data = b"".join(map(frame, said))
+                member.sock.sendall(member.tls.seal(data) if member.tls else data)
             except OSError:
                 self._lost(member)
 
@@ -224,6 +266,8 @@ class Crowd:
         data = member.sock.recv(RECEIVE_BYTES)
         if not data:
             raise OSError("closed by the supernode")
+        if member.tls:
+            data = self._opened(member, member.tls, data)
         for body in member.frames.feed(data):
             self._hear(member, supernode_message(body))
 

@@ -96,8 +96,9 @@ def measure(load: Load) -> Figures:
         errand = Errand(raw_digest(image.layers[0]), origin.address, REPOSITORY, piece_seconds)
         channel = _free_address()
         arguments = _arguments(Path(directory), origin.address, channel)
-        with _supernode(arguments, Path(directory)) as supernode, Crowd(channel, load.nodes, errand) as crowd:
-            _fill_cache(channel, errand, load)
+        key = _key_file(Path(directory)).read_bytes()
+        with _supernode(arguments, Path(directory)) as supernode, Crowd(channel, load.nodes, errand, key) as crowd:
+            _fill_cache(channel, key, errand, load)
             begun = _Reading(supernode)
             crowd.connect(load.seconds_max)
             connected = _Reading(supernode)
@@ -151,17 +152,21 @@ def _threads(process: Process) -> int:
     return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
 
 
-def _fill_cache(channel: Address, errand: Errand, load: Load) -> None:
+def _fill_cache(channel: Address, key: bytes, errand: Errand, load: Load) -> None:
     """One node gets the blob first, so that the supernode has it: how fast an origin is, is not what is measured."""
-    with Crowd(channel, 1, Errand(errand.digest, errand.registry, errand.repository, 0.0)) as first:
+    with Crowd(channel, 1, Errand(errand.digest, errand.registry, errand.repository, 0.0), key) as first:
         first.connect(load.seconds_max)
         first.open(load.seconds_max)
 
 
+def _key_file(directory: Path) -> Path:
+    return directory / "swarm-key"
+
+
 def _arguments(directory: Path, origin: str, channel: Address) -> list[str]:
-    pieces, http, key = _free_address(), _free_address(), directory / "swarm-key"
+    pieces, http, key = _free_address(), _free_address(), _key_file(directory)
     key.touch(mode=0o600)
-    key.write_bytes(secrets.token_bytes(32))
+    key.write_text(secrets.token_hex(32))
     return [
         *(sys.executable, "-m", "supernode", "--node-name", "supernode", "--store", str(directory / "store")),
         *("--piece-listen", str(pieces), "--piece-address", str(pieces), "--http-listen", str(http)),

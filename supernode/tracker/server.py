@@ -23,7 +23,8 @@ from supernode.tracker.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-HELLO_SECONDS_MAX = 5.0
+HELLO_SECONDS_MAX = 20.0
+"""Also of a busy supernode, which has ten thousand agents to greet after it has started."""
 CONNECTIONS_MAX = 20_000
 GREETINGS_MAX = 20_000
 """Connections that have not said Hello yet: after a restart all agents come at once."""
