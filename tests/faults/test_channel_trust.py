@@ -62,8 +62,8 @@ def test_who_has_the_key_is_welcomed_and_who_has_another_is_told_nothing(lab: La
     joined(lab.channels[0], KEY)
     with pytest.raises(ProofError, match=r"^it has another swarm key, or is none: compare the two files$"):
         joined(lab.channels[0], OTHER)
+    wait_until(lambda: "it has another swarm key, or none: compare the two files" in caplog.text)
     assert "a-node-with-a-name" not in caplog.text
-    assert "it has another swarm key, or none: compare the two files" in caplog.text
 
 
 def test_a_hello_without_tls_is_refused_and_nothing_of_it_is_kept(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -74,7 +74,7 @@ def test_a_hello_without_tls_is_refused_and_nothing_of_it_is_kept(lab: Lab, capl
         with contextlib.suppress(ConnectionError):
             while sock.recv(1 << 16):
                 continue
-    assert "speaks no TLS as this supernode does, so it has no swarm key" in caplog.text
+    wait_until(lambda: "speaks no TLS as this supernode does, so it has no swarm key" in caplog.text)
     assert lab.state()["nodesTotal"] == 0
 
 
