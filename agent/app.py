@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
 from pathlib import Path
 
 from agent.admin import ControlServer, application, forget_route
+from agent.config import is_loopback
 from agent.download.manager import DownloadManager
 from agent.gc import GarbageCollector
 from agent.http.ratelimit import Pace, upload_slots
@@ -37,7 +37,7 @@ DRAIN_SECONDS = 10.0
 
 class Agent:
     def __init__(self, settings: AgentSettings) -> None:
-        if not _is_loopback(settings.registry_listen.host):
+        if not is_loopback(settings.registry_listen):
             raise UsageError(
                 f"--registry-listen {settings.registry_listen}: only loopback is spoken to in plain HTTP by runtimes"
             )
@@ -122,10 +122,3 @@ class Agent:
         where = self._settings.piece_address or self._pieces.address
         name, zone, slots = self._settings.node_name, self._settings.zone, upload_slots(self._upload)
         return messages.Hello(messages.VERSION, name, zone, where.host, where.port, slots, holdings[-messages.HOLDINGS_MAX :])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -11,6 +11,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, field, fields
+from ipaddress import ip_address
 from typing import Any, NoReturn, TypeVar
 
 from agent.values.address import Address
@@ -32,6 +33,12 @@ def pair(value: str) -> str:
     if not re.fullmatch(r"[^\s=,/]+=[^\s=,/:]+", value):
         raise ValueError(f"{value!r} is no pair; write REGISTRY=HOST")
     return value
+
+
+def yes_or_no(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value == "true"
 
 
 def size(value: str) -> int:
@@ -86,6 +93,14 @@ def reachable(value: str) -> Address:
     if parsed.port == 0 or is_wildcard(parsed):
         raise ValueError(f"{value!r} is no address to connect to; write HOST:PORT, such as 10.0.0.7:65002")
     return parsed
+
+
+def is_loopback(where: Address) -> bool:
+    """Whether only this machine can reach it. A name is not looked up."""
+    try:
+        return ip_address(where.host).is_loopback
+    except ValueError:
+        return where.host == "localhost"
 
 
 def is_wildcard(where: Address) -> bool:
@@ -186,6 +201,16 @@ def check_piece_address(piece_address: Address | None, piece_listen: Address) ->
         raise UsageError(
             f"--piece-address (or DARNER_PIECE_ADDRESS) is missing: --piece-listen is {piece_listen}, which is every address "
             "of this node; write the one that others connect to, such as 10.0.0.7:65002"
+        )
+
+
+def check_swarm_key(swarm_key_file: str, insecure_swarm: bool, *listen: Address) -> None:
+    """Raises UsageError where others could reach this process and nothing would tell who belongs to the swarm."""
+    open_ones = [str(where) for where in listen if not is_loopback(where)]
+    if open_ones and not swarm_key_file and not insecure_swarm:
+        raise UsageError(
+            f"--swarm-key-file (or DARNER_SWARM_KEY_FILE) is missing: {open_ones[0]} is open to everybody; "
+            "name a file with 32 random bytes, or say --insecure-swarm true"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.config import (
     address,
     check_piece_address,
+    check_swarm_key,
     duration,
     listed,
     one_of,
@@ -17,6 +18,7 @@ from agent.config import (
     setting,
     space,
     text,
+    yes_or_no,
 )
 from agent.values.address import Address
 from agent.values.pattern import Pattern, pattern
@@ -52,7 +54,12 @@ class AgentSettings:
         text, "the kubelet's CredentialProviderConfig, by which this node has credentials for registries", ""
     )
     credential_provider_bin_dir: str = setting(text, "directory of the programs that --credential-provider-config names", "")
-    swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
+    swarm_key_file: str = setting(
+        text, "file with the key by which the processes of a swarm know each other; two keys, a line each, while they change", ""
+    )
+    insecure_swarm: bool = setting(
+        yes_or_no, "whether to do without a key on addresses that others reach, and believe everybody: true or false", "false"
+    )
     store_quota: int | Percent = setting(space, "what the store may hold: bytes, or a percentage of its filesystem", "20%")
     store_free: int | Percent = setting(
         space,
@@ -73,3 +80,4 @@ class AgentSettings:
 
     def __post_init__(self) -> None:
         check_piece_address(self.piece_address, self.piece_listen)
+        check_swarm_key(self.swarm_key_file, self.insecure_swarm, self.piece_listen)

@@ -28,7 +28,7 @@ from supernode.api import application
 from supernode.scheduler.limits import Limits
 from supernode.seeder import Seeder
 from supernode.settings import SupernodeSettings
-from supernode.tracker.handshake import Identity
+from supernode.tracker.handshake import Certified
 from supernode.tracker.health import HealthSettings
 from supernode.tracker.server import ChannelServer
 from supernode.tracker.tracker import Tracker
@@ -44,7 +44,7 @@ class Supernode:
         self._clock = clock
         self._settings = settings
         swarm_key = SwarmKey(settings.swarm_key_file)
-        self._identity = Identity(swarm_key) if settings.swarm_key_file else None
+        self._identity = Certified(swarm_key) if settings.swarm_key_file else None
         root = Path(settings.store)
         self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
         self._upload = Pace.of(settings.upload_rate)

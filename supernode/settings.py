@@ -8,6 +8,7 @@ from agent.config import (
     address,
     between,
     check_piece_address,
+    check_swarm_key,
     duration,
     listed,
     one_of,
@@ -19,6 +20,7 @@ from agent.config import (
     space,
     text,
     whole,
+    yes_or_no,
 )
 from agent.values.address import Address
 from agent.values.space import Percent
@@ -44,7 +46,12 @@ class SupernodeSettings:
     trusted_realms: tuple[str, ...] = setting(
         listed(pair), "REGISTRY=HOST of token services of another domain that a registry's users may be sent to", ""
     )
-    swarm_key_file: str = setting(text, "file with the key that signs piece requests; without it they are not signed", "")
+    swarm_key_file: str = setting(
+        text, "file with the key by which the processes of a swarm know each other; two keys, a line each, while they change", ""
+    )
+    insecure_swarm: bool = setting(
+        yes_or_no, "whether to do without a key on addresses that others reach, and believe everybody: true or false", "false"
+    )
     store_quota: int | Percent = setting(space, "what the cache may hold: bytes, or a percentage of its filesystem", "20%")
     store_free: int | Percent = setting(
         space,
@@ -71,3 +78,4 @@ class SupernodeSettings:
 
     def __post_init__(self) -> None:
         check_piece_address(self.piece_address, self.piece_listen)
+        check_swarm_key(self.swarm_key_file, self.insecure_swarm, self.piece_listen, self.channel_listen)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.config import address, duration, listed, load, one_of, setting, text, whole
+from agent.config import address, duration, listed, load, one_of, setting, text, whole, yes_or_no
 from agent.values.address import Address
 from agent.values.errors import UsageError
 from agent.values.pattern import Pattern, pattern
@@ -22,12 +22,6 @@ from webhook.kube.api import ObjectName, object_name
 PROGRAM = "darner webhook"
 AGENT_VIEW_AGE_SECONDS_MIN = 20
 """A view is confirmed every 10 seconds, and a broken connection is found out and replaced within 10 more."""
-
-
-def yes_or_no(value: str) -> bool:
-    if value not in ("true", "false"):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value == "true"
 
 
 def label_value(value: str) -> str:

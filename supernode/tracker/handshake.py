@@ -38,7 +38,7 @@ _NO_CLOCK = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.datetim
 """A certificate that lives as long as its process says nothing about time, so that no node's clock matters."""
 
 
-class Identity:
+class Certified:
     """A supernode's certificate, made as it starts, and the keys that vouch for it."""
 
     def __init__(self, swarm_key: SwarmKey) -> None:
@@ -64,7 +64,7 @@ class Identity:
 class SealedTransport(asyncio.WriteTransport):
     """An agent's connection inside TLS, as its session writes to it."""
 
-    def __init__(self, transport: asyncio.Transport, identity: Identity) -> None:
+    def __init__(self, transport: asyncio.Transport, identity: Certified) -> None:
         super().__init__()
         self._transport = transport
         self._identity = identity

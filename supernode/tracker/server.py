@@ -18,7 +18,7 @@ from agent.swarm.tickets import SwarmKeyError
 from agent.swarm.tls import ProofError
 from supernode import metrics
 from supernode.session import AgentSession
-from supernode.tracker.handshake import Identity, SealedTransport
+from supernode.tracker.handshake import Certified, SealedTransport
 from supernode.tracker.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ NAME_CHARACTERS_MAX = 253
 class ChannelServer:
     """Makes the protocol of each connection. Without an identity, which takes a swarm key, channels are in clear and believed."""
 
-    def __init__(self, tracker: Tracker, identity: Identity | None = None) -> None:
+    def __init__(self, tracker: Tracker, identity: Certified | None = None) -> None:
         self.tracker = tracker
         self.identity = identity
         self.loop = asyncio.get_running_loop()

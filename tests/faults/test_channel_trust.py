@@ -20,7 +20,7 @@ from agent.swarm.tickets import SwarmKey
 from agent.swarm.tls import ANSWER_BYTES, CHALLENGE_BYTES, PROOF_BYTES, ProofError, SealedSocket, Tls, client_context
 from agent.values.address import Address
 from supernode.tracker import server
-from supernode.tracker.handshake import UNPROVEN_BYTES_MAX, Identity
+from supernode.tracker.handshake import UNPROVEN_BYTES_MAX, Certified
 from tests.swarm import PIECE, SECONDS, Lab, noise, wait_until
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -103,7 +103,7 @@ def test_hello_before_the_proof_is_no_hello(lab: Lab) -> None:
 class Between:
     """Passes bytes on, both ways, and keeps them: a forwarder without the key, which may end TLS itself."""
 
-    def __init__(self, where: Address, identity: Identity | None = None) -> None:
+    def __init__(self, where: Address, identity: Certified | None = None) -> None:
         self.seen: dict[str, bytearray] = {"agent": bytearray(), "supernode": bytearray()}
         self._identity = identity
         self._where = where
@@ -178,7 +178,7 @@ def test_a_recorded_session_shows_no_name_and_played_back_gets_nothing(lab: Lab)
 
 def test_nobody_stands_between_with_a_certificate_of_his_own(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "nobody").write_bytes(OTHER)
-    between = Between(lab.channels[0], Identity(SwarmKey(str(tmp_path / "nobody"))))
+    between = Between(lab.channels[0], Certified(SwarmKey(str(tmp_path / "nobody"))))
     with contextlib.closing(between), pytest.raises(ProofError):
         joined(between.where, KEY)
     assert not between.seen["agent"], "the agent said no more"

@@ -35,9 +35,10 @@ from webhook.settings import WebhookSettings
 
 PROCESSES = {"agent": AgentSettings, "supernode": SupernodeSettings, "webhook": WebhookSettings}
 EVERY_SETTING = [(process, item) for process, cls in PROCESSES.items() for item in fields(cls)]
+KEY = ["--swarm-key-file", "/key"]
 REQUIRED = {
-    "agent": ["--node-name", "n", "--store", "/s", "--piece-address", "10.0.0.7:65002"],
-    "supernode": ["--node-name", "n", "--store", "/s", "--piece-address", "10.0.0.7:65002"],
+    "agent": ["--node-name", "n", "--store", "/s", "--piece-address", "10.0.0.7:65002", *KEY],
+    "supernode": ["--node-name", "n", "--store", "/s", "--piece-address", "10.0.0.7:65002", *KEY],
     "webhook": [],
 }
 VALUES = [
@@ -87,7 +88,9 @@ def said(process: str, argv: list[str], environment: dict[str, str] | None = Non
 def test_every_setting_is_a_flag_and_an_environment_variable_and_the_flag_wins(process: str, item: Field[Any]) -> None:
     required = REQUIRED[process]
     if item.name == "piece_address":
-        required = [*required[:4], "--piece-listen", "10.0.0.8:65002"]
+        required = [*required[:4], "--piece-listen", "10.0.0.8:65002", *KEY]
+    if item.name == "swarm_key_file":
+        required = [*required[:-2], "--insecure-swarm", "true"]
 
     def loaded(argv: list[str], environment: dict[str, str]) -> Any:
         return getattr(load(PROCESSES[process], "p", [*required, *argv], environment), item.name)
@@ -134,7 +137,7 @@ def test_the_address_for_pieces_is_asked_for_where_all_of_the_nodes_addresses_ar
 @pytest.mark.parametrize("process", ["agent", "supernode"])
 @pytest.mark.parametrize("listen", ["10.0.0.7:65002", "[fd00::7]:65002", "127.0.0.1:0", "node-7:1"])
 def test_the_address_for_pieces_may_be_left_out_where_one_is_listened_to(process: str, listen: str) -> None:
-    settings = load(PROCESSES[process], "p", ["--node-name", "n", "--store", "/s", "--piece-listen", listen], {})
+    settings = load(PROCESSES[process], "p", ["--node-name", "n", "--store", "/s", "--piece-listen", listen, *KEY], {})
     assert (getattr(settings, "piece_listen"), getattr(settings, "piece_address")) == (address(listen), None)  # noqa: B009
 
 
@@ -333,3 +336,18 @@ def test_a_value_within_limits_is_taken_with_the_limits_themselves() -> None:
 def test_a_default_is_written_as_an_operator_would_write_it() -> None:
     assert setting(size, "bytes", "1Gi").default == 1 << 30
     assert setting(size, "bytes").default is MISSING
+
+
+@pytest.mark.parametrize(("process", "what"), [("agent", "piece"), ("supernode", "piece"), ("supernode", "channel")])
+def test_without_a_swarm_key_a_process_is_open_to_its_own_machine_alone_or_says_that_it_is_insecure(
+    process: str, what: str
+) -> None:
+    here = [f"--{which}-listen=127.0.0.1:1" for which in ("piece", "channel")[: 1 + (process == "supernode")]]
+    base = [*REQUIRED[process][:-2], *here]
+    cls = PROCESSES[process]
+    load(cls, "p", base, {})
+    with pytest.raises(
+        UsageError, match=r"^p: --swarm-key-file \(or DARNER_SWARM_KEY_FILE\) is missing: 10\.0\.0\.7:1 is open to everybody"
+    ):
+        load(cls, "p", [*base, f"--{what}-listen=10.0.0.7:1"], {})
+    load(cls, "p", [*base, f"--{what}-listen=10.0.0.7:1", "--insecure-swarm=true"], {})
