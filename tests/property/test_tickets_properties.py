@@ -13,7 +13,7 @@ times = st.floats(0, 4e9)
 
 
 def valid(key: bytes, blob: str, ticket: str, now: float) -> bool:
-    return not refusal(key, blob, ticket, [now])
+    return not refusal([key], blob, ticket, [now])
 
 
 @given(keys, blobs, times, st.floats(-TICKET_SECONDS + 1, TICKET_SECONDS - 1))

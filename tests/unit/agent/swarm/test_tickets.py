@@ -15,7 +15,7 @@ NOW = 1_800_000_000.5
 
 
 def valid(key: bytes, blob: str, ticket: str, now: float) -> bool:
-    return not refusal(key, blob, ticket, [now])
+    return not refusal([key], blob, ticket, [now])
 
 
 def forged(expiry: int, key: bytes = KEY, blob: str = BLOB) -> str:
