@@ -82,7 +82,9 @@ class Agent:
             providers=providers,
         )
         self._registry = registry.listener(settings.registry_listen)
-        self._pieces = PieceServer(self._store, swarm_key, self._upload, self._swarm.clocks).listener(settings.piece_listen)
+        self._pieces = PieceServer(self._store, swarm_key, self._upload, self._swarm.clocks, settings.piece_address).listener(
+            settings.piece_listen
+        )
         self._control = ControlServer(application(lambda: "", forget_route(self._manifests.forget)), settings.http_listen)
         self._collector = GarbageCollector(self._store, self._manifests)
 

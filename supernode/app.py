@@ -65,7 +65,9 @@ class Supernode:
             fresh=settings.fresh_tags,
         )
         self._fetcher = PieceFetcher(swarm_key, clock=clock)
-        self._pieces = PieceServer(self._store, swarm_key, self._upload, lambda: (clock(),)).listener(settings.piece_listen)
+        self._pieces = PieceServer(self._store, swarm_key, self._upload, lambda: (clock(),), settings.piece_address).listener(
+            settings.piece_listen
+        )
         self._channel = bind(settings.channel_listen, "channel")
         app = application(self._not_ready, self._ask, self._manifests.forget)
         self._control = ControlServer(app, settings.http_listen)

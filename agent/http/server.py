@@ -88,6 +88,11 @@ class Exchange:
         self._unsent_head = b""
         """It goes with the first bytes of the body, in one packet."""
 
+    @property
+    def reached(self) -> Address:
+        """The address of this server that the client has connected to."""
+        return Address(*self._sock.getsockname()[:2])
+
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"", phrase: str = "") -> None:
         """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
         shown = b"" if self.request.method == "HEAD" else body

@@ -96,7 +96,7 @@ class PieceFetcher:
         key = self._swarm_key()
         if key is not None:
             now = self._clock() if unix_seconds is None else unix_seconds
-            headers["Authorization"] = f"Ticket {issue(key, blob.digest, now)}"
+            headers["Authorization"] = f"Ticket {issue(key, blob.digest, where, now)}"
         start, end = blob.layout.span(piece)
         limits = TimeLimits(
             head=PIECE_STALL_SECONDS_MAX,

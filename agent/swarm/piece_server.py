@@ -43,8 +43,13 @@ class PieceServer:
         swarm_key: SwarmKey,
         upload: Pace | None = None,
         clocks: Callable[[], Iterable[float]] = lambda: (time.time(),),
+        address: Address | None = None,
     ) -> None:
-        """`clocks` tell Unix time: a ticket is good if it is so on one of them."""
+        """`clocks` tell Unix time: a ticket is good if it is so on one of them.
+
+        `address` is the one that others were told, if it is not the one that they then reach.
+        """
+        self._addresses = (address,) if address else ()
         self._store = store
         self._upload = upload
         self._swarm_key = swarm_key
@@ -69,7 +74,7 @@ class PieceServer:
         if not match:
             raise RequestError(404, "UNKNOWN", "not a piece")
         digest, number = match[1], int(match[2])
-        refusal = self._refusal(digest, request.headers.get("authorization", ""))
+        refusal = self._refusal(digest, exchange.reached, request.headers.get("authorization", ""))
         if refusal:
             exchange.fail(RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob"), {"Darner-Refused": refusal})
             return
@@ -98,11 +103,13 @@ class PieceServer:
         exchange.finish()
         metrics.UPLOADED_BYTES.inc(end - start)
 
-    def _refusal(self, digest: str, authorization: str) -> str:
+    def _refusal(self, digest: str, reached: Address, authorization: str) -> str:
         """Why this node's pieces are not for whoever asks, or ""."""
         keys = self._swarm_key.all()
         scheme, _, ticket = authorization.partition(" ")
-        return tickets.refusal(keys, digest, ticket if scheme == "Ticket" else "", self._clocks()) if keys else ""
+        if not keys:
+            return ""
+        return tickets.refusal(keys, digest, (reached, *self._addresses), ticket if scheme == "Ticket" else "", self._clocks())
 
     def _blob(self, digest: str) -> Blob:
         blob = self._store.arriving(digest) or self._store.blob(digest)

@@ -1,7 +1,8 @@
 """Tickets, which a node shows to be served a piece, and the key that signs them.
 
-A ticket is `EXPIRY.MAC`: a time in Unix seconds, and the HMAC-SHA-256 (RFC 2104) of digest and expiry with the swarm's key,
-which only Darner's own processes can read. The clock is the caller's.
+A ticket is `EXPIRY.MAC`: a time in Unix seconds, and the HMAC-SHA-256 (RFC 2104) of a blob's digest, the address of the piece
+server that is asked, and the expiry, with the swarm's key, which only Darner's own processes can read. So a ticket that somebody
+picks up is good at that one server. The clock is the caller's.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from agent.values.address import Address
 from agent.values.errors import DarnerError
 
 TICKET_SECONDS = 300
@@ -25,24 +27,27 @@ KEYS_MAX = 2
 _TICKET = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
 
 
-def _mac(key: bytes, digest: str, expiry: int) -> str:
-    return hmac.new(key, f"{digest} {expiry}".encode(), hashlib.sha256).hexdigest()
+def _mac(key: bytes, digest: str, server: Address, expiry: int) -> str:
+    return hmac.new(key, f"{digest} {server} {expiry}".encode(), hashlib.sha256).hexdigest()
 
 
-def issue(key: bytes, digest: str, now: float) -> str:
-    """A ticket for one blob. `now` is Unix time in seconds."""
+def issue(key: bytes, digest: str, server: Address, now: float) -> str:
+    """A ticket for one blob at one piece server. `now` is Unix time in seconds."""
     expiry = int(now) + TICKET_SECONDS
-    return f"{expiry}.{_mac(key, digest, expiry)}"
+    return f"{expiry}.{_mac(key, digest, server, expiry)}"
 
 
-def refusal(keys: Iterable[bytes], digest: str, ticket: str, clocks: Iterable[float]) -> str:
-    """Why this ticket does not open this blob now, on none of these clocks; "" when it does. Compares in constant time."""
+def refusal(keys: Iterable[bytes], digest: str, servers: Sequence[Address], ticket: str, clocks: Iterable[float]) -> str:
+    """Why this ticket does not open this blob now, on none of these clocks; "" when it does. Compares in constant time.
+
+    `servers` are the addresses of the one that is asked: where it listens, and as what others know it.
+    """
     match = _TICKET.fullmatch(ticket)
     if not match:
         return "it shows none: has it a swarm key?"
     expiry = int(match[1])
-    if not any(hmac.compare_digest(match[2], _mac(key, digest, expiry)) for key in keys):
-        return "it has another swarm key"
+    if not any(hmac.compare_digest(match[2], _mac(key, digest, server, expiry)) for key in keys for server in servers):
+        return "it has another swarm key, or knows this server by an address that is not --piece-address"
     if any(now < expiry <= now + 2 * TICKET_SECONDS for now in clocks):
         return ""
     return "its clock, or that of its supernode, is minutes off"

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from agent.swarm.tickets import issue
+from agent.values.address import Address
 from agent.values.pieces import Layout
 from hack.bench.client import Client
 from hack.bench.machine import find_memory, keep_to, process_seconds
@@ -174,8 +175,9 @@ class _Bench:
 
     def _take_pieces(self, agent: Agent) -> None:
         key = (self._lab.directory / "swarm-key").read_bytes()
-        ticket = {"Authorization": f"Ticket {issue(key, self._layer, time.time())}"}
-        with Client(_address(agent.host, PIECE_PORT)) as client:
+        server = Address("127.0.0.1", agent.host.port(PIECE_PORT))
+        ticket = {"Authorization": f"Ticket {issue(key, self._layer, server, time.time())}"}
+        with Client(str(server)) as client:
             for piece in range(self._layout.count):
                 client.take(f"/pieces/{self._layer}/{piece}", ticket)
 

@@ -54,7 +54,7 @@ class Node:
             return answer.status, answer.read(), answer.headers
 
     def piece(self, digest: str, number: object, ticket: str | None = None) -> tuple[int, bytes]:
-        return self.ask(f"/pieces/{digest}/{number}", ticket or issue(KEY, digest, time.time()))[:2]
+        return self.ask(f"/pieces/{digest}/{number}", ticket or issue(KEY, digest, self.listener.address, time.time()))[:2]
 
     def stop(self) -> None:
         self.listener.stop()
@@ -94,7 +94,7 @@ def test_of_an_arriving_blob_what_was_vouched_for_is_served_and_nothing_else(nod
 )
 def test_what_is_no_number_of_a_piece_is_404(node: Node, number: str) -> None:
     with create_connection(node.listener.address, 5) as sock:
-        ticket = issue(KEY, DIGEST, time.time())
+        ticket = issue(KEY, DIGEST, node.listener.address, time.time())
         sock.sendall(f"GET /pieces/{DIGEST}/{number} HTTP/1.0\r\nAuthorization: Ticket {ticket}\r\n\r\n".encode())
         assert sock.recv(100).split()[1] in (b"404", b"400")
 
@@ -127,20 +127,21 @@ def test_there_is_nothing_else_on_this_port(node: Node, target: str) -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE"])
 def test_pieces_are_only_read(node: Node, method: str) -> None:
-    status, _, headers = node.ask(f"/pieces/{DIGEST}/0", issue(KEY, DIGEST, time.time()), method)
+    status, _, headers = node.ask(f"/pieces/{DIGEST}/0", issue(KEY, DIGEST, node.listener.address, time.time()), method)
     assert (status, headers["Allow"]) == (405, "GET")
 
 
-def tickets() -> dict[str, str | None]:
+def tickets(server: Address = Address("127.0.0.1", 1)) -> dict[str, str | None]:  # noqa: B008 (only their names matter then)
     now = time.time()
-    good = issue(KEY, DIGEST, now)
+    good = issue(KEY, DIGEST, server, now)
     return {
         "none": None,
         "empty": "",
-        "of another key": issue(b"another key of another swarm....", DIGEST, now),
-        "for another blob": issue(KEY, ARRIVING, now),
-        "expired": issue(KEY, DIGEST, now - TICKET_SECONDS - 1),
-        "of the far future": issue(KEY, DIGEST, now + 2 * TICKET_SECONDS),
+        "of another key": issue(b"another key of another swarm....", DIGEST, server, now),
+        "for another blob": issue(KEY, ARRIVING, server, now),
+        "picked up at another server": issue(KEY, DIGEST, Address("127.0.0.2", server.port), now),
+        "expired": issue(KEY, DIGEST, server, now - TICKET_SECONDS - 1),
+        "of the far future": issue(KEY, DIGEST, server, now + 2 * TICKET_SECONDS),
         "prolonged": f"{int(now) + 9999}.{good.partition('.')[2]}",
         "cut short": good[:-1],
         "in capitals": good.upper(),
@@ -151,7 +152,7 @@ def tickets() -> dict[str, str | None]:
 
 @pytest.mark.parametrize("kind", tickets())
 def test_without_a_good_ticket_nothing_is_told_not_even_what_is_here(node: Node, kind: str) -> None:
-    ticket = tickets()[kind]
+    ticket = tickets(node.listener.address)[kind]
     answers = {node.ask(f"/pieces/{digest}/0", ticket)[:2] for digest in (DIGEST, "sha256:" + "0" * 64)}
     if kind == "for another blob":
         answers |= {node.ask(f"/pieces/{DIGEST}/{LAYOUT.count}", ticket)[:2]}
@@ -163,7 +164,11 @@ def test_the_scheme_of_a_ticket_is_part_of_it(node: Node) -> None:
     connection = http.client.HTTPConnection(*node.listener.address, timeout=5)
     with contextlib.closing(connection):
         for scheme, status in (("Ticket ", 200), ("", 401), ("Basic ", 401), ("Bearer ", 401)):
-            connection.request("GET", f"/pieces/{DIGEST}/0", headers={"Authorization": scheme + issue(KEY, DIGEST, time.time())})
+            connection.request(
+                "GET",
+                f"/pieces/{DIGEST}/0",
+                headers={"Authorization": scheme + issue(KEY, DIGEST, node.listener.address, time.time())},
+            )
             answer = connection.getresponse()
             answer.read()
             assert answer.status == status, scheme

@@ -91,3 +91,16 @@ def test_many_threads_see_one_key(file: Path) -> None:
     for thread in threads:
         thread.join()
     assert seen == [FIRST] * 20
+
+
+def test_two_lines_are_two_keys_while_they_change_and_the_first_signs(file: Path) -> None:
+    file.write_bytes(FIRST + b"\n" + FIRST[::-1] + b"\n")
+    key = SwarmKey(str(file))
+    assert key() == FIRST
+    assert key.all() == (FIRST, FIRST[::-1])
+
+
+@pytest.mark.parametrize("content", [b"k" * 15 + b"\n" + b"l" * 16, b"k" * 40 + b"\n" + b"l", b"\n".join([b"k" * 16] * 3)])
+def test_a_line_feed_in_a_key_of_any_bytes_makes_no_two_of_it(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    assert SwarmKey(str(file)).all() == (content,)

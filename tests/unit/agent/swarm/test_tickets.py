@@ -8,42 +8,56 @@ import hmac
 import pytest
 
 from agent.swarm.tickets import TICKET_SECONDS, issue, refusal
+from agent.values.address import Address
 
 KEY = b"0123456789abcdef0123456789abcdef"
 BLOB, OTHER_BLOB = ("sha256:" + digit * 64 for digit in "ab")
+SERVER, OTHER_SERVER = Address("10.0.0.7", 65002), Address("10.0.0.8", 65002)
 NOW = 1_800_000_000.5
 
 
 def valid(key: bytes, blob: str, ticket: str, now: float) -> bool:
-    return not refusal([key], blob, ticket, [now])
+    return not refusal([key], blob, [SERVER], ticket, [now])
 
 
 def forged(expiry: int, key: bytes = KEY, blob: str = BLOB) -> str:
-    return f"{expiry}.{hmac.new(key, f'{blob} {expiry}'.encode(), hashlib.sha256).hexdigest()}"
+    return f"{expiry}.{hmac.new(key, f'{blob} {SERVER} {expiry}'.encode(), hashlib.sha256).hexdigest()}"
 
 
 def test_a_ticket_opens_the_blob_that_it_is_for() -> None:
-    assert valid(KEY, BLOB, issue(KEY, BLOB, NOW), NOW)
-    assert issue(KEY, BLOB, NOW) == forged(int(NOW) + TICKET_SECONDS)
+    assert valid(KEY, BLOB, issue(KEY, BLOB, SERVER, NOW), NOW)
+    assert issue(KEY, BLOB, SERVER, NOW) == forged(int(NOW) + TICKET_SECONDS)
 
 
 def test_a_ticket_opens_no_other_blob() -> None:
-    assert not valid(KEY, OTHER_BLOB, issue(KEY, BLOB, NOW), NOW)
+    assert not valid(KEY, OTHER_BLOB, issue(KEY, BLOB, SERVER, NOW), NOW)
+
+
+def test_a_ticket_opens_the_blob_at_the_server_that_it_is_for_by_each_of_its_addresses_and_at_no_other() -> None:
+    """FAULTS 87."""
+    ticket = issue(KEY, BLOB, SERVER, NOW)
+    assert not refusal([KEY], BLOB, [OTHER_SERVER, SERVER], ticket, [NOW])
+    assert refusal([KEY], BLOB, [OTHER_SERVER], ticket, [NOW])
+
+
+def test_either_of_two_keys_is_good_while_they_change() -> None:
+    for key in (KEY, KEY[::-1]):
+        assert not refusal([KEY, KEY[::-1]], BLOB, [SERVER], issue(key, BLOB, SERVER, NOW), [NOW])
 
 
 def test_a_ticket_signed_with_another_key_opens_nothing() -> None:
-    assert not valid(KEY, BLOB, issue(KEY[::-1], BLOB, NOW), NOW)
-    assert not valid(KEY, BLOB, issue(b"", BLOB, NOW), NOW)
+    assert not valid(KEY, BLOB, issue(KEY[::-1], BLOB, SERVER, NOW), NOW)
+    assert not valid(KEY, BLOB, issue(b"", BLOB, SERVER, NOW), NOW)
 
 
 def test_a_ticket_ends() -> None:
-    ticket = issue(KEY, BLOB, NOW)
+    ticket = issue(KEY, BLOB, SERVER, NOW)
     assert valid(KEY, BLOB, ticket, NOW + TICKET_SECONDS - 1)
     assert not valid(KEY, BLOB, ticket, NOW + TICKET_SECONDS)
 
 
 def test_clocks_may_differ_by_less_than_a_tickets_life_and_not_by_more() -> None:
-    ticket = issue(KEY, BLOB, NOW)
+    ticket = issue(KEY, BLOB, SERVER, NOW)
     assert valid(KEY, BLOB, ticket, NOW - TICKET_SECONDS + 1)
     assert not valid(KEY, BLOB, ticket, NOW - TICKET_SECONDS - 1)
 
@@ -54,7 +68,7 @@ def test_a_ticket_for_a_year_is_none_even_with_the_right_key() -> None:
 
 
 def test_the_expiry_is_under_the_signature() -> None:
-    expiry, _, mac = issue(KEY, BLOB, NOW).partition(".")
+    expiry, _, mac = issue(KEY, BLOB, SERVER, NOW).partition(".")
     assert not valid(KEY, BLOB, f"{int(expiry) + 1}.{mac}", NOW)
 
 
@@ -64,12 +78,12 @@ def test_the_expiry_is_under_the_signature() -> None:
         "",
         ".",
         "Ticket",
-        issue(KEY, BLOB, NOW).upper(),
-        issue(KEY, BLOB, NOW)[:-1],
-        issue(KEY, BLOB, NOW) + "0",
-        issue(KEY, BLOB, NOW) + "\n",
-        " " + issue(KEY, BLOB, NOW),
-        "-" + issue(KEY, BLOB, NOW),
+        issue(KEY, BLOB, SERVER, NOW).upper(),
+        issue(KEY, BLOB, SERVER, NOW)[:-1],
+        issue(KEY, BLOB, SERVER, NOW) + "0",
+        issue(KEY, BLOB, SERVER, NOW) + "\n",
+        " " + issue(KEY, BLOB, SERVER, NOW),
+        "-" + issue(KEY, BLOB, SERVER, NOW),
         "9" * 100_000 + "." + "0" * 64,
         "1800000300." + "é" * 64,
         "١٨٠٠٠٠٠٣٠٠." + forged(1_800_000_300).partition(".")[2],
