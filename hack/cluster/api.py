@@ -41,16 +41,21 @@ class RefusedError(ClusterError):
 
 
 class Api:
-    def __init__(self, kubeconfig: Path) -> None:
+    """As its administrator, or with the rights of the user or account that it acts as."""
+
+    def __init__(self, kubeconfig: Path, acts_as: str = "") -> None:
         config = json.loads(kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
         self._server: str = cluster["server"]
         self._token: str = config["users"][0]["user"]["token"]
+        self._acts_as = {"Impersonate-User": acts_as} if acts_as else {}
         self._trust = ssl.create_default_context(cafile=cluster["certificate-authority"])
 
-    def text(self, method: str, path: str, body: Object | None = None, media_type: str = "application/json") -> str:
+    def text(
+        self, method: str, path: str, body: Object | list[Object] | None = None, media_type: str = "application/json"
+    ) -> str:
         """The body of an answer. Raises RefusedError unless the API server agrees, and ClusterError if it does not answer."""
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media_type}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media_type, **self._acts_as}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._server}/{path.lstrip('/')}", data, headers, method=method)
         try:
@@ -62,7 +67,9 @@ class Api:
         except OSError as error:
             raise ClusterError(f"{method} {path}: {error}") from None
 
-    def json(self, method: str, path: str, body: Object | None = None, media_type: str = "application/json") -> Object:
+    def json(
+        self, method: str, path: str, body: Object | list[Object] | None = None, media_type: str = "application/json"
+    ) -> Object:
         found: Object = json.loads(self.text(method, path, body, media_type))
         return found
 

@@ -107,6 +107,20 @@ def test_an_uninstallation_may_take_back_what_the_webhook_did_and_leaves_nothing
     read(pod["containers"][0]["args"][1:])
 
 
+def test_api_servers_hold_the_account_to_what_its_rights_cannot_say(render: Render, default: list[Object]) -> None:
+    def policies(objects: list[Object]) -> list[str]:
+        return [item["metadata"]["name"].partition(".")[0] for item in every(objects, "ValidatingAdmissionPolicy")]
+
+    assert policies(default) == ["secrets", "pods"]
+    assert policies(render({"webhook": {"revert": False, "nodes": {"startupTaint": True}}})) == ["secrets", "nodes"]
+    account = pod_template(default, "webhook")["spec"]["serviceAccountName"]
+    for policy in every(default, "ValidatingAdmissionPolicy"):
+        (condition,) = policy["spec"]["matchConditions"]
+        assert condition["expression"] == f"request.userInfo.username == 'system:serviceaccount:darner-system:{account}'"
+    bound = [item["spec"]["policyName"] for item in every(default, "ValidatingAdmissionPolicyBinding")]
+    assert bound == [item["metadata"]["name"] for item in every(default, "ValidatingAdmissionPolicy")]
+
+
 @pytest.mark.parametrize("component", ["supernode", "webhook"])
 def test_supernode_and_webhook_meet_the_restricted_pod_security_standard(default: list[Object], component: str) -> None:
     assert restricted_violations(pod_template(default, component)["spec"]) == set()
