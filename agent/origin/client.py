@@ -77,6 +77,7 @@ class Origin:
 
     def close(self) -> None:
         """End all that is under way."""
+        self.throttle.close()
         self._redirects.close()
 
     def digest_of(

@@ -9,6 +9,7 @@ means, is the business of `agent.origin.client` and `agent.origin.auth`.
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from urllib.parse import urljoin
 
@@ -16,6 +17,7 @@ from agent.http.client import ConnectionPool, TimeLimits, TransferError
 from agent.origin import questions
 from agent.origin.destinations import DestinationError, Destinations, Hop
 from agent.origin.reply import Reply
+from agent.origin.throttle import WAITED_SECONDS_MAX, retry_after
 
 REDIRECTS_MAX = 5
 BODY_STALL_SECONDS_MAX = 15.0
@@ -32,9 +34,11 @@ class Redirects:
     def __init__(self, destinations: Destinations, tls: ssl.SSLContext) -> None:
         self._destinations = destinations
         self._pool = ConnectionPool(tls)
+        self._closed = threading.Event()
 
     def close(self) -> None:
         """End all that is under way."""
+        self._closed.set()
         self._pool.close()
 
     def ask(
@@ -42,9 +46,11 @@ class Redirects:
     ) -> Reply:
         """The last hop's answer, whatever its status, if its head is here by `until` (monotonic), and a small body as well.
 
+        A server that fails, and does not ask for a long pause, is asked once more, as runtimes do: many may share its name.
+
         The body of a `big` answer may take longer, and is received from the reply's connection.
         """
-        first = None
+        first, failed = None, False
         for _ in range(REDIRECTS_MAX + 1):
             hop = self._destinations.hop(url, until)
             first = first or hop.server
@@ -59,6 +65,12 @@ class Redirects:
             if reply.status == PROXY_REFUSES:
                 reply.close()
                 raise TransferError(f"the proxy {reply.connection.where} wants to know who asks")
+            pause = retry_after(reply.headers.get("retry-after", ""))
+            if reply.status >= 500 and pause <= WAITED_SECONDS_MAX and not failed:
+                failed = True
+                reply.close()
+                self._closed.wait(pause)
+                continue
             reply.foreign = hop.server != first
             reply.url = url
             location = reply.headers.get("location")

@@ -1,6 +1,7 @@
 """Registries that said when they may be asked again (Retry-After, RFC 9110 section 10.2.3), and are not asked before.
 
-What is told on is all of the time that a registry named. It is kept no longer than a kubelet would wait before it tries again.
+What is told on is all of the time that a registry named. It is kept no longer than a kubelet would wait before it tries again. A
+pause of a few seconds is waited for by those who ask meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from agent.values.errors import OriginError
 RETRY_AFTER_KEPT_SECONDS_MAX = 300.0
 """The longest pause of a kubelet between two pulls: whoever pulls without an agent asks again after it, whatever was said."""
 RETRY_AFTER_SECONDS_MAX = 86_400
+WAITED_SECONDS_MAX = 5.0
+"""A runtime that hears 429 asks again at once, some five times, and gives up: told from memory, it never gets through."""
 REGISTRIES_MAX = 1024
 
 
@@ -43,6 +46,7 @@ class Throttle:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._pauses: dict[tuple[str, str], _Pause] = {}
 
     def keep(self, registry: str, credential: Credential | None, error: OriginError) -> None:
@@ -58,14 +62,20 @@ class Throttle:
                 now + kept, now + error.retry_after, error.status, str(error), error.code
             )
 
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._closed.set()
+
     def check(self, registry: str, credential: Credential | None) -> None:
-        """Raises the refusal again, with the time that is left, while the registry is not to be asked."""
+        """Raises the refusal again, with the time that is left, while the registry is not to be asked; waits if that is short."""
         now = time.monotonic()
         with self._lock:
             pause = self._pauses.get(_key(registry, credential))
             if pause is None or now >= pause.kept_until:
                 self._pauses.pop(_key(registry, credential), None)
                 return
+        if pause.kept_until - now <= WAITED_SECONDS_MAX and not self._closed.wait(pause.kept_until - now):
+            return
         raise OriginError(pause.status, pause.message, pause.code, retry_after=math.ceil(pause.told_until - now))
 
 

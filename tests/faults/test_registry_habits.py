@@ -168,6 +168,35 @@ def test_a_registry_is_asked_again_after_the_cap_whatever_it_said(endpoint: Endp
     assert endpoint.ask("manifests/1").status == 200
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("path", ["manifests/1", f"blobs/{DIGEST}"])
+def test_a_short_pause_is_waited_for(endpoint: Endpoint, path: str, status: int) -> None:
+    """FAULTS 67: containerd asks again at once and soon gives up, so that a 429 from memory would be its last word."""
+    if "blobs" in path:
+        endpoint.ask("manifests/1")
+    endpoint.origin.fail(Fault(path=path, status=status, headers={"Retry-After": "1"}), times=1)
+    assert 200 in [endpoint.ask(path).status for _ in range(2)]
+
+
+# Registries that fail for a moment.
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_registry_that_fails_once_is_asked_once_more(endpoint: Endpoint, status: int) -> None:
+    """FAULTS 77: runtimes do the same."""
+    endpoint.origin.fail(Fault(path="/manifests/", status=status), times=1)
+    assert endpoint.ask("manifests/1").status == 200
+    endpoint.origin.fail(Fault(path="/blobs/", status=status), times=1)
+    assert endpoint.ask(f"blobs/{DIGEST}").body == LAYER
+
+
+def test_a_registry_that_goes_on_failing_is_not_asked_for_ever(endpoint: Endpoint) -> None:
+    """FAULTS 77."""
+    endpoint.origin.fail(Fault(status=503))
+    assert endpoint.ask("manifests/1").status == 502
+    assert len(endpoint.origin.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("7", 7), ("0", 0), ("", 0), ("soon", 0), ("-5", 0), ("9" * 30, 86_400), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)],
