@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,17 @@ max_concurrent_downloads = 8
 concurrent_layer_fetch_buffer = {buffer}
 """,
 }
+# An administrator's directory, in which each registry may have a file of its own.
+_CERTS_D = {
+    "1.6": """\
+[plugins.'io.containerd.grpc.v1.cri'.registry]
+config_path = '{directory}/certs.d'
+""",
+    "2": """\
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = '{directory}/certs.d'
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -90,23 +102,32 @@ class Runtime:
 class Containerd:
     """The containerd of one host."""
 
-    def __init__(self, host: Host, runtime: Runtime) -> None:
+    def __init__(self, host: Host, runtime: Runtime, plain_registries: Iterable[str] = ()) -> None:
+        """`plain_registries` are pulled from in plain HTTP, as an administrator would have it."""
         self._host, self._runtime = host, runtime
         self._directory = host.lab.directory / f"{host.name}-{runtime}"
         self._directory.mkdir()
         config = self._directory / "config.toml"
-        config.write_text(runtime.config(self._directory))
+        text = runtime.config(self._directory)
+        for registry in plain_registries:
+            hosts = self._directory / "certs.d" / registry / "hosts.toml"
+            hosts.parent.mkdir(parents=True)
+            hosts.write_text(f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n')
+        if (self._directory / "certs.d").exists():
+            text += _CERTS_D[runtime.version].format(directory=self._directory)
+        config.write_text(text)
         self._path = f"{runtime.programs}:{os.environ['PATH']}:/usr/sbin:/sbin"
         script = 'mount -t tmpfs none /run && exec "$0" --config "$1" --log-level debug'
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         self.process = host.start(str(runtime), [*isolated, runtime.programs / "containerd", config], {"PATH": self._path})
         self.process.wait_until(self._answers)
 
-    def pull(self, image: str) -> None:
-        """As the kubelet does: ask the runtime, which fetches and unpacks."""
+    def pull(self, image: str, credentials: str = "", timeout_seconds: float = _PULL_SECONDS_MAX) -> None:
+        """As the kubelet does: ask the runtime, which fetches and unpacks. `credentials` are USER:PASSWORD of a pull secret."""
         endpoint = "unix:///run/containerd/containerd.sock"
-        options = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", f"{_PULL_SECONDS_MAX}s"]
-        self._inside([built_programs() / "crictl", *options, "pull", image], _PULL_SECONDS_MAX)
+        options = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", f"{timeout_seconds:g}s"]
+        secret = ["--creds", credentials] if credentials else []
+        self._inside([built_programs() / "crictl", *options, "pull", *secret, image], timeout_seconds + 5)
 
     def pull_directly(self, image: str) -> None:
         """Without the kubelet's way and without Darner: from a registry in plain HTTP, under the name that it has there."""

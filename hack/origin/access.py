@@ -21,6 +21,8 @@ class Access:
     private: frozenset[str] = frozenset()
     bearer: bool = False
     """Answers 401 with a Bearer challenge, and issues tokens at /token; otherwise Basic."""
+    realm: str = ""
+    """The URL of the token service, where it is not the origin's own /token."""
     token_seconds: int = 300
 
     def allows(self, repository: str, authorization: str | None) -> bool:
@@ -33,7 +35,8 @@ class Access:
     def challenge(self, address: str, repository: str) -> str:
         """The WWW-Authenticate header of a refusal (RFC 6750, and the token flow of the distribution project)."""
         if self.bearer:
-            return f'Bearer realm="{address}/token",service="origin",scope="repository:{repository}:pull"'
+            realm = self.realm or f"{address}/token"
+            return f'Bearer realm="{realm}",service="origin",scope="repository:{repository}:pull"'
         return 'Basic realm="origin"'
 
     def token(self, query: str, authorization: str | None) -> str | None:

@@ -1,14 +1,15 @@
 """What can go wrong at an origin, as values: which requests are hit, and what happens to their answers.
 
-A fault is switched on with `Origin.fail` and does all that it says at once. Owns the breaking of a body as well, as a filter of
-chunks that is told how to wait; knows nothing of sockets.
+A fault is switched on with `Origin.fail`, or as a habit with `Origin.behave`, and does all that it says at once. Owns the
+breaking of a body as well, as a filter of chunks that is told how to wait; knows nothing of sockets.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 
 class ResetError(Exception):
@@ -32,7 +33,7 @@ class Fault:
     """Answers this instead, with `body` and `headers`: 429, 503, 302 to elsewhere, 200 with a login page."""
     body: bytes = b""
     headers: Mapping[str, str | None] = field(default_factory=dict)
-    """Headers to put in place of the right ones; None leaves one out, `Content-Length` included."""
+    """Headers to put in place of the right ones; None leaves one out, `Content-Length` included. `{path}` is the path asked."""
 
     flip_byte: int | None = None
     """The byte at this position of the blob arrives with all its bits inverted, whichever range it is sent in."""
@@ -44,11 +45,20 @@ class Fault:
     """The body comes no faster than that."""
     chunked: bool = False
     """The body comes in chunks of HTTP, so that no head tells its length."""
+    gzip: bool = False
+    """What is found comes in gzip, whether that was asked for or not."""
+    ignores_range: bool = False
+    """A part is asked for, and the whole is sent."""
     extra: bytes = b""
     """Sent after the end of the body."""
 
     def hits(self, method: str, path: str) -> bool:
         return method in self.methods and re.search(self.path, path) is not None
+
+    def besides(self, other: Fault) -> Fault:
+        """Both at once. What this one says counts more than what the other says."""
+        said: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self) if says(self, item.name)}
+        return replace(other, **said | {"headers": {**other.headers, **self.headers}})
 
     def through(self, body: Iterator[bytes], start: int, wait: Callable[[float | None], object]) -> Iterator[bytes]:
         """The body as this fault lets it through; it begins at byte `start` of the blob. Raises ResetError where it is cut."""
@@ -67,6 +77,14 @@ class Fault:
                 wait(len(chunk) / self.bytes_per_second)
         if self.extra:
             yield self.extra
+
+
+def says(fault: Fault, field_name: str) -> bool:
+    """Whether a fault says something of its own there."""
+    return bool(getattr(fault, field_name) != getattr(NO_FAULT, field_name))
+
+
+NO_FAULT = Fault()
 
 
 def flipped(chunk: bytes, position: int) -> bytes:

@@ -7,28 +7,30 @@ comes back on the same port. What is answered is decided in `answers`; nothing h
 from __future__ import annotations
 
 import contextlib
+import copy
+import gzip
 import socket
 import ssl
 import struct
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hack.origin.access import Access
-from hack.origin.answers import Answer, Repositories, document
-from hack.origin.faults import Fault, ResetError
+from hack.origin.answers import Answer, Repositories, document, refusal
+from hack.origin.faults import NO_FAULT, Fault, ResetError
 from hack.origin.image import Image
 
 CHUNK_BYTES = 256 << 10
 IDLE_SECONDS = 60
 TLS = ssl.SSLContext | None
-NO_FAULT = Fault()
 SENT = "/-/sent"
 """Tells the blob bytes sent so far; neither logged nor broken, so that a look does not change what is seen."""
 
@@ -60,6 +62,7 @@ class Origin:
         self.blob_bytes_sent = 0
         self._host, self._port, self._tls = host, port, tls
         self._faults: list[_Switched] = []
+        self._habits: list[Fault] = []
         self._lock = threading.Lock()
         self._server: _Server | None = None
 
@@ -81,8 +84,18 @@ class Origin:
         with self._lock:
             self._faults.append(_Switched(fault, times))
 
+    def behave(self, habit: Fault) -> None:
+        """All requests that the habit hits are answered so, besides what else happens to them. Of two the first counts more."""
+        with self._lock:
+            self._habits.append(habit)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Those that are switched on, and the habits."""
+        return [*(switched.fault for switched in self._faults), *self._habits]
+
     def heal(self) -> None:
-        """No fault is switched on any more."""
+        """No fault is switched on any more; habits stay."""
         with self._lock:
             self._faults.clear()
 
@@ -109,13 +122,17 @@ class Origin:
         self.stop()
 
     def begin(self, request: Request) -> Fault:
+        fault = NO_FAULT
         with self._lock:
             self.requests.append(request)
             for switched in self._faults:
                 if switched.times > 0 and switched.fault.hits(request.method, request.path):
                     switched.times -= 1
-                    return switched.fault
-        return NO_FAULT
+                    fault = switched.fault
+                    break
+            for habit in self._habits:
+                fault = fault.besides(habit) if habit.hits(request.method, request.path) else fault
+        return fault
 
     def sent(self, request: Request, body_bytes: int, is_blob: bool) -> None:
         with self._lock:
@@ -172,12 +189,21 @@ class _Handler(BaseHTTPRequestHandler):
         fault = origin.begin(request)
         self.server.stopping.wait(fault.delay_seconds)
         if fault.status is None:
-            answer = origin.repositories.answer(self.path, self.headers, origin.url)
+            headers = copy.copy(self.headers)
+            if fault.ignores_range or fault.gzip:
+                del headers["Range"]
+            answer = origin.repositories.answer(self.path, headers, origin.url)
+            answer = in_gzip(answer) if fault.gzip and answer.status == 200 else answer
         else:
             answer = Answer(fault.status, fault.body)
         self._send(request, answer, fault)
 
     do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
+
+    def do_POST(self) -> None:
+        """containerd asks for tokens like that first, and by GET where it is told that nobody understands it."""
+        self.close_connection = True  # whatever the body says
+        self._send(Request(self.command, self.path, self.headers), refusal(405, "UNSUPPORTED", "read only"), NO_FAULT)
 
     def _send(self, request: Request, answer: Answer, fault: Fault) -> None:
         request.status = answer.status
@@ -202,7 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in headers.items():
             if value is not None:
-                self.send_header(name, value)  # "Connection: close" among them is understood by http.server
+                self.send_header(
+                    name, value.replace("{path}", urlsplit(self.path).path)
+                )  # "Connection: close" among them is understood by http.server
         self.end_headers()
         if headers["Content-Length"] is None:
             self.close_connection = True
@@ -215,6 +243,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Silent: the requests are in `Origin.requests`."""
+
+
+def in_gzip(answer: Answer) -> Answer:
+    """The same content, encoded."""
+    coded = gzip.compress(b"".join(body_of(answer, CHUNK_BYTES)), 1, mtime=0)
+    headers = {**answer.headers, "Content-Length": str(len(coded)), "Content-Encoding": "gzip"}
+    return replace(answer, content=coded, headers=headers, start=0, end=len(coded))
 
 
 def body_of(answer: Answer, chunk_bytes: int) -> Iterator[bytes]:

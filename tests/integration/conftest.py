@@ -18,7 +18,7 @@ _PROGRAMS = ("containerd", "ctr", "docker-registry", "ip", "nsenter", "runc", "s
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build containerd 2 before the first test, whose time limit is not made for that."""
-    if os.geteuid() == 0 and any("image" in getattr(item, "fixturenames", ()) for item in session.items):
+    if os.geteuid() == 0 and any({"image", "walk"} & set(getattr(item, "fixturenames", ())) for item in session.items):
         with contextlib.suppress(LabError):  # the tests that use it say why there is none
             built_programs()
 
