@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hack.cluster import identity
 from hack.cluster.control import ControlPlane, features
 from hack.cluster.layout import DNS_ADDRESS, POD_NETWORK, Host, Layout
 from hack.cluster.origin import NAME, Origin
@@ -74,6 +75,7 @@ class Node:
         }
         for name, content in files.items():
             (etc / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        identity.install(etc, self._disk / "opt")
 
     def boot(self, programs: Programs, control: ControlPlane, images: Path, control_plane_is_ready: bool) -> None:
         shutil.rmtree(self._disk / "run", ignore_errors=True)
@@ -95,6 +97,8 @@ class Node:
             "CONTAINERD": str(containerd(self._runtime.partition("+")[0])),
             "CERTIFICATES": str(control.authority.parent),
             "IMAGES": str(images),
+            "CREDENTIAL_PROVIDER_CONFIG": identity.CONFIG,
+            "CREDENTIAL_PROVIDERS": identity.PROGRAMS,
             "PATH": f"/opt/programs/kubernetes:/opt/programs/containerd:{SYSTEM_PATH}",
         }
         start(self._layout, self._host.name, self._host.name, [*isolated, "bash", HERE / "node.sh"], environment)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The first process of a node, in mount, process, UTS and IPC namespaces of its own and in the network namespace of its host. It makes
 # them look like a machine, then starts containerd, kubelet and kube-proxy and stays. From node.py it has: NODE, ADDRESS, DISK (the
-# directory of its disk), KUBERNETES and CONTAINERD (folders of programs), CERTIFICATES (the API server's), IMAGES (archives to load).
+# directory of its disk), KUBERNETES and CONTAINERD (folders of programs), CERTIFICATES (the API server's), IMAGES (archives to load),
+# CREDENTIAL_PROVIDER_CONFIG and CREDENTIAL_PROVIDERS (a file and a folder of the node).
 set -euo pipefail
 
 hostname "$NODE"
@@ -53,6 +54,7 @@ for archive in /opt/images/*.tar; do
 done
 until [ -e /run/control-plane-is-ready ]; do sleep 0.1; done
 kubelet --config=/etc/kubernetes/kubelet.yaml --kubeconfig=/etc/kubernetes/kubelet.kubeconfig \
+    --image-credential-provider-config="$CREDENTIAL_PROVIDER_CONFIG" --image-credential-provider-bin-dir="$CREDENTIAL_PROVIDERS" \
     --hostname-override="$NODE" --node-ip="$ADDRESS" --v=2 >>/var/log/kubelet.log 2>&1 &
 kube-proxy --config=/etc/kubernetes/kube-proxy.yaml >>/var/log/kube-proxy.log 2>&1 &
 # As every first process, it buries whoever is left without a parent.

@@ -16,6 +16,7 @@ from typing import Any
 from hack.chart.helm import CHART, tool
 from hack.cluster import Cluster, ClusterError
 from hack.cluster.api import Api, Object
+from hack.cluster.identity import CONFIG, PROGRAMS
 from hack.cluster.layout import ORIGIN
 from hack.cluster.origin import OPEN, PORTS, PRIVATE
 from hack.lab.darner import metric_in
@@ -37,7 +38,8 @@ class Release:
             "registries": {
                 "insecure": [f"{origin}:{OPEN}", f"{origin}:{PRIVATE}"],
                 "certificateAuthorities": {"configMap": "origin"},
-            }
+            },
+            "agent": {"credentialProvider": {"configPath": CONFIG, "binDir": PROGRAMS}},
         }
         """All that is not a default."""
 

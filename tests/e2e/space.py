@@ -67,10 +67,10 @@ class Space:
         api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         wait_until(lambda: api.get("ServiceAccount", name, "default"))
 
-    def push(self, name: str = "app", tag: str = "1", layers: Sequence[int] = (100_000,)) -> Pushed:
-        """A busybox with layers of so many random bytes on top, pushed to the origin."""
+    def push(self, name: str = "app", tag: str = "1", layers: Sequence[int] = (100_000,), below: str = "") -> Pushed:
+        """A busybox with layers of so many random bytes on top, pushed to the origin, where its repository is `below` another."""
         content = [images.layer({f"random-{number}": os.urandom(size)}) for number, size in enumerate(layers)]
-        pushed = Pushed(images.busybox(content), f"{self.name}/{name}", tag, self.cluster.layout.origin.address)
+        pushed = Pushed(images.busybox(content), f"{below}{self.name}/{name}", tag, self.cluster.layout.origin.address)
         images.push(pushed.image, f"{pushed.origin}:{OPEN}", pushed.repository, tag)
         return pushed
 
