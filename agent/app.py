@@ -53,12 +53,16 @@ class Agent:
         self._upload, download = Pace.of(settings.upload_rate), Pace.of(settings.download_rate)
         paces = (Pace.of(settings.origin_rate), download)
         proxies = Proxies(os.environ)
+        providers = CredentialProviders.of_node(settings.credential_provider_config, settings.credential_provider_bin_dir)
         self._origin = Origin(
             settings.insecure_registries,
             settings.ca_files,
             paces=paces,
             proxies=proxies,
             trusted_realms=settings.trusted_realms,
+            mirrors=settings.mirrors,
+            registry_tls=settings.registry_tls,
+            credentials=providers.credentials if providers else None,
         )
         self._manifests = Manifests(
             root,
@@ -70,7 +74,6 @@ class Agent:
         self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall, swarm_key)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell
-        providers = CredentialProviders.of_node(settings.credential_provider_config, settings.credential_provider_bin_dir)
         registry = Registry(
             self._store,
             self._downloads,

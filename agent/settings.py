@@ -20,6 +20,8 @@ from agent.config import (
     text,
     yes_or_no,
 )
+from agent.origin.mirrors import Mirror, mirror
+from agent.origin.tls import TlsFiles, tls_files
 from agent.values.address import Address
 from agent.values.pattern import Pattern, pattern
 from agent.values.space import Percent
@@ -49,6 +51,12 @@ class AgentSettings:
     ca_files: tuple[str, ...] = setting(listed(text), "more certificate authorities for registries, as PEM files", "")
     trusted_realms: tuple[str, ...] = setting(
         listed(pair), "REGISTRY=HOST of token services of another domain that a registry's users may be sent to", ""
+    )
+    mirrors: tuple[Mirror, ...] = setting(
+        listed(mirror), "REGISTRY=URL of mirrors that are asked before the registry itself, in order; a path is their prefix", ""
+    )
+    registry_tls: tuple[TlsFiles, ...] = setting(
+        listed(tls_files), "REGISTRY=DIRECTORY of ca.crt, tls.crt and tls.key that are for this registry or mirror alone", ""
     )
     credential_provider_config: str = setting(
         text, "the kubelet's CredentialProviderConfig, by which this node has credentials for registries", ""

@@ -56,6 +56,8 @@ class Supernode:
             paces=paces,
             proxies=proxies,
             trusted_realms=settings.trusted_realms,
+            mirrors=settings.mirrors,
+            registry_tls=settings.registry_tls,
         )
         self._manifests = Manifests(
             root,

@@ -227,6 +227,7 @@ class _Seeding:
                 begin, end = blob.layout.span(first)
                 metrics.ORIGIN_RECEIVED_BYTES.inc(end - begin)
                 first += 1
+            stream.deny(blob.error)
         finally:
             stream.close()
 

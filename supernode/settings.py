@@ -22,6 +22,8 @@ from agent.config import (
     whole,
     yes_or_no,
 )
+from agent.origin.mirrors import Mirror, mirror
+from agent.origin.tls import TlsFiles, tls_files
 from agent.values.address import Address
 from agent.values.space import Percent
 from agent.values.tag_pattern import TagPattern, tag_pattern
@@ -51,6 +53,12 @@ class SupernodeSettings:
     )
     insecure_swarm: bool = setting(
         yes_or_no, "whether to do without a key on addresses that others reach, and believe everybody: true or false", "false"
+    )
+    mirrors: tuple[Mirror, ...] = setting(
+        listed(mirror), "REGISTRY=URL of mirrors that are asked before the registry itself, in order; a path is their prefix", ""
+    )
+    registry_tls: tuple[TlsFiles, ...] = setting(
+        listed(tls_files), "REGISTRY=DIRECTORY of ca.crt, tls.crt and tls.key that are for this registry or mirror alone", ""
     )
     store_quota: int | Percent = setting(space, "what the cache may hold: bytes, or a percentage of its filesystem", "20%")
     store_free: int | Percent = setting(

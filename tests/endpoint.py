@@ -11,13 +11,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.download.manager import DownloadManager
 from agent.origin.client import Origin as OriginClient
 from agent.origin.credential_provider import CredentialProviders
+from agent.origin.mirrors import Mirror
 from agent.origin.shown import Permission
 from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
 from agent.registry.manifests import Manifests
@@ -69,10 +70,11 @@ class Endpoint:
         allow: tuple[Pattern, ...] = (),
         interval: float = 30.0,
         providers: CredentialProviders | None = None,
+        mirrors: Iterable[Mirror] = (),
     ) -> None:
         self.origin = origin
         self.store = Store(root, quota=quota, free=free, age=3600.0)
-        self.client = OriginClient([origin.address], [])
+        self.client = OriginClient([origin.address], [], mirrors=mirrors)
         manifests = Manifests(root, self.client, interval=interval, stale_if_error=3600.0)
         swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)
         self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import ssl
 import threading
@@ -45,19 +46,30 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def server(self, name: str, valid_for: timedelta = DAY) -> ssl.SSLContext:
-        """TLS for a server that proves to be `name`; expired when `valid_for` is negative."""
+    def server(self, name: str, valid_for: timedelta = DAY, clients: Authority | None = None) -> ssl.SSLContext:
+        """TLS for a server that proves to be `name`; expired when `valid_for` is negative.
+
+        It asks for a certificate of the authority `clients`.
+        """
+        certificate, private = self.certificate(name, valid_for)
+        path = self._directory / f"{name}-{secrets.token_hex(4)}.pem"
+        path.write_bytes(certificate + private)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        if clients:
+            context.load_verify_locations(clients.file)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def certificate(self, name: str, valid_for: timedelta = DAY) -> tuple[bytes, bytes]:
+        """A certificate and its key, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = self._builder(subject, key.public_key(), valid_for)
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        path = self._directory / f"{certificate.serial_number}.pem"
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return certificate.public_bytes(serialization.Encoding.PEM), private
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, valid_for: timedelta) -> x509.CertificateBuilder:
         end = datetime.now(UTC) + valid_for

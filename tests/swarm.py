@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 from agent.download.manager import DownloadManager
 from agent.http.server import Exchange, Listener
 from agent.origin.client import Origin as OriginClient
+from agent.origin.mirrors import Mirror
+from agent.origin.tls import TlsFiles
 from agent.registry.manifests import Manifests
 from agent.storage.blob import Blob
 from agent.storage.store import Store
@@ -105,7 +107,7 @@ class Node:
         """Pieces that were asked for at other nodes: number, from where, and the verdict."""
         self._lab = lab
         self.store = Store(root / name, quota=quota, free=0, age=3600.0)
-        self.client = OriginClient(lab.insecure, [])
+        self.client = OriginClient(lab.insecure, [], mirrors=lab.mirrors, registry_tls=lab.registry_tls)
         self.manifests = Manifests(
             root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0, fresh=lab.fresh_tags
         )
@@ -219,6 +221,9 @@ class Lab:
         self.origin = Origin()
         self.insecure: list[str] = []
         """Registries on loopback: the origin, and what a test adds before it starts nodes."""
+        self.mirrors: list[Mirror] = []
+        self.registry_tls: list[TlsFiles] = []
+        """What a test adds to these before it enters the lab."""
         self.tag_interval = tag_interval
         self.fresh_tags = fresh_tags
         self.key = str(settings.get("swarm_key_file", ""))
@@ -260,6 +265,8 @@ class Lab:
             channel_listen=self.channels[number],
             http_listen=self._http[number],
             insecure_registries=tuple(self.insecure),
+            mirrors=tuple(self.mirrors),
+            registry_tls=tuple(self.registry_tls),
             store_free=0,
             tag_interval=self.tag_interval,
             fresh_tags=self.fresh_tags,

@@ -107,6 +107,7 @@ class OriginStream:
                 start, end = blob.layout.span(piece)
                 metrics.RECEIVED_BYTES.labels("origin").inc(end - start)
                 self._happened(events.OriginPiece(piece))
+            answer.deny(blob.error)
         finally:
             self._answer = None
             answer.close()

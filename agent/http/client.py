@@ -77,6 +77,8 @@ class Place(NamedTuple):
     server_name: str = ""
     tunnel: Tunnel | None = None
     """The server behind a proxy, whose addresses these are."""
+    tls: ssl.SSLContext | None = None
+    """What this server has to prove, and is shown, if that is not what the pool has for all. It belongs to the name and port."""
 
 
 @dataclass(frozen=True)
@@ -374,14 +376,14 @@ class ConnectionPool:
         The caller gives it back. Raises TransferError.
         """
         error: TransferError | None = None
-        if place.server_name and self._tls is None:
+        if place.server_name and not (place.tls or self._tls):
             raise TransferError(f"{place.server_name} is not asked: there is no TLS here")
         for address in place.addresses:
             seconds = min(self._connect_seconds_max, until - time.monotonic())
             if seconds <= 0:
                 break
             try:
-                tls = self._tls if place.server_name else None
+                tls = (place.tls or self._tls) if place.server_name else None
                 connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
                 connection.until = until
             except TransferError as failed:

@@ -7,14 +7,14 @@ that is the digest's business (`agent.storage.blob`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.http.client import StalledError, TransferError
 from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import chunks
 from agent.origin.encodings import Gunzip, is_gzip
 from agent.origin.reply import Reply
-from agent.values.errors import OriginError
+from agent.values.errors import DarnerError, DigestError, OriginError
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
@@ -22,11 +22,21 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 class BlobStream:
     """Raises OriginError: 504 when the registry stalls, 502 when it breaks off or answers something else than it was asked."""
 
-    def __init__(self, reply: Reply, registry: str, start: int, paces: Sequence[Pace], listed: int | None = None) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        registry: str,
+        start: int,
+        paces: Sequence[Pace],
+        listed: int | None = None,
+        blame: Callable[[DarnerError], None] | None = None,
+    ) -> None:
         """Takes the reply over, and skips to byte `start` where the registry does not know ranges.
 
-        `listed` is the blob's size as its manifest says it, for a registry that does not say it itself.
+        `listed` is the blob's size as its manifest says it, for a registry that does not say it itself. `blame` hears what goes
+        wrong with the bytes of a mirror, for which no registry is charged.
         """
+        self._blame = blame
         self._reply = reply
         read_into = reply.connection.read_into
         self._read_into = slowed(read_into, *paces) if paces else read_into
@@ -47,12 +57,24 @@ class BlobStream:
         try:
             return self._read_into(buffer)
         except StalledError:
-            raise OriginError(504, f"the registry {self._registry} stopped sending in the middle of a blob") from None
+            raise self._failed(504, "stopped sending in the middle of a blob") from None
         except TransferError as error:
-            raise OriginError(502, f"the registry {self._registry} broke off in the middle of a blob: {error}") from None
+            raise self._failed(502, f"broke off in the middle of a blob: {error}") from None
+
+    def _failed(self, status: int, words: str) -> OriginError:
+        error = OriginError(status, f"the registry {self._registry} {words}", certain=self._blame is None)
+        if self._blame:
+            self._blame(error)
+        return error
+
+    def deny(self, error: DarnerError | None) -> None:
+        """How it went with the whole blob: if these bytes were not its, a mirror is not asked for it again soon."""
+        if self._blame and isinstance(error, DigestError):
+            self._blame(error)
 
     def abort(self) -> None:
-        """Make another thread, which reads this stream, see its end at once."""
+        """Make another thread, which reads this stream, see its end at once: nobody's fault."""
+        self._blame = None
         self._reply.connection.abort()
 
     def close(self) -> None:

@@ -7,10 +7,12 @@ them.
 
 from __future__ import annotations
 
-import ssl
+import contextlib
 import time
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlencode, urlsplit
 
 from agent import metrics
 from agent.http.client import StalledError, TransferError
@@ -20,18 +22,20 @@ from agent.origin.blobstream import BlobStream, content_range, is_coded
 from agent.origin.destinations import DestinationError, Destinations, LookUp
 from agent.origin.documents import is_listing, is_manifest
 from agent.origin.encodings import gunzipped, is_gzip
+from agent.origin.mirrors import Mirror, Mirrors
 from agent.origin.proxies import Proxies
 from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
 from agent.origin.shown import Sizes
 from agent.origin.throttle import Throttle
+from agent.origin.tls import RegistryTls, TlsFiles
 from agent.values.credential import Credential
-from agent.values.errors import DigestError, OriginError, UsageError
+from agent.values.errors import DigestError, OriginError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
 
 ASK_SECONDS_MAX = 11.0
-"""For the head of an answer and for a small body, tokens and redirects included. The supernode is asked first and may need as
-long itself (see agent.swarm.supernodes): then an agent that asks once more still answers its runtime within 25 s."""
+"""For the head of an answer and for a small body, tokens, redirects and mirrors included. The supernode is asked first and may
+need as long itself: then an agent that asks once more still answers its runtime within 25 s (see agent.registry.client_wait)."""
 
 ACCEPT = ", ".join(
     (
@@ -44,9 +48,23 @@ ACCEPT = ", ".join(
 )
 _HEAD_REFUSED = (400, 401, 403, 405)
 """Answers to a HEAD that are no word on a GET: some registries, and signed URLs that they redirect to, know no HEAD."""
+_WHO_ASKS = (401, 403)
+"""Answers that another credential may mend."""
 _CONDITIONAL = {"Range": 206, "If-None-Match": 304}
 """Headers that make another status than 200 a success."""
 _UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "NAME_UNKNOWN"}
+
+
+T = TypeVar("T")
+
+
+class _Endpoint(NamedTuple):
+    """Where a question goes: to a registry, or to a mirror in its place."""
+
+    access: Access
+    until: float
+    """When the head of an answer, and a small body, have to be here, in monotonic time."""
+    mirror: Mirror | None = None
 
 
 class Origin:
@@ -60,17 +78,21 @@ class Origin:
         paces: Iterable[Pace | None] = (),
         proxies: Proxies | None = None,
         trusted_realms: Iterable[str] = (),
+        mirrors: Iterable[Mirror] = (),
+        registry_tls: Iterable[TlsFiles] = (),
+        credentials: Callable[[str], list[Credential]] | None = None,
     ) -> None:
-        """`paces` limit the bytes of blobs; `trusted_realms` are `agent.origin.auth`'s."""
+        """`paces` limit the bytes of blobs; `trusted_realms` are `agent.origin.auth`'s.
+
+        `credentials` are what this node has for an image of a mirror, by its name there.
+        """
         self._paces = [pace for pace in paces if pace]
-        tls = ssl.create_default_context()
-        for path in ca_files:
-            try:
-                tls.load_verify_locations(path)
-            except OSError as error:
-                raise UsageError(f"--ca-files: {path} cannot be used: {error}") from None
-        self._destinations = Destinations(insecure_registries, look_up, proxies)
-        self._redirects = Redirects(self._destinations, tls)
+        mirrors = tuple(mirrors)
+        self._mirrors = Mirrors(mirrors)
+        self._credentials = credentials
+        listed = [*insecure_registries, *(mirror.listed for mirror in mirrors)]
+        self._destinations = Destinations(listed, look_up, proxies)
+        self._redirects = Redirects(self._destinations, RegistryTls(ca_files, registry_tls))
         self._authorizer = Authorizer(self._redirects, trusted_realms)
         self.sizes = Sizes()
         self.throttle = Throttle()
@@ -85,82 +107,161 @@ class Origin:
     ) -> str | None:
         """The digest that a tag has now, or None when the registry tells it only to a GET. `known` is the last one."""
         headers = {"If-None-Match": f'"{known}"'} if known else {}
-        access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        try:
-            with self._ask("HEAD", access, path, "manifest", {"Accept": ACCEPT, **headers}) as reply:
-                return known if reply.status == 304 else reply.headers.get("docker-content-digest")
-        except OriginError as error:
-            if error.status in _HEAD_REFUSED:
-                return None
-            raise
 
-    def manifest(self, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
-        """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names."""
-        access, path = Access(registry, repository, credential), f"/v2/{repository}/manifests/{reference}"
-        with self._ask("GET", access, path, "manifest", {"Accept": ACCEPT}) as reply:
-            named = reference if reference.startswith("sha256:") else reply.headers.get("docker-content-digest", "")
-            media_type, body = reply.headers.get("content-type", ""), _read(reply, registry, MANIFEST_BYTES_MAX)
-            manifest = Manifest.of(media_type, body)
-            if is_gzip(reply.headers) and manifest.digest != named:
-                manifest = Manifest.of(media_type, gunzipped(body, MANIFEST_BYTES_MAX))
-        if named.startswith("sha256:") and manifest.digest != named:
-            raise DigestError(f"the registry {registry} sent something else than {named}")
-        if reference != manifest.digest and not is_manifest(manifest.body):
-            raise OriginError(502, f"the registry {registry} answered with something that is no manifest", "MANIFEST_INVALID")
+        def ask(at: _Endpoint) -> str | None:
+            try:
+                with self._ask("HEAD", at, f"manifests/{reference}", "manifest", {"Accept": ACCEPT, **headers}) as reply:
+                    return known if reply.status == 304 else reply.headers.get("docker-content-digest")
+            except OriginError as error:
+                if error.status not in _HEAD_REFUSED or (at.mirror and error.status in _WHO_ASKS):
+                    raise
+                return None
+
+        return self._first(registry, repository, credential, ask)
+
+    def manifest(
+        self, registry: str, repository: str, reference: str, credential: Credential | None, seconds: float | None = None
+    ) -> Manifest:
+        """The manifest that a tag or a digest names, verbatim. Raises DigestError when it is not what the digest names.
+
+        The registry itself may take `seconds`; without them, as long as for any question.
+        """
+
+        def ask(at: _Endpoint) -> Manifest:
+            asked = at.access.registry
+            with self._ask("GET", at, f"manifests/{reference}", "manifest", {"Accept": ACCEPT}) as reply:
+                named = reference if reference.startswith("sha256:") else reply.headers.get("docker-content-digest", "")
+                media_type, body = reply.headers.get("content-type", ""), _read(reply, asked, MANIFEST_BYTES_MAX)
+                manifest = Manifest.of(media_type, body)
+                if is_gzip(reply.headers) and manifest.digest != named:
+                    manifest = Manifest.of(media_type, gunzipped(body, MANIFEST_BYTES_MAX))
+            if named.startswith("sha256:") and manifest.digest != named:
+                raise DigestError(f"the registry {asked} sent something else than {named}")
+            if reference != manifest.digest and not is_manifest(manifest.body):
+                raise OriginError(502, f"the registry {asked} answered with something that is no manifest", "MANIFEST_INVALID")
+            return manifest
+
+        manifest = self._first(registry, repository, credential, ask, seconds)
         self.sizes.learn(registry, repository, manifest.sizes())
         return manifest
 
     def blob_size(self, registry: str, repository: str, digest: str, credential: Credential | None) -> int | None:
         """Bytes of a blob, or None when the repository does not hold it."""
-        access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
-        try:
+        listed = self.sizes.of(registry, repository, digest)
+
+        def ask(at: _Endpoint) -> int:
             try:
-                reply = self._ask("HEAD", access, path, "blob")
+                reply = self._ask("HEAD", at, f"blobs/{digest}", "blob")
             except OriginError as error:
                 if error.status not in _HEAD_REFUSED:
                     raise
-                reply = self._ask("GET", access, path, "blob", {"Range": "bytes=0-0"}, big=True)
+                reply = self._ask("GET", at, f"blobs/{digest}", "blob", {"Range": "bytes=0-0"}, big=True)
+            with reply:
+                size = content_range(reply.headers)[2] if reply.status == 206 else reply.length
+            size = listed if size in (None, -1) else size
+            if size is None:
+                raise OriginError(502, f"the registry {at.access.registry} does not say how long the blob is")
+            return size
+
+        try:
+            return self._first(registry, repository, credential, ask, digest=digest)
         except OriginError as error:
             if error.status == 404:
                 return None
             raise
-        with reply:
-            size = content_range(reply.headers)[2] if reply.status == 206 else reply.length
-        size = self.sizes.of(registry, repository, digest) if size in (None, -1) else size
-        if size is None:
-            raise OriginError(502, f"the registry {registry} does not say how long the blob is")
-        return size
 
     def listing(self, registry: str, repository: str, path: str, credential: Credential | None) -> tuple[str, bytes]:
         """Media type and body of a small answer that is passed on as it is: tag lists and referrers."""
-        with self._ask("GET", Access(registry, repository, credential), path, "listing") as reply:
-            media_type, body = reply.headers.get("content-type", "application/json"), _read(reply, registry, MANIFEST_BYTES_MAX)
-            body = gunzipped(body, MANIFEST_BYTES_MAX) if is_gzip(reply.headers) else body
-        if not is_listing(body):
-            raise OriginError(502, f"the registry {registry} answered with something that is no list")
-        return media_type, body
+
+        def ask(at: _Endpoint) -> tuple[str, bytes]:
+            asked = at.access.registry
+            with self._ask("GET", at, path.removeprefix(f"/v2/{repository}/"), "listing") as reply:
+                media_type, body = reply.headers.get("content-type", "application/json"), _read(reply, asked, MANIFEST_BYTES_MAX)
+                body = gunzipped(body, MANIFEST_BYTES_MAX) if is_gzip(reply.headers) else body
+            if not is_listing(body):
+                raise OriginError(502, f"the registry {asked} answered with something that is no list")
+            return media_type, body
+
+        return self._first(registry, repository, credential, ask)
 
     def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
         """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
-        access, path = Access(registry, repository, credential), f"/v2/{repository}/blobs/{digest}"
         listed = self.sizes.of(registry, repository, digest)
-        reply = self._ask("GET", access, path, "blob", {"Range": f"bytes={start}-"} if start else {}, big=True)
-        if reply.status == 206 and is_coded(reply, listed):  # a part of the encoded bytes is of no use
-            reply.close()
-            reply = self._ask("GET", access, path, "blob", big=True)
-        return BlobStream(reply, registry, start, self._paces, listed)
+
+        def ask(at: _Endpoint) -> BlobStream:
+            headers = {"Range": f"bytes={start}-"} if start else {}
+            reply = self._ask("GET", at, f"blobs/{digest}", "blob", headers, big=True)
+            if reply.status == 206 and is_coded(reply, listed):  # a part of the encoded bytes is of no use
+                reply.close()
+                reply = self._ask("GET", at, f"blobs/{digest}", "blob", big=True)
+            blame = partial(self._mirrors.failed, at.mirror, digest=digest) if at.mirror else None
+            return BlobStream(reply, at.access.registry, start, self._paces, listed, blame)
+
+        return self._first(registry, repository, credential, ask, digest=digest)
+
+    def _first(
+        self,
+        registry: str,
+        repository: str,
+        credential: Credential | None,
+        ask: Callable[[_Endpoint], T],
+        seconds: float | None = None,
+        digest: str = "",
+    ) -> T:
+        """What the first endpoint answers that has it: the mirrors, the registry itself, and then mirrors that failed lately.
+
+        The registry's own error counts in the end. A mirror has its share of the time, so that one is left for the registry; and
+        where there are mirrors, the registry alone is not blamed for its silence: nodes may have no other way than the mirrors.
+        """
+        now = began = time.monotonic()
+        mirrors, avoided = self._mirrors.of(registry, digest)
+        for number, mirror in enumerate(mirrors):
+            share = (began + ASK_SECONDS_MAX - now) / (len(mirrors) - number + 1)
+            try:
+                return self._at_mirror(mirror, repository, now + share, ask)
+            except (OriginError, DigestError) as error:
+                self._mirrors.failed(mirror, error)
+            now = time.monotonic()
+        until = began + (ASK_SECONDS_MAX if seconds is None else seconds)
+        try:
+            return ask(_Endpoint(Access(registry, repository, credential), until))
+        except OriginError as error:
+            if error.answered or not (mirrors or avoided):
+                raise
+            for mirror in avoided:
+                with contextlib.suppress(OriginError, DigestError):
+                    return self._at_mirror(mirror, repository, until, ask)
+            error.phrase = "" if error.status != 429 else error.phrase
+            raise
+
+    def _at_mirror(self, mirror: Mirror, repository: str, until: float, ask: Callable[[_Endpoint], T]) -> T:
+        """A mirror is asked with what this node has for the mirror's own name, or as nobody: never with a pull's credential."""
+        name = mirror.repository(repository)
+        known = self._credentials(f"{mirror.server}/{name}") if self._credentials else []
+        credentials: list[Credential | None] = [*known] or [None]
+        while True:
+            try:
+                answer = ask(_Endpoint(Access(mirror.server, name, credentials.pop(0)), until, mirror))
+            except OriginError as error:
+                if error.status not in _WHO_ASKS or not credentials:
+                    raise
+            else:
+                self._mirrors.worked(mirror)
+                return answer
 
     def _ask(
-        self, method: str, access: Access, path: str, what: str, headers: dict[str, str] | None = None, *, big: bool = False
+        self, method: str, at: _Endpoint, rest: str, what: str, headers: dict[str, str] | None = None, *, big: bool = False
     ) -> Reply:
-        """The answer when it is a success; what is none, and no answer, becomes an OriginError."""
-        until = time.monotonic() + ASK_SECONDS_MAX
+        """The answer when it is a success; what is none, and no answer, becomes an OriginError. `rest` follows the repository."""
         headers = headers or {}
-        registry, repository, credential = access
+        registry, repository, credential = at.access
+        path = f"/v2/{repository}/{rest}"
+        if at.mirror and at.mirror.namespace:
+            path += f"{'&' if '?' in rest else '?'}{urlencode({'ns': at.mirror.namespace})}"
         self.throttle.check(registry, credential)
         outcome = "unreachable"
         try:
-            reply = self._authorized(method, access, path, headers, until, big)
+            reply = self._authorized(method, at.access, path, headers, at.until, big)
             outcome = f"{reply.status // 100}xx"
             if reply.status in (200, *(_CONDITIONAL[name] for name in headers if name in _CONDITIONAL)):
                 return reply

@@ -8,9 +8,9 @@ means, is the business of `agent.origin.client` and `agent.origin.auth`.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
+from dataclasses import replace
 from urllib.parse import urljoin
 
 from agent.http.client import ConnectionPool, TimeLimits, TransferError
@@ -18,6 +18,7 @@ from agent.origin import questions
 from agent.origin.destinations import DestinationError, Destinations, Hop
 from agent.origin.reply import Reply
 from agent.origin.throttle import WAITED_SECONDS_MAX, retry_after
+from agent.origin.tls import RegistryTls
 
 REDIRECTS_MAX = 5
 BODY_STALL_SECONDS_MAX = 15.0
@@ -31,9 +32,10 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 class Redirects:
     """Raises TransferError for a server that does not answer, and DestinationError for one that is not asked."""
 
-    def __init__(self, destinations: Destinations, tls: ssl.SSLContext) -> None:
+    def __init__(self, destinations: Destinations, tls: RegistryTls) -> None:
         self._destinations = destinations
-        self._pool = ConnectionPool(tls)
+        self._tls = tls
+        self._pool = ConnectionPool()
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -53,6 +55,8 @@ class Redirects:
         first, failed = None, False
         for _ in range(REDIRECTS_MAX + 1):
             hop = self._destinations.hop(url, until)
+            if hop.scheme == "https":
+                hop = replace(hop, place=hop.place._replace(tls=self._tls.context(hop.host, hop.port)))
             first = first or hop.server
             lines = {"Host": hop.authority, **headers}
             if hop.proxy_authorization:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.config import load, variable
+from agent.origin.mirrors import Mirror
 from agent.origin.proxies import Proxies, Proxy
+from agent.origin.tls import TlsFiles
 from agent.settings import AgentSettings
 from agent.values.address import Address
 from hack.chart.helm import ROOT, Environment, Object, environment, pod_template
@@ -47,6 +50,11 @@ def with_options(render: Render) -> list[Object]:
             "registries": {
                 "insecure": ["a:5000", "b:5000"],
                 "trustedRealms": ["a:5000=login.example.net"],
+                "mirrors": [
+                    {"registry": "docker.io", "endpoints": ["https://m.example.com", "http://10.0.0.7:5000"], "prefix": "hub"},
+                    {"registry": "quay.io", "endpoints": ["https://n.example.com"]},
+                ],
+                "tls": [{"registry": "m.example.com", "secretName": "m-tls"}],
                 "certificateAuthorities": {"configMap": "authorities", "keys": ["a.pem"]},
                 "proxy": {"https": "http://proxy:3128", "http": "http://[fd00::7]", "exceptions": [".example.com", "10.0.0.0/8"]},
             },
@@ -132,9 +140,18 @@ def test_registries_and_their_authorities_reach_agents_and_supernodes(with_optio
         settings = loaded(component, environment(with_options, component, ADDRESS))
         assert settings.insecure_registries == ("a:5000", "b:5000")
         assert settings.trusted_realms == ("a:5000=login.example.net",)
+        assert settings.mirrors == (
+            Mirror("docker.io", "m.example.com", "hub", is_plain=False),
+            Mirror("docker.io", "10.0.0.7:5000", "hub", is_plain=True),
+            Mirror("quay.io", "n.example.com", "", is_plain=False),
+        )
+        assert settings.registry_tls == (TlsFiles("m.example.com", Path("/etc/darner/registry-tls/0")),)
         assert settings.ca_files == ("/etc/darner/authorities/a.pem",)
         (container,) = pod_template(with_options, component)["spec"]["containers"]
-        assert "/etc/darner/authorities" in {mount["mountPath"] for mount in container["volumeMounts"]}
+        paths = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert "/etc/darner/authorities" in paths
+        volumes = {volume["name"]: volume for volume in pod_template(with_options, component)["spec"]["volumes"]}
+        assert volumes[paths["/etc/darner/registry-tls/0"]]["secret"]["secretName"] == "m-tls"
 
 
 @pytest.mark.parametrize("component", ["agent", "supernode"])

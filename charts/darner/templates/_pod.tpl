@@ -115,6 +115,20 @@ resources:
   value: {{ join "," .root.Values.registries.insecure | quote }}
 - name: DARNER_TRUSTED_REALMS
   value: {{ join "," .root.Values.registries.trustedRealms | quote }}
+{{- $mirrors := list -}}
+{{- range $mirror := .root.Values.registries.mirrors -}}
+{{- range $mirror.endpoints -}}
+{{- $mirrors = append $mirrors (printf "%s=%s" $mirror.registry (printf "%s/%s" . (default "" $mirror.prefix) | trimSuffix "/")) -}}
+{{- end -}}
+{{- end }}
+- name: DARNER_MIRRORS
+  value: {{ join "," $mirrors | quote }}
+{{- $own := list -}}
+{{- range $number, $tls := .root.Values.registries.tls -}}
+{{- $own = append $own (printf "%s=/etc/darner/registry-tls/%d" $tls.registry $number) -}}
+{{- end }}
+- name: DARNER_REGISTRY_TLS
+  value: {{ join "," $own | quote }}
 - name: DARNER_CA_FILES
   value: {{ join "," $files | quote }}
 {{- $proxy := .root.Values.registries.proxy -}}
@@ -160,6 +174,11 @@ resources:
   mountPath: /etc/darner/authorities
   readOnly: true
 {{- end }}
+{{- range $number, $_ := .root.Values.registries.tls }}
+- name: registry-tls-{{ $number }}
+  mountPath: /etc/darner/registry-tls/{{ $number }}
+  readOnly: true
+{{- end }}
 {{- end -}}
 
 {{- define "darner.nodeVolumes" -}}
@@ -175,6 +194,13 @@ resources:
 - name: authorities
   configMap:
     name: {{ . | quote }}
+{{- end }}
+# Not optional either: without the certificate that its registry wants, a node would go from one failed pull to the next.
+{{- range $number, $tls := .root.Values.registries.tls }}
+- name: registry-tls-{{ $number }}
+  secret:
+    secretName: {{ $tls.secretName | quote }}
+    defaultMode: 0440
 {{- end }}
 {{- end -}}
 

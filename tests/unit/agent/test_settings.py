@@ -50,6 +50,8 @@ VALUES = [
     "true",
     "false",
     "a/b",
+    "a=https://b/c",
+    "a=/b/c",
     "a.example.com",
     "Kind.group",
     "always",

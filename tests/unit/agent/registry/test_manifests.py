@@ -42,7 +42,9 @@ class FakeOrigin:
         self._ask("HEAD", reference)
         return None if self.silent else self.now.digest
 
-    def manifest(self, registry: str, repository: str, reference: str, credential: object) -> Manifest:
+    def manifest(
+        self, registry: str, repository: str, reference: str, credential: object, seconds: float | None = None
+    ) -> Manifest:
         self._ask("GET", reference)
         return self.now
 
