@@ -35,7 +35,7 @@ from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
 
 ASK_SECONDS_MAX = 11.0
 """For the head of an answer and for a small body, tokens, redirects and mirrors included. The supernode is asked first and may
-need as long itself: then an agent that asks once more still answers its runtime within 25 s (see agent.registry.client_wait)."""
+need as long itself: then an agent that asks once more still answers its runtime within 25 s (see agent.registry.endpoint)."""
 
 ACCEPT = ", ".join(
     (

@@ -5,7 +5,8 @@ origin. Read only. A client may have what the origin allowed it (`agent.origin.s
 
 A blob is answered from the store, while it arrives, or past a disk that fails. Nothing is said before its first byte is there, so
 that an error can still be told; after that, an answer that cannot go on is cut off by a reset. A runtime gives up after 30 s, so
-it is told before: registries, which may never answer, are asked in threads of their own, each with limits of its own.
+it is told before: registries, which may never answer, are asked in threads of their own, each with limits of its own, and a retry
+finds what they brought.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent import metrics
 from agent.download.download import Reader
 from agent.download.manager import DownloadManager
 from agent.http.server import ClientGone, Exchange, Listener, Request
 from agent.http.wire import chunks
-from agent.origin.client import Origin
+from agent.origin.client import ASK_SECONDS_MAX, Origin
 from agent.origin.credential_provider import CredentialProviders
 from agent.origin.shown import Permission
 from agent.registry.manifests import Manifests
@@ -56,6 +57,8 @@ CONNECTIONS_MAX = 512
 IDLE_SECONDS = 90.0
 HEAD_SECONDS_MAX = 25.0
 """For the head of an answer: containerd gives up when it has none after 30 s."""
+BESIDE_SECONDS = 13.0
+"""How long the swarm is asked alone. The supernode itself needs up to 11 s to learn that a registry cannot be reached."""
 LOOK_SECONDS = 0.1
 """How soon a client that left while it waited is noticed."""
 QUESTIONS_MAX = 256
@@ -68,6 +71,7 @@ BLOB = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **
 STALE = {"Warning": '110 darner "the registry cannot be asked; this is its last answer"'}
 
 Reply = TypeVar("Reply")
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -166,21 +170,49 @@ class Registry:
         else:
             answer(sent)
 
-    def _look(self, exchange: Exchange, registry: str) -> None:
-        """Raises when there is no use in waiting on: ClientGone, or OriginError 504 when the client is about to give up."""
+    def _look(self, exchange: Exchange, registry: str, silent_since: float | None = None) -> None:
+        """Raises when there is no use in waiting on: ClientGone, or OriginError 504 when the client is about to give up.
+
+        The registry is blamed for that if it was asked from here, and silent for as long as any registry may be.
+        """
         if exchange.client_left():
             raise ClientGone
-        if time.monotonic() - exchange.began > self._head_seconds:
-            raise OriginError(504, f"neither other nodes nor the registry {registry} answered in time", certain=False)
+        now = time.monotonic()
+        if now - exchange.began <= self._head_seconds:
+            return
+        if silent_since is not None and now - silent_since >= ASK_SECONDS_MAX:
+            raise OriginError(504, f"the registry {registry} did not answer in time")
+        raise OriginError(504, f"neither other nodes nor the registry {registry} answered in time", certain=False)
 
-    def _ask(self, exchange: Exchange, registry: str, question: Callable[[], Reply]) -> Reply:
+    def _ask(
+        self, exchange: Exchange, registry: str, question: Callable[[], Reply], swarm: Callable[[], Reply | None] | None = None
+    ) -> Reply:
         """The reply to a question. Raises its errors and those of `_look`, and RequestError when too many wait already.
 
-        A question whose client has left, or was told an error, ends by its own limits.
+        The `swarm` is asked first, if it is given, and its error is final. When it has no reply, or none for long, the question
+        is asked, beside it then. A question whose client has left, or was told an error, ends by its own limits.
         """
+        theirs = self._begin(swarm) if swarm else None
+        own: Future[Reply] | None = None
+        began = time.monotonic()
+        while True:
+            if theirs and theirs.done():
+                if (found := theirs.result()) is not None:
+                    return found
+                theirs = None
+            if own and own.done() and (theirs is None or not _may_be_mended(own)):
+                return own.result()
+            if own is None and (theirs is None or time.monotonic() - began > BESIDE_SECONDS):
+                own, began = self._begin(question), time.monotonic()
+            running: list[Future[Any]] = [reply for reply in (own, theirs) if reply and not reply.done()]
+            if not wait(running, LOOK_SECONDS, FIRST_COMPLETED).done:
+                self._look(exchange, registry, began if own else None)
+
+    def _begin(self, question: Callable[[], Asked]) -> Future[Asked]:
+        """A question in a thread of its own."""
         if not self._places.acquire(blocking=False):
             raise RequestError(503, "TOOMANYREQUESTS", f"{QUESTIONS_MAX} requests wait for registries already")
-        reply: Future[Reply] = Future()
+        reply: Future[Asked] = Future()
 
         def answer() -> None:
             try:
@@ -195,9 +227,7 @@ class Registry:
         except RuntimeError:
             self._places.release()
             raise RequestError(503, "TOOMANYREQUESTS", "no thread is left to ask the registry with") from None
-        while not wait([reply], LOOK_SECONDS).done:
-            self._look(exchange, registry)
-        return reply.result()
+        return reply
 
     # Manifests and lists.
 
@@ -208,25 +238,25 @@ class Registry:
         at = self._permission.shown_at(registry, repository, credential, reference, time.monotonic())
         manifest = self._manifests.kept(reference) if at is not None else None
         if at is None or manifest is None:
-            manifest = self._ask(exchange, registry, lambda: self._resolve(resource, credential))
+            # Others' credentials never leave this node but to the origin itself.
+            swarm = partial(self._from_swarm, resource) if credential is None and self._swarm.channels else None
+            own = partial(self._manifests.resolve, registry, repository, reference, credential)
+            manifest = self._ask(exchange, registry, own, swarm)
             at = time.monotonic()
         self._permission.show(registry, repository, credential, [manifest.digest, *manifest.lists()], at)
         self._origin.sizes.learn(registry, repository, manifest.sizes())
         headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": manifest.digest, **VERSION}
         exchange.answer(200, headers | (STALE if manifest.stale else {}), manifest.body)
 
-    def _resolve(self, resource: ManifestResource, credential: Credential | None) -> Manifest:
-        """The manifest that the name means now: the supernode's answer, or the origin's."""
+    def _from_swarm(self, resource: ManifestResource) -> Manifest | None:
+        """What a supernode says that the name means now; None when none can say."""
         registry, repository, reference = resource.registry, resource.repository, resource.reference
-        if credential is None:  # others' credentials never leave this node but to the origin itself
-            manifest = self._swarm.resolve(registry, repository, reference)
-            if manifest:
-                if manifest.stale:
-                    self._manifests.keep(manifest)
-                else:
-                    self._manifests.remember(registry, repository, reference, None, manifest)
-                return manifest
-        return self._manifests.resolve(registry, repository, reference, credential)
+        manifest = self._swarm.resolve(registry, repository, reference)
+        if manifest and manifest.stale:
+            self._manifests.keep(manifest)
+        elif manifest:
+            self._manifests.remember(registry, repository, reference, None, manifest)
+        return manifest
 
     def _listing(self, exchange: Exchange, resource: ListingResource, credential: Credential | None) -> None:
         registry, repository = resource.registry, resource.repository
@@ -352,6 +382,12 @@ class Registry:
             metrics.RECEIVED_BYTES.labels("origin").inc(part.end - position)
         finally:
             stream.close()
+
+
+def _may_be_mended(reply: Future[Any]) -> bool:
+    """Whether a question failed in a way that another way to the registry need not share."""
+    error = reply.exception()
+    return isinstance(error, OriginError) and not error.answered
 
 
 def _ready(blob: Blob, offset: int) -> bool:

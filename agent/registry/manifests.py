@@ -40,6 +40,11 @@ VERDICT_SECONDS = 300.0
 """How long the origin's permission for a digest is believed."""
 WAIT_SECONDS_MAX = 20.0
 """How long one asks while another already asks the same."""
+PATIENCE_SECONDS = 60.0
+"""For a registry that is slow to find a manifest of which nothing can be said otherwise. A runtime gives up before that, and its
+next try finds what has come meanwhile."""
+PATIENT_MAX = 32
+"""Questions with so much patience at once. Others fail sooner, so that a registry that is silent leaves threads for the rest."""
 FAILURE_SECONDS_MAX = 10.0
 """How long an origin that did not answer is not asked again, where its last answer can be used."""
 FAILURES_MAX = 1024
@@ -82,6 +87,7 @@ class Manifests:
         self._fresh = fresh
         self._now = now
         self._lock = threading.Lock()
+        self._patient = threading.BoundedSemaphore(PATIENT_MAX)
         self._asking: dict[str, Future[Manifest]] = {}
         self._failed_at: dict[str, float] = {}
         """When the origin did not answer, for names whose last answer is used instead."""
@@ -118,7 +124,7 @@ class Manifests:
         if usable and 0 <= self._now() - self._failed_at.get(name, -math.inf) < min(self._interval, FAILURE_SECONDS_MAX):
             return usable.as_stale()
         try:
-            manifest = self._ask(registry, repository, reference, credential, known)
+            manifest = self._ask(registry, repository, reference, credential, known, may_last=usable is None)
         except OriginError as error:
             if error.answered:
                 remove(self._tags / name)
@@ -146,7 +152,13 @@ class Manifests:
         return 0.0 if any(pattern.matches(registry, repository, reference) for pattern in self._fresh) else self._interval
 
     def _ask(
-        self, registry: str, repository: str, reference: str, credential: Credential | None, known: Manifest | None
+        self,
+        registry: str,
+        repository: str,
+        reference: str,
+        credential: Credential | None,
+        known: Manifest | None,
+        may_last: bool,
     ) -> Manifest:
         """A HEAD is enough when the name means what it meant before.
 
@@ -155,7 +167,12 @@ class Manifests:
         """
         if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
             return known
-        return self._origin.manifest(registry, repository, reference, credential)
+        is_patient = may_last and self._patient.acquire(blocking=False)
+        try:
+            return self._origin.manifest(registry, repository, reference, credential, PATIENCE_SECONDS if is_patient else None)
+        finally:
+            if is_patient:
+                self._patient.release()
 
     def recall(self, question: messages.Recall) -> messages.Recalled:
         """The answer to a supernode that has lost its cache, which is soft: each node remembers what it was told of a name.

@@ -26,9 +26,9 @@ from agent.values.reference import raw_digest
 
 log = logging.getLogger(__name__)
 
-RESOLVE_SECONDS_MAX = 13.0
-"""The supernode itself needs up to 11 s to learn that a registry does not answer (see agent.origin.client). The agent's own try
-follows, and the runtime has its answer within 25 s."""
+RESOLVE_SECONDS_MAX = 24.0
+"""The runtime has its answer within 25 s. The agent asks itself, beside the supernodes, before that is over (see
+agent.registry.endpoint)."""
 AVOID_SECONDS_MIN = 60.0
 AVOID_SECONDS_MAX = 600.0
 """Twice as long each time that it fails again, up to this."""

@@ -1,0 +1,143 @@
+"""FAULTS 62: a registry that is slow to begin. What takes it 14 s is pulled at the first try, what takes it 40 s at the next.
+
+All limits are a tenth of what they are, and so is what the registry takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.http.server import Listener
+from agent.origin import client
+from agent.origin.shown import Permission
+from agent.registry import endpoint as endpoint_module
+from agent.registry import manifests
+from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
+from agent.swarm import supernodes
+from agent.values.address import Address
+from hack.origin import Fault, Origin
+from tests.endpoint import IMAGE, Endpoint, push, wait_until
+from tests.swarm import PIECE, Lab, Node, noise
+
+SLOW, TOO_SLOW = 1.4, 4.0
+MANIFEST = r"/manifests/"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in (
+        (client, "ASK_SECONDS_MAX"),
+        (endpoint_module, "ASK_SECONDS_MAX"),
+        (endpoint_module, "BESIDE_SECONDS"),
+        (supernodes, "RESOLVE_SECONDS_MAX"),
+        (manifests, "PATIENCE_SECONDS"),
+        (manifests, "WAIT_SECONDS_MAX"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name) / 10)
+
+
+@contextmanager
+def runtime_at(node: Node, origin: Origin) -> Iterator[Endpoint]:
+    """The registry endpoint of a node that has supernodes, asked as a runtime asks it."""
+    registry = Registry(node.store, node.downloads, node.manifests, Permission(), node.swarm, node.client, HEAD_SECONDS_MAX / 10)
+    listener: Listener = registry.listener(Address("127.0.0.1", 0))
+    endpoint = Endpoint.__new__(Endpoint)
+    endpoint.listener, endpoint.origin = listener, origin
+    endpoint.prefix = f"/v2/{origin.address.replace(':', '_')}/team/app"
+    listener.start()
+    yield endpoint
+    listener.stop()
+
+
+@pytest.fixture(params=["alone", "with a supernode"])
+def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Endpoint]:
+    if request.param == "alone":
+        with Origin() as origin:
+            push(origin)
+            with Endpoint(tmp_path, origin, head_seconds=HEAD_SECONDS_MAX / 10) as endpoint:
+                yield endpoint
+                origin.stop()
+        return
+    with Lab(tmp_path) as lab:
+        push(lab.origin)
+        with runtime_at(lab.node(), lab.origin) as endpoint:
+            yield endpoint
+            lab.origin.stop()
+
+
+def test_a_manifest_that_takes_its_registry_14_s_is_pulled_at_the_first_try(endpoint: Endpoint) -> None:
+    endpoint.origin.fail(Fault(path=MANIFEST, delay_seconds=SLOW))
+    answer = endpoint.ask("manifests/1")
+    assert (answer.status, answer.body) == (200, IMAGE.manifest)
+
+
+def test_a_manifest_that_takes_its_registry_40_s_is_found_by_the_retry(endpoint: Endpoint) -> None:
+    endpoint.origin.fail(Fault(path=MANIFEST, delay_seconds=TOO_SLOW))
+    began = time.monotonic()
+    assert endpoint.ask("manifests/1").status == 504
+    asked = len(endpoint.origin.asked(MANIFEST))
+    time.sleep(max(0.0, TOO_SLOW - 1 - (time.monotonic() - began)))
+    answer = endpoint.ask("manifests/1")
+    assert (answer.status, answer.body) == (200, IMAGE.manifest)
+    assert len(endpoint.origin.asked(MANIFEST)) == asked, "what was under way was not asked for again"
+
+
+def test_a_manifest_that_comes_when_nobody_waits_any_more_is_there_for_the_next_who_asks(endpoint: Endpoint) -> None:
+    endpoint.origin.fail(Fault(path=MANIFEST, delay_seconds=TOO_SLOW))
+    assert endpoint.ask("manifests/1").status == 504
+    wait_until(lambda: all(request.status for request in endpoint.origin.asked(MANIFEST)), 30)
+    time.sleep(0.5)
+    endpoint.origin.fail(Fault(status=500))
+    asked = len(endpoint.origin.requests)
+    assert endpoint.ask("manifests/1").body == IMAGE.manifest
+    assert len(endpoint.origin.requests) == asked
+
+
+def test_the_registry_is_blamed_when_it_was_silent_for_as_long_as_any_may_be(endpoint: Endpoint) -> None:
+    """FAULTS 59: with more patience, silence is a registry's fault as it was."""
+    endpoint.origin.fail(Fault(path=MANIFEST, delay_seconds=60))
+    with endpoint.connect() as sock:
+        sock.sendall(f"GET {endpoint.prefix}/manifests/1 HTTP/1.0\r\n\r\n".encode())
+        assert sock.recv(65536).startswith(b"HTTP/1.1 504 Registry At Fault\r\n")
+
+
+def test_patience_is_for_few(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many names of a registry that is silent: most end as early as ever, so that threads are left for the others."""
+    endpoint.origin.fail(Fault(path=MANIFEST, delay_seconds=60))
+    began = time.monotonic()
+    sockets = [endpoint.connect() for _ in range(manifests.PATIENT_MAX + 20)]
+    for number, sock in enumerate(sockets):
+        sock.sendall(f"GET {endpoint.prefix}/manifests/t{number} HTTP/1.0\r\n\r\n".encode())
+    answers = [sock.recv(65536) for sock in sockets]
+    assert all(answer.startswith(b"HTTP/1.1 504 ") for answer in answers)
+    assert time.monotonic() - began < 20
+    for sock in sockets:
+        sock.close()
+
+
+def test_a_supernode_that_hangs_is_not_waited_for_longer_than_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry is asked beside it."""
+    with Lab(tmp_path) as lab:
+        push(lab.origin)
+        node = lab.node()
+        monkeypatch.setattr(lab.supernode._manifests, "resolve", lambda *_: time.sleep(5))
+        with runtime_at(node, lab.origin) as endpoint:
+            assert endpoint.ask("manifests/1").body == IMAGE.manifest
+
+
+def test_what_the_supernode_brings_late_is_taken_beside_a_registry_that_does_not_answer_this_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lab(tmp_path) as lab:
+        image = push(lab.origin, noise(PIECE))
+        node = lab.node()
+        lab.origin.fail(Fault(path=MANIFEST, delay_seconds=1.8), times=1)  # the supernode's question
+        lab.origin.fail(Fault(path=MANIFEST, status=503))  # this node's own, beside it
+        with runtime_at(node, lab.origin) as endpoint:
+            assert endpoint.ask("manifests/1").body == image.manifest
+            assert len(lab.origin.asked(MANIFEST)) == 2
