@@ -36,6 +36,8 @@ from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
 ASK_SECONDS_MAX = 11.0
 """For the head of an answer and for a small body, tokens, redirects and mirrors included. The supernode is asked first and may
 need as long itself: then an agent that asks once more still answers its runtime within 25 s (see agent.registry.endpoint)."""
+BLOB_SECONDS_MAX = 22.0
+"""For the head of a blob's answer, which a registry may have to get from elsewhere first: what a runtime waits, less a margin."""
 
 ACCEPT = ", ".join(
     (
@@ -197,7 +199,7 @@ class Origin:
             blame = partial(self._mirrors.failed, at.mirror, digest=digest) if at.mirror else None
             return BlobStream(reply, at.access.registry, start, self._paces, listed, blame)
 
-        return self._first(registry, repository, credential, ask, digest=digest)
+        return self._first(registry, repository, credential, ask, BLOB_SECONDS_MAX, digest)
 
     def _first(
         self,

@@ -31,6 +31,7 @@ RUNTIME_SECONDS = 25.0
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same limits in the same proportions, ten times as fast."""
     monkeypatch.setattr(client, "ASK_SECONDS_MAX", client.ASK_SECONDS_MAX / 10)
+    monkeypatch.setattr(client, "BLOB_SECONDS_MAX", client.BLOB_SECONDS_MAX / 10)
     monkeypatch.setattr(supernodes, "RESOLVE_SECONDS_MAX", supernodes.RESOLVE_SECONDS_MAX / 10)
     monkeypatch.setattr(manifests, "PATIENCE_SECONDS", RUNTIME_SECONDS / 10)  # longer, but no client waits longer than this
     monkeypatch.setattr(http_client, "CONNECT_SECONDS_MAX", http_client.CONNECT_SECONDS_MAX / 10)
@@ -66,6 +67,7 @@ def lab_with(root: Path, registry: Address, supernodes: int = 1) -> Lab:
 def test_what_the_supernode_and_the_agent_may_take_adds_up_to_less_than_a_runtime_waits() -> None:
     assert endpoint.BESIDE_SECONDS + client.ASK_SECONDS_MAX < RUNTIME_SECONDS
     assert supernodes.RESOLVE_SECONDS_MAX < RUNTIME_SECONDS
+    assert client.BLOB_SECONDS_MAX < RUNTIME_SECONDS
     assert client.ASK_SECONDS_MAX < endpoint.BESIDE_SECONDS, "the supernode's own failure is heard of"
     assert http_client.CONNECT_SECONDS_MAX * 2 < client.ASK_SECONDS_MAX, "a second address has its chance"
     assert LOOKUP_SECONDS_MAX + http_client.CONNECT_SECONDS_MAX < client.ASK_SECONDS_MAX

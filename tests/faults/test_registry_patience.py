@@ -21,7 +21,7 @@ from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
 from agent.swarm import supernodes
 from agent.values.address import Address
 from hack.origin import Fault, Origin
-from tests.endpoint import IMAGE, Endpoint, push, wait_until
+from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push, wait_until
 from tests.swarm import PIECE, Lab, Node, noise
 
 SLOW, TOO_SLOW = 1.4, 4.0
@@ -32,6 +32,7 @@ MANIFEST = r"/manifests/"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (client, "ASK_SECONDS_MAX"),
+        (client, "BLOB_SECONDS_MAX"),
         (endpoint_module, "ASK_SECONDS_MAX"),
         (endpoint_module, "BESIDE_SECONDS"),
         (supernodes, "RESOLVE_SECONDS_MAX"),
@@ -74,6 +75,13 @@ def test_a_manifest_that_takes_its_registry_14_s_is_pulled_at_the_first_try(endp
     endpoint.origin.fail(Fault(path=MANIFEST, delay_seconds=SLOW))
     answer = endpoint.ask("manifests/1")
     assert (answer.status, answer.body) == (200, IMAGE.manifest)
+
+
+def test_a_blob_that_takes_its_registry_14_s_to_begin_is_pulled_at_the_first_try(endpoint: Endpoint) -> None:
+    endpoint.ask("manifests/1")
+    endpoint.origin.fail(Fault(path="/blobs/", delay_seconds=SLOW))
+    answer = endpoint.ask(f"blobs/{DIGEST}")
+    assert (answer.status, answer.body) == (200, LAYER)
 
 
 def test_a_manifest_that_takes_its_registry_40_s_is_found_by_the_retry(endpoint: Endpoint) -> None:
