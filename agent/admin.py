@@ -89,14 +89,21 @@ Forget = Callable[[str, str, str], int]
 """Drops the last answers about a registry, a repository and a tag, and says how many there were."""
 
 
+def from_this_machine(request: Request) -> bool:
+    """Only on this machine has a connection one address at both ends: over loopback, or at the node's own address.
+
+    The system drops packets from elsewhere that claim to come from an address of its own. In a pod, `kubectl exec` and
+    `kubectl port-forward` come from there, with the rights that Kubernetes gives for them.
+    """
+    here = request.scope.get("server")
+    return request.client is not None and here is not None and request.client.host == here[0]
+
+
 def forget_route(forget: Forget) -> Route:
     """`POST /api/v1/forget?image=NAME`, by which a person on this machine has a tag asked for anew (`cli.forget`)."""
 
     def handle(request: Request) -> Response:
-        here = request.scope.get("server")
-        # Only on this machine has a connection one address at both ends: over loopback, or at the node's own address. The system
-        # drops packets from elsewhere that claim to come from an address of its own.
-        if request.client is None or here is None or request.client.host != here[0]:
+        if not from_this_machine(request):
             return Response("only a process on this machine may say what is to be forgotten\n", status_code=403)
         try:
             name = Reference.parse(request.query_params.get("image", ""))

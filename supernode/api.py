@@ -1,6 +1,6 @@
 """The supernode's HTTP API: what is going on, for people and programs. Health and metrics are the same as the agent's.
 
-GET /api/v1/state            connected nodes, swarms and quarantines, as JSON
+GET /api/v1/state            connected nodes, swarms and quarantines, as JSON; for this machine alone
 POST /api/v1/forget?image=   what a tag meant is forgotten; for this machine alone, and the agent has it too
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from agent.admin import Forget, NotReady, forget_route, health_routes
+from agent.admin import Forget, NotReady, forget_route, from_this_machine, health_routes
 from agent.values.errors import DarnerError
 from supernode.tracker.seeds import BlobTask
 from supernode.tracker.tracker import Tracker
@@ -29,7 +29,9 @@ def application(
     app = FastAPI(routes=routes, openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/api/v1/state")
-    def state() -> JSONResponse:
+    def state(request: Request) -> JSONResponse:
+        if not from_this_machine(request):
+            return JSONResponse({"error": "the state is shown on this machine alone; use kubectl port-forward"}, status_code=403)
         try:
             return JSONResponse(ask(describe))
         except DarnerError as error:

@@ -22,13 +22,13 @@ Ask = Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]
 
 
 @contextmanager
-def serving(ask: Ask) -> Iterator[Callable[[str, str], tuple[int, Any]]]:
+def serving(ask: Ask) -> Iterator[Callable[..., tuple[int, Any]]]:
     """A client of an API that asks its tracker like that."""
     app = application(lambda: "", ask, lambda *name: 0)
     where = free_address()
 
-    def request(method: str, path: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(*where, timeout=20)
+    def request(method: str, path: str, source: str = "127.0.0.1") -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(*where, timeout=20, source_address=(source, 0))
         try:
             connection.request(method, path)
             with connection.getresponse() as answer:
@@ -46,6 +46,13 @@ def serving(ask: Ask) -> Iterator[Callable[[str, str], tuple[int, Any]]]:
 def test_the_state_is_what_the_tracker_says() -> None:
     with serving(lambda question: {"asked": question is describe}) as request:
         assert request("GET", "/api/v1/state") == (200, {"asked": True})
+
+
+def test_a_stranger_is_not_told_which_nodes_there_are_and_what_they_pull() -> None:
+    with serving(lambda question: {"asked": True}) as request:
+        status, body = request("GET", "/api/v1/state", source="127.0.0.2")
+        assert (status, list(body)) == (403, ["error"])
+        assert request("POST", "/api/v1/state", source="127.0.0.2")[0] == 405
 
 
 def test_a_tracker_that_does_not_answer_is_said_to_be_silent() -> None:
