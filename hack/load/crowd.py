@@ -35,8 +35,8 @@ from agent.swarm.tls import CHALLENGE_BYTES, PROOF_BYTES, Tls, answer, client_co
 from agent.values.address import Address
 
 RECEIVE_BYTES = 64 << 10
-NODES_PER_ADDRESS = 5000
-"""Each address of a client has some 28 thousand ports."""
+NODES_PER_ADDRESS = 200
+"""No more say Hello at once from one address."""
 EVENTS_MAX = 1024
 
 

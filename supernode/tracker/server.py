@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import Counter
 from ipaddress import ip_address
 from typing import cast
 
 from agent.swarm import messages
-from agent.swarm.channel import Frames, WireError, agent_message, frame
+from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame
 from agent.swarm.tickets import SwarmKeyError
 from agent.swarm.tls import ProofError
 from supernode import metrics
@@ -28,7 +29,8 @@ HELLO_SECONDS_MAX = 20.0
 CONNECTIONS_MAX = 20_000
 GREETINGS_MAX = 20_000
 """Connections that have not said Hello yet: after a restart all agents come at once."""
-GREETING_BYTES_MAX = 1 << 30
+GREETINGS_PER_ADDRESS_MAX = 256
+GREETING_BYTES_MAX = 64 << 20
 """Of unfinished Hellos in all, each of which may fill a frame."""
 REFUSAL_SECONDS = 1.0
 """Between two warnings about connections that are refused."""
@@ -48,6 +50,9 @@ class ChannelServer:
         """One for all connections: what is in it has been understood, or copied, before another one is read."""
         self.greeting: set[AgentConnection] = set()
         self.greeting_bytes = 0
+        self.greetings_from: Counter[str] = Counter()
+        self.greeting_bytes_from: Counter[str] = Counter()
+        """By address."""
         self._warned_at = -REFUSAL_SECONDS
 
     def level_of_refusal(self) -> int:
@@ -84,10 +89,11 @@ class AgentConnection(asyncio.BufferedProtocol):
         server = self._server
         self._sealed = SealedTransport(self._transport, server.identity) if server.identity else None
         self._timer = server.loop.call_later(HELLO_SECONDS_MAX, self.abort)
-        if len(server.greeting) >= GREETINGS_MAX:
-            self._refuse(f"{GREETINGS_MAX} agents are saying Hello already")
+        if len(server.greeting) >= GREETINGS_MAX or server.greetings_from[self._host] >= GREETINGS_PER_ADDRESS_MAX:
+            self._refuse(f"{GREETINGS_MAX} agents are saying Hello already, or {GREETINGS_PER_ADDRESS_MAX} at this address")
         else:
             server.greeting.add(self)
+            server.greetings_from[self._host] += 1
 
     def get_buffer(self, _: int) -> memoryview:
         return self._server.received
@@ -114,6 +120,11 @@ class AgentConnection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    @property
+    def _host(self) -> str:
+        """The address that the agent connects from."""
+        return str((self._transport.get_extra_info("peername") or ("",))[0])
 
     @property
     def _name(self) -> str:
@@ -151,13 +162,21 @@ class AgentConnection(asyncio.BufferedProtocol):
         server = self._server
         self._bytes += count
         server.greeting_bytes += count
-        if server.greeting_bytes > GREETING_BYTES_MAX:
-            raise WireError(f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already")
+        server.greeting_bytes_from[self._host] += count
+        if server.greeting_bytes > GREETING_BYTES_MAX or server.greeting_bytes_from[self._host] > FRAME_BYTES_MAX:
+            raise WireError(
+                f"agents that are saying Hello have sent {GREETING_BYTES_MAX >> 20} MiB already, or those at this address "
+                f"{FRAME_BYTES_MAX >> 20} MiB"
+            )
 
     def _end_greeting(self) -> None:
         self._timer.cancel()
-        self._server.greeting.discard(self)
-        self._server.greeting_bytes -= self._bytes
+        server = self._server
+        if self in server.greeting:
+            server.greeting.remove(self)
+            _take(server.greetings_from, self._host, 1)
+        server.greeting_bytes -= self._bytes
+        _take(server.greeting_bytes_from, self._host, self._bytes)
         self._bytes = 0
 
     def _refuse(self, why: str) -> None:
@@ -172,6 +191,13 @@ class AgentConnection(asyncio.BufferedProtocol):
         elif self._sealed.proven:  # nobody else is told anything
             self._sealed.write(refused)
         self._transport.close()
+
+
+def _take(counts: Counter[str], host: str, count: int) -> None:
+    """Nothing is kept for an address from which nothing comes."""
+    counts[host] -= count
+    if counts[host] <= 0:
+        del counts[host]
 
 
 def _check_name(what: str, name: str) -> None:

@@ -178,6 +178,34 @@ def test_no_more_connections_say_hello_at_a_time_than_there_is_room_for(lab: Lab
             agent.sock.close()
 
 
+@pytest.mark.parametrize("limit", ["GREETINGS_PER_ADDRESS_MAX", "FRAME_BYTES_MAX"])
+def test_an_address_has_its_share_of_the_room_for_hellos_and_gets_it_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """FAULTS 83."""
+    monkeypatch.setattr(server, limit, {"GREETINGS_PER_ADDRESS_MAX": 3, "FRAME_BYTES_MAX": 100}[limit])
+    half = frame(messages.Hello(messages.VERSION, "n" * 200, "", "127.0.0.1", 1, 0, []))[:33]
+    waiting = [RawAgent(where(lab)) for _ in range(3)]
+    for agent in waiting:
+        agent.sock.sendall(half)
+    time.sleep(0.2)
+    with RawAgent(where(lab)) as one_too_many:
+        one_too_many.sock.sendall(half)
+        assert "at this address" in one_too_many.hear(messages.Refused).reason
+    with socket.create_connection(where(lab), 5, source_address=("127.0.0.2", 0)) as elsewhere:
+        elsewhere.sendall(frame(HELLO))
+        assert elsewhere.recv(1000)
+    for agent in waiting:
+        agent.sock.close()
+    wait_until(lambda: _welcomed(lab))
+
+
+def _welcomed(lab: Lab) -> bool:
+    with RawAgent(where(lab)) as agent:
+        agent.say(HELLO)
+        return agent.hear_or_end(messages.Welcome) is not None
+
+
 def test_no_more_agents_are_welcomed_than_there_is_room_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
     with RawAgent.joined(where(lab), "one"), RawAgent.joined(where(lab), "two"), RawAgent(where(lab)) as three:
