@@ -310,7 +310,7 @@ class Planner:
             found.append((0.0, Trouble.FAILING))
         elif self._refusals and self._granted_at is not None:
             found.append((self._granted_at + EVIDENCE_SECONDS, Trouble.FAILING))
-        if not self._inflight.flights and not self._inflight.put_off:
+        if not self._inflight.flights and not self._inflight.put_off and self._inflight.report_due_at() is None:
             found.append((self._quiet_at + EVIDENCE_SECONDS, Trouble.SILENT))
         return min(found, key=lambda item: item[0])
 

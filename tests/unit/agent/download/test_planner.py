@@ -291,6 +291,15 @@ def test_pieces_that_come_slowly_are_no_evidence(swarm: Download) -> None:
     assert swarm.planner.mode is Mode.SWARM
 
 
+def test_a_supernode_is_not_silent_while_there_was_nothing_to_say_for_pieces_took_long(swarm: Download) -> None:
+    """Seed 366 of tests/simulation."""
+    swarm.grant(0)
+    said = swarm.hear(Done(0, 7, 3500, DELIVERED), after=EVIDENCE_SECONDS + 0.5)
+    assert said == [report(Done(0, 7, 3500, DELIVERED))]
+    assert (swarm.planner.mode, swarm.planner.trouble) == (Mode.SWARM, None)
+    assert swarm.wait() == (EVIDENCE_SECONDS, [FetchOrigin(1, None)])
+
+
 def test_failures_are_forgotten_when_a_piece_comes_and_with_another_swarm(swarm: Download) -> None:
     fail(swarm, REFUSALS_MAX - 1)
     swarm.grant(1)
