@@ -1,4 +1,8 @@
-"""A node in virtual time: the production planner, with a simulated network below it and a simulated channel above it."""
+"""A node in virtual time: the production planner, with a simulated network below it and a simulated channel above it.
+
+Where the supernode's pieces do not reach it, the node asks the origin as the planner wants, with leave or without, and offers
+what that brings. `hack.simulate.trial` has a node that is nearer to the product, for a few nodes and many faults.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Protocol
 from agent.download import events, planner
 from agent.download.events import News, Order
 from agent.swarm import messages
-from agent.swarm.messages import CORRUPT, DELIVERED, STALLED, UNREACHABLE
+from agent.swarm.messages import CORRUPT, DELIVERED, SEED, STALLED, UNREACHABLE
 from agent.values.pieces import Layout, lowest
 from hack.simulate.network import Flow, Host
 
@@ -24,12 +28,18 @@ class World(Protocol):
     layout: Layout
     latency_seconds: float
     stall_seconds: float
+    blocked_seconds: float | None
+    """After which a request for a piece of the supernode's has failed; None where they come."""
 
     @property
     def now(self) -> float: ...
     def after(self, seconds: float, do: Callable[..., None], *arguments: object) -> None: ...
     def peer(self, number: int) -> Node: ...
     def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Flow: ...
+    def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Flow: ...
+    def origin_asked(self) -> None: ...
+    def asked_leave(self, node: Node) -> None: ...
+    def offered(self, node: Node, pieces: int) -> None: ...
     def stop(self, flow: Flow) -> None: ...
     def opened(self, node: Node) -> None: ...
     def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None: ...
@@ -63,6 +73,14 @@ class Node:
         """The next time at which the planner is told that time has passed, or is looked at whether it has to be."""
         self._fetches: dict[int, tuple[Flow, int, float]] = {}
         """By piece: the transfer, its source, and when it began."""
+        self._stream: tuple[Flow, int, int] | None = None
+        """From the origin: the transfer, its piece, and the end of what was asked for."""
+        self._is_leaving = False
+        """The stream ends with its piece."""
+
+    @property
+    def holds_all(self) -> bool:
+        return self.ended_at is not None
 
     # What the supernode says.
 
@@ -81,6 +99,9 @@ class Node:
     def still_seeding(self) -> None:
         self._happened(messages.Seeding(TASK))
 
+    def leave_answered(self, given: bool) -> None:
+        self._happened(messages.Leave(TASK, given))
+
     # What the network does.
 
     def source_died(self, source: Node) -> None:
@@ -92,6 +113,13 @@ class Node:
     def _fetch(self, piece: int, source: int) -> None:
         if self.dead:
             return
+        if source == SEED and self._world.blocked_seconds is not None:
+            verdict = STALLED if self._world.blocked_seconds else UNREACHABLE
+            done = messages.Done(piece, source, ceil(self._world.blocked_seconds * 1000), verdict)
+            self._world.after(self._world.latency_seconds + self._world.blocked_seconds, self._happened, done)
+            return
+        if self._stream and self._stream[1] == piece:  # the last that claims a piece writes it
+            self._end_stream()
         sender = self._world.peer(source)
         flow = self._world.send(sender, self, piece, partial(self._arrived, piece))
         self._fetches[piece] = flow, source, self._world.now
@@ -115,9 +143,48 @@ class Node:
 
     def _ended(self, piece: int, verdict: int) -> None:
         _, source, began = self._fetches.pop(piece)
-        if piece == 0 and verdict == DELIVERED:
-            self.first_at = self._world.now
+        if verdict == DELIVERED:
+            self._note_first(piece)
         self._happened(messages.Done(piece, source, ceil((self._world.now - began) * 1000), verdict))
+
+    # The origin.
+
+    def _begin_stream(self, first: int, end: int | None) -> None:
+        self.fell_back = True
+        self._is_leaving = False
+        self._world.origin_asked()
+        self._world.after(self._world.latency_seconds, self._stream_on, first, self._world.layout.count if end is None else end)
+
+    def _stream_on(self, piece: int, end: int) -> None:
+        if self.dead or self.ended_at is not None:
+            return
+        if piece == end or self._is_leaving or self._planner.held >> piece & 1:
+            self._happened(events.OriginEnded(None))
+            return
+        fetch = self._fetches.pop(piece, None)
+        if fetch:
+            self._world.stop(fetch[0])
+        self._stream = self._world.send_from_origin(self, piece, self._streamed), piece, end
+        if fetch:
+            self._happened(events.Superseded(piece, fetch[1]))
+
+    def _streamed(self) -> None:
+        assert self._stream
+        _, piece, end = self._stream
+        self._stream = None
+        self._note_first(piece)
+        self._happened(events.OriginPiece(piece))
+        self._stream_on(piece + 1, end)
+
+    def _end_stream(self) -> None:
+        assert self._stream
+        self._world.stop(self._stream[0])
+        self._stream = None
+        self._world.after(0.0, self._happened, events.OriginEnded(None))
+
+    def _note_first(self, piece: int) -> None:
+        if piece == 0 and self.first_at is None:
+            self.first_at = self._world.now
 
     # What the planner wants.
 
@@ -133,6 +200,9 @@ class Node:
             self._book_tick(plan.deadline)
         if plan.mode is planner.Mode.ENDED:
             self.ended_at = self._world.now
+            if self._stream:
+                self._world.stop(self._stream[0])
+                self._stream = None
             self._world.after(self._world.latency_seconds, self._world.closed, self)
             self._world.ended()
 
@@ -152,7 +222,7 @@ class Node:
         else:
             self._happened(News.TIME_PASSED)
 
-    def _do(self, commands: list[events.Command]) -> None:
+    def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         world = self._world
         for command in commands:
             match command:
@@ -165,12 +235,13 @@ class Node:
                     world.after(world.latency_seconds, world.opened, self)
                 case Order.LEAVE_SWARM:
                     world.after(world.latency_seconds, world.closed, self)
-                case events.FetchOrigin():
-                    # An origin that can serve everybody directly is not what is simulated: the node counts as failed.
-                    self.fell_back = True
-                    self.ended_at = world.now
-                    world.ended()
+                case events.FetchOrigin(first, end):
+                    self._begin_stream(first, end)
+                case Order.LEAVE_ORIGIN:
+                    self._is_leaving = True
                 case messages.AskLeave():
-                    world.after(world.latency_seconds, self._happened, messages.Leave(TASK, given=False))
-                case messages.Offer() | events.GiveUp() | events.Confirm() | Order.LEAVE_ORIGIN:
+                    world.after(world.latency_seconds, world.asked_leave, self)
+                case messages.Offer(_, pieces):
+                    world.after(world.latency_seconds, world.offered, self, int.from_bytes(pieces, "little"))
+                case events.GiveUp() | events.Confirm():
                     pass

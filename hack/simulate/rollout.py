@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil, floor, log2
+from math import ceil, floor, inf, log2
 from random import Random
 
 from agent.swarm.messages import DELIVERED, SEED
-from agent.values.pieces import Layout
+from agent.swarm.piece_client import CONNECT_SECONDS_MAX
+from agent.values.pieces import Layout, members
 from hack.simulate.network import Clock, Flow, Host, Network
 from hack.simulate.node import TASK, Node, Outcomes
 from hack.simulate.shadow import Shadow
@@ -21,6 +22,7 @@ from supernode.scheduler import events
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
 from supernode.tracker.health import Health, HealthSettings
+from supernode.tracker.seeds import LEAVE_SECONDS, LEAVES_MAX
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Plan:
     """This share of the nodes sends wrong bytes."""
     latency_seconds: float = 0.0005
     """Of a message on the channel, and of a request between nodes."""
+    blocked: str = ""
+    """The supernode's pieces reach nobody: connections are `refused`, or packets `dropped`. The channel is open. A node that asks
+    the origin gets the blob from there at `origin_rate`, or its own link's rate when that is 0."""
     stall_seconds: float = 2.0
     """How long a taker waits for a byte."""
     lease_seconds: float = 30.0
@@ -72,7 +77,10 @@ class Result:
     first_seconds: tuple[float, ...]
     """How long each of them waited for the first piece, shortest first."""
     fell_back: int
-    """Nodes that lost patience and asked the origin."""
+    """Nodes that asked the origin."""
+    origin_blobs: float
+    """What the origin sent, in blobs, the one for the supernode included."""
+    origin_requests: int
     seed_images: float
     """What the supernode sent, in blobs."""
     cross_zone_images: float
@@ -113,6 +121,7 @@ class Rollout:
         self.layout = Layout(plan.size, plan.piece_bytes)
         self.latency_seconds = plan.latency_seconds
         self.stall_seconds = plan.stall_seconds
+        self.blocked_seconds = {"": None, "refused": 0.0, "dropped": CONNECT_SECONDS_MAX}[plan.blocked]
         self.scheduler = Scheduler(Random(plan.seed + 1), plan.limits)
         self.health = Health(HealthSettings(lease_seconds=plan.lease_seconds))
         self._shadow = Shadow(plan.seed + 1, plan.limits) if measured else None
@@ -124,25 +133,32 @@ class Rollout:
         self._unfinished = 0
         self._grants = self._messages = self._wrong = 0
         self._seed_pieces = self._cross_zone_pieces = 0
+        self._origin = Host(inf, inf)
+        """As fast for each node that asks as that node's link, or as `origin_rate`."""
+        self._origin_pieces = plan.pieces if plan.origin_rate else 0
+        self._origin_requests = 1 if plan.origin_rate else 0
+        self._leaves: dict[int, float] = {}
         self._quarantined: set[int] = set()
 
     def run(self, seconds_max: float) -> Result:
         plan = self.plan
         self._tell(events.Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything))
         for piece in range(plan.pieces if plan.origin_rate else 0):
-            self._clock.at((piece + 1) * plan.piece_bytes / plan.origin_rate, self._tell, events.Seeded(TASK, piece))
+            self._clock.at((piece + 1) * plan.piece_bytes / plan.origin_rate, self._seeded, piece)
         self._populate()
         self._clock.after(1.0, self._tick)
         self._clock.run(lambda: not self._unfinished, seconds_max)
         if self._shadow:
             self._shadow.catch_up()
             assert self._shadow.grants == self._grants, "the same events gave other grants"
-        done = [node for node in self._nodes.values() if node.ended_at is not None and not node.dead and not node.fell_back]
+        done = [node for node in self._nodes.values() if node.ended_at is not None and not node.dead]
         return Result(
             plan=plan,
             seconds=tuple(sorted(node.ended_at - node.began_at for node in done if node.ended_at is not None)),
             first_seconds=tuple(sorted(node.first_at - node.began_at for node in done if node.first_at is not None)),
             fell_back=sum(node.fell_back for node in self._nodes.values()),
+            origin_blobs=self._origin_pieces / plan.pieces,
+            origin_requests=self._origin_requests,
             seed_images=self._seed_pieces / plan.pieces,
             cross_zone_images=self._cross_zone_pieces / plan.pieces,
             grants=self._grants,
@@ -174,6 +190,14 @@ class Rollout:
         for place, number in enumerate(bad[:failing]):
             self._nodes[number].resets = place % 2 == 1
             self._clock.at(plan.arrival_seconds + random.random() * plan.bound, self._die, self._nodes[number])
+
+    def _seeded(self, piece: int) -> None:
+        """As `supernode.tracker.seeds` has it: a node that had all of the blob before the supernode is a holder from now on."""
+        self._tell(events.Seeded(TASK, piece))
+        if piece == self.plan.pieces - 1:
+            for node in self._nodes.values():
+                if node.number != SEED and node.holds_all and not node.dead:
+                    self._tell(events.HoldsAll(node.number, TASK))
 
     def _arrive(self, node: Node) -> None:
         self.health.heard(str(node.number), self.now)
@@ -226,6 +250,14 @@ class Rollout:
         self._wrong += sender.lies
         done()
 
+    def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Flow:
+        self._origin_pieces += 1
+        start, end = self.layout.span(piece)
+        return self._network.send(self._origin, receiver.host, end - start, done)
+
+    def origin_asked(self) -> None:
+        self._origin_requests += 1
+
     def stop(self, flow: Flow) -> None:
         self._network.stop(flow)
 
@@ -247,7 +279,32 @@ class Rollout:
             self._judge(node, source, verdict)
         self._tell(events.Reported(node.number, TASK, done, max(0, window - len(in_flight)), readers))
 
+    def asked_leave(self, node: Node) -> None:
+        """As `supernode.tracker.seeds` answers it."""
+        self._messages += 1
+        now = self.now
+        self._leaves = {number: until for number, until in self._leaves.items() if now < until}
+        given = node.number in self._leaves or len(self._leaves) < LEAVES_MAX
+        if given:
+            self._leaves[node.number] = now + LEAVE_SECONDS
+        self.after(self.latency_seconds, node.leave_answered, given)
+
+    def offered(self, node: Node, pieces: int) -> None:
+        """The same: what the supernode has too is granted, so that the node can compare."""
+        self._messages += 1
+        if node.number in self._leaves:
+            self._leaves[node.number] = self.now + LEAVE_SECONDS
+        in_flight = self._in_flight[node.number]
+        known = [piece for piece in members(pieces & self.scheduler.swarms[TASK].seeded) if piece not in in_flight]
+        in_flight.update(known)
+        if known:
+            self._messages += 1
+            self.after(self.latency_seconds, node.granted, tuple((piece, SEED, SEED) for piece in known))
+
     def closed(self, node: Node) -> None:
+        self._leaves.pop(node.number, None)
+        if node.holds_all and self.scheduler.swarms[TASK].seeded == self.layout.everything:
+            self._tell(events.HoldsAll(node.number, TASK))
         self._tell(events.Closed(node.number, TASK))
 
     def _judge(self, node: Node, source: int, verdict: int) -> None:

@@ -49,6 +49,7 @@ class Accounting:
             if seconds > 0.0 and giver.number == source:  # else the node had the piece from elsewhere
                 self._delivered(member, giver, seconds, now - flight.since, now)
                 if giver is self._seed:
+                    giver.failures = 0
                     member.seed_failures = 0
                     if member.shunned:
                         member.shunned.pop(SEED, None)
@@ -97,6 +98,7 @@ class Accounting:
         elif verdict == MISSING:  # a piece that was coming to it, and did not come in time, may come any moment
             until = now + limits.coming_retry_seconds
         elif until <= now:
+            self._seed.failures += 1
             until = now + min(limits.retry_seconds, limits.seed_retry_seconds * 2.0 ** min(member.seed_failures, 16))
             member.seed_failures += 1
         member.shunned[source] = until

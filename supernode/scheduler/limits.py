@@ -45,6 +45,8 @@ class Limits:
     """How long a source that failed a node is not given to it again in that swarm, or to anybody when it seems to be dead."""
     seed_retry_seconds: float = 0.25
     """The same for the supernode, which may be the only source: at first, and twice as long after each failure, up to that."""
+    seed_failures_max: int = 8
+    """Pieces of the supernode that failed in a row, whoever their takers were: then it is tried by one taker at a time."""
     coming_retry_seconds: float = 1.0
     """The same for a piece that was still coming to the supernode and did not come in time."""
     patience_seconds: float = 1.0

@@ -52,6 +52,8 @@ class Matcher:
             return None
         seed_use = seed.in_use
         seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
+        if self._seed_is_lost:
+            seed_free = seed_free and not seed.busy
         fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed, None)
@@ -74,7 +76,7 @@ class Matcher:
         holder = source.members.get(swarm.number)
         fresh = swarm.fresh if seed else 0
         offered = (fresh or self._repeats(swarm)) if seed else self._offered(holder)
-        if not offered or source.is_full:
+        if not offered or source.is_full or (seed and source.busy and self._seed_is_lost):
             return None
         zone = source.zone if len(swarm.zones) > 1 else None
         best: Member | None = None
@@ -123,10 +125,18 @@ class Matcher:
                 if not shuns(taker, number, now):
                     return number
         seed = self._seed
-        spare = seed.busy < seed.slots and not swarm.fresh
+        spare = seed.busy < seed.slots and not swarm.fresh and not self._seed_is_lost
         if spare and source is not seed and swarm.seeded >> piece & 1 and not shuns(taker, SEED, now):
             return SEED
         return source.number
+
+    @property
+    def _seed_is_lost(self) -> bool:
+        """Whether the supernode's pieces reach nobody, as far as is known: a few nodes then bring what it would have sent.
+
+        What they alone have goes out first, each piece once, as it would have from the supernode.
+        """
+        return self._seed.failures >= self._limits.seed_failures_max
 
     @staticmethod
     def _offered(holder: Member | None) -> int:
@@ -149,6 +159,7 @@ class Matcher:
         """The best of a few random holders that would do: the one next to whose pieces somebody reads, then the least loaded."""
         best: Member | None = None
         best_load, best_useful, left = inf, 0, self._limits.choices
+        is_lost, few = self._seed_is_lost, taker.swarm.copies.few
         for holder in holders.some(self._random(), self._limits.probes_max):
             node = holder.node
             if node.busy >= node.slots or node.is_full:
@@ -159,6 +170,8 @@ class Matcher:
             load = node.busy / node.slots
             if useful & taker.urgent:
                 load -= 1.0
+            if is_lost and useful & few:
+                load -= 2.0
             if load < best_load:
                 best, best_load, best_useful = holder, load, useful
             left -= 1
@@ -168,8 +181,10 @@ class Matcher:
 
     def _piece(self, taker: Member, candidates: int) -> int:
         """The one that a reader comes to next; else the rarest of a few, the taker's own order deciding between equals."""
-        urgent = candidates & taker.urgent
-        if urgent:
+        few = candidates & taker.swarm.copies.few if self._seed_is_lost else 0
+        if few:
+            candidates = few
+        elif urgent := candidates & taker.urgent:
             return lowest(urgent)
         counts, count, looks = taker.swarm.copies.counts, taker.swarm.count, self._limits.rarest_of
         start, elsewhere = taker.rotation, int(self._random() * count)

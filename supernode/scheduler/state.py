@@ -37,6 +37,8 @@ class Node:
     """How long its link is taken by one piece, smoothed; 0 while unknown."""
     spare: float = 0.0
     """Of the supernode: by how many nodes' links its own seems to be faster than one (see supernode.scheduler.uplink)."""
+    failures: int = 0
+    """Of the supernode: its pieces that failed since one of them last came."""
     turnaround_seconds: float = 0.0
     """How long messages take from the end of one of its pieces to the beginning of the next, smoothed."""
     delivered_at: float = -inf

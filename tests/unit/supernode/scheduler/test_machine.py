@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
+from supernode.scheduler.copies import FEW
 from supernode.scheduler.events import (
     Closed,
     Command,
@@ -477,6 +478,36 @@ def test_the_supernode_is_given_again_after_a_moment_which_grows_and_ends_when_a
     assert pauses[0] <= 2 * limits.seed_retry_seconds
     assert pauses == sorted(pauses)
     assert pauses[-1] <= limits.retry_seconds
+
+
+def lose_the_supernode(swarm: Swarm) -> None:
+    """Its pieces fail, for one taker after the other."""
+    for node in range(50, 50 + Limits().seed_failures_max):
+        swarm.tell(Joined(node, "", 0))
+        (piece,) = pieces_of(swarm.open(node, want=1), node)
+        swarm.report(node, (piece, SEED, UNREACHABLE))
+        swarm.tell(Left(node))
+
+
+def test_a_supernode_whose_pieces_reach_nobody_is_tried_by_one_taker_at_a_time_until_one_comes() -> None:
+    swarm = Swarm(A, B, pieces=32)
+    lose_the_supernode(swarm)
+    ((_, piece, source, _),) = granted(swarm.open(A, want=4) + swarm.open(B, want=4))
+    assert source == SEED
+    swarm.report(A, (piece, SEED, DELIVERED), want=4)
+    assert swarm.busy(SEED) > 1
+
+
+def test_what_few_have_in_such_a_supernode_s_place_goes_out_before_what_readers_wait_for() -> None:
+    common, rare = 0b01, 0b11
+    for is_lost, first in ((False, 0), (True, 1)):
+        swarm = Swarm(A, B, *range(10, 10 + FEW), pieces=2)
+        if is_lost:
+            lose_the_supernode(swarm)
+        for node in range(10, 10 + FEW):
+            swarm.open(node, have=common, want=0)
+        swarm.open(A, have=rare, want=0)
+        assert pieces_of(swarm.open(B, want=1, readers=(0,)), B) == [first]
 
 
 def test_a_grant_that_is_never_reported_frees_its_slot_and_is_granted_again() -> None:
