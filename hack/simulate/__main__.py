@@ -3,6 +3,9 @@
 Without options, the plans of docs/scheduling.md; with `--large` those with 10,000 nodes, which take some minutes each; with
 `--nodes` one plan of one's own. The same seed prints the same figures, except for the last two columns, which are what scheduling
 took of this machine's processor. `make simulate` runs the scheduler as the image has it, compiled.
+
+With `--seeds` it is many small clusters under faults instead, each from its seed (`hack.simulate.trial`), and with
+`--seed N --trace` one of those again.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 from hack.simulate.rollout import Plan, Result, run
 from hack.simulate.shadow import COMPILED
+from hack.simulate.trial import command
 
 MBIT = 125_000.0
 HUNDRED = 100 * MBIT
@@ -39,6 +43,8 @@ NODES = (8, 16, 64, 256)
 GIBIBYTE = Plan(nodes=10_000, piece_bytes=4 << 20)
 LARGE_PLANS = {
     "1 GiB": GIBIBYTE,
+    "1 GiB, the supernode's pieces refused to everybody": replace(GIBIBYTE, blocked="refused"),
+    "1 GiB, the supernode's pieces dropped for everybody": replace(GIBIBYTE, blocked="dropped"),
     "1 GiB, two zones": replace(GIBIBYTE, zones=2),
     "1 GiB, over 30 s, 1 % die, 1 % lie": replace(GIBIBYTE, arrival_seconds=30, failing=0.01, lying=0.01),
     "1 GiB, the same, every tenth link a quarter as fast, two zones": replace(
@@ -52,6 +58,8 @@ COLUMNS = (
     "slowest / bound",
     "99 % / bound",
     "half / bound",
+    "origin sent",
+    "origin's requests",
     "supernode sent",
     "crossed zones",
     "first piece, slowest",
@@ -71,6 +79,8 @@ def row(name: str, result: Result) -> str:
         f"{result.ratio:.2f}",
         f"{result.quantile(0.99):.2f}",
         f"{result.quantile(0.5):.2f}",
+        f"{result.origin_blobs:.2f} blobs",
+        str(result.origin_requests),
         f"{result.seed_images:.2f} blobs",
         f"{result.cross_zone_images:.2f} blobs" if plan.zones > 1 else "",
         f"{result.first_seconds[-1] / (plan.piece_bytes / plan.node_rate):.1f} piece times",
@@ -91,6 +101,8 @@ def document(name: str, result: Result) -> dict[str, Any]:
         "max_to_bound": result.ratio,
         "p99_to_bound": result.quantile(0.99),
         "p50_to_bound": result.quantile(0.5),
+        "origin_images": result.origin_blobs,
+        "origin_requests": result.origin_requests,
         "supernode_images": result.seed_images,
         "cross_zone_images": result.cross_zone_images,
         "messages": result.messages,
@@ -131,15 +143,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--slow", type=float, default=0.0, help="share of nodes with a quarter of the rate (%(default)s)")
     parser.add_argument("--failing", type=float, default=0.0, help="share of nodes that die on the way (%(default)s)")
     parser.add_argument("--lying", type=float, default=0.0, help="share of nodes that send wrong bytes (%(default)s)")
+    parser.add_argument("--blocked", choices=("refused", "dropped"), default="", help="the supernode's pieces, for everybody")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (%(default)s)")
+    parser.add_argument("--seeds", type=int, metavar="COUNT", help="instead: so many small clusters under faults")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="the first of those seeds (%(default)s)")
+    parser.add_argument("--trace", action="store_true", help="instead: the one of --seed, with all that happens in it")
     parser.add_argument("--output", choices=("table", "json"), default="table", help="json: a line for each plan")
     options = parser.parse_args(argv)
+    if options.trace:
+        return command.replay(options.seed)
+    if options.seeds:
+        return command.run_seeds(options.first, options.seeds)
     if options.output == "table":
         print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     all_did = True
     for name, result in simulate(_plans(options)):
         print(row(name, result) if options.output == "table" else json.dumps(document(name, result)), flush=True)
-        if result.fell_back:
+        if result.fell_back and not result.plan.blocked:
             print(f"{result.fell_back} nodes gave the swarm up and asked the origin", file=sys.stderr)
             all_did = False
     return 0 if all_did else 1
@@ -167,6 +187,7 @@ def _given(options: argparse.Namespace) -> Plan:
         slow=options.slow,
         failing=options.failing,
         lying=options.lying,
+        blocked=options.blocked,
         seed=options.seed,
     )
 

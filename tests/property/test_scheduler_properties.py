@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
-from agent.values.pieces import members
-from supernode.scheduler.bag import RANKS
+from hack.simulate.books import check_the_books
 from supernode.scheduler.events import (
     COMMANDS_AFTER,
     Closed,
@@ -316,43 +315,6 @@ class Model(RuleBasedStateMachine):
             self.tick(1.0)
         for (_, task), taker in self.takers.items():
             assert not taker.open or self.seeded[task] <= taker.have
-
-
-def check_the_books(scheduler: Scheduler) -> None:
-    """Count copies, slots and members again, from what each member has and is getting."""
-    busy: dict[int, int] = {}
-    for swarm in scheduler.swarms.values():
-        counts = [0] * swarm.count
-        wholes = 0
-        for member in swarm.members.values():
-            node = member.node
-            assert member.lacking == swarm.everything & ~member.have & ~sum(1 << piece for piece in member.flights)
-            assert member.held == member.have.bit_count()
-            assert member.offered & ~member.have == 0
-            assert (member in swarm.holders) == (member in member.zone.holders)
-            assert (member in swarm.holders) == (member.offered != 0 and not node.barred)
-            assert member.want >= 0
-            assert (member in swarm.parked) == (member.want > 0 and member.lacking != 0)
-            assert member.open or not (member.flights or member.want)
-            wholes += member.whole and not node.barred
-            for piece in members(0 if member.whole or node.barred else member.offered):
-                counts[piece] += 1
-            for piece, flight in member.flights.items():
-                counts[piece] += flight.counted
-                busy[flight.source.number] = busy.get(flight.source.number, 0) + flight.slot
-        parked = [member for member in swarm.members.values() if member in swarm.parked]
-        found = swarm.parked.first(0.3, len(parked) + 1)
-        assert set(found) == set(parked)
-        assert len(found) == len(parked) == swarm.parked.count
-        assert [member.rank for member in found] == sorted(member.rank for member in parked)
-        assert all(0 <= member.rank < RANKS for member in parked)
-        assert found[:2] == swarm.parked.first(0.3, 2)
-        assert swarm.copies.counts == counts
-        assert swarm.copies.present == (swarm.everything if wholes else sum(1 << piece for piece, n in enumerate(counts) if n))
-    for number, node in scheduler.nodes.items():
-        assert node.busy == busy.get(number, 0) == len(node.sending)
-        assert all(taker.taking for taker in node.sending)
-        assert node.taking == sum(len(member.flights) for member in node.members.values())
 
 
 TestTheScheduler = Model.TestCase

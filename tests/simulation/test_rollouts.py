@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from hack.simulate.rollout import Plan, Result, run
+from supernode.tracker.seeds import LEAVES_MAX
 
 GIGABIT = 125e6
 
@@ -121,6 +122,16 @@ def test_a_rollout_ends_when_nodes_lie_and_exactly_the_liars_are_quarantined() -
 def test_even_a_swarm_in_which_every_second_node_lies_ends() -> None:
     result = rollout(Plan(nodes=8, pieces=64, lying=0.5))
     assert len(result.seconds) == 8
+
+
+@pytest.mark.parametrize("blocked", ["refused", "dropped"])
+def test_when_the_supernodes_pieces_reach_nobody_few_ask_the_origin_and_the_others_get_it_from_them(blocked: str) -> None:
+    """The bound is that of an origin in the supernode's place."""
+    result = run(Plan(nodes=64, piece_bytes=4 << 20, blocked=blocked))
+    assert len(result.seconds) == 64
+    assert result.seed_images == 0
+    assert result.ratio <= 1.5
+    assert result.origin_blobs <= 1 + LEAVES_MAX
 
 
 def test_five_hundred_nodes_that_come_within_a_second_are_served_and_the_same_seed_gives_the_same_result() -> None:
