@@ -11,8 +11,9 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 from agent.download.planner import ORIGIN_TRIES_MAX, TURN_SECONDS_MAX, Mode
+from agent.registry.client_wait import HEAD_SECONDS_MAX
 from hack.simulate.books import check_the_books
-from hack.simulate.trial.client import Client
+from hack.simulate.trial.client import PAUSE_SECONDS_MAX, Client
 from hack.simulate.trial.node import Node
 from supernode.tracker.seeds import LEAVE_SECONDS, LEAVES_MAX
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 FIRST_BYTE_SECONDS_MAX = 5.0
 """After there is evidence that the swarm is useless, when the origin answers at once."""
-PULL_SECONDS_MAX = 150.0
-"""Of a blob, after the last fault has begun or ended: the patience of one try (30 s), the pauses of the runtime after tries that
-the fault has spoiled (10, 20 and 40 s), and one more try."""
+PULL_SECONDS_MAX = PAUSE_SECONDS_MAX + HEAD_SECONDS_MAX + 5.0
+"""Of a blob, after the last fault has begun or ended: the longest pause of the runtime after a try that the fault has spoiled,
+the patience of one more try, and the blob itself."""
 LOOK_SECONDS = 0.5
 
 

@@ -6,6 +6,7 @@ come is kept, and the blob is asked for anew from there: at once when something 
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from agent.registry.client_wait import HEAD_SECONDS_MAX
@@ -136,16 +137,23 @@ class Reader:
 
     def _look_at_the_head(self) -> None:
         if not self._is_over and self.position == self.start:
-            self._end("neither other nodes nor the registry answered in time")
+            self._give_up("neither other nodes nor the registry answered in time")
 
     def _look_at_the_clock(self) -> None:
         if self._is_over:
             return
         until = self._came_at + SILENCE_SECONDS_MAX
         if self._world.now >= until:
-            self._end("nothing came for 30 s")
+            self._give_up("nothing came for 30 s")
         else:
             self._world.at(until, self._look_at_the_clock)
+
+    def _give_up(self, why: str) -> None:
+        """Without the agent it would have got the blob, if the origin was good all the time."""
+        name = self._client.node.name
+        if self._world.origin_changed_at.get(name, inf) <= self._came_at:
+            self._world.broken(f"{name} has its client wait in vain, though the origin answers: {why}")
+        self._end(why)
 
     def _fail(self, error: DarnerError) -> None:
         self.was_wrong |= isinstance(error, DigestError)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.storage.blob import Blob
 from agent.storage.journal import Proof, Record
-from agent.values.errors import DarnerError, DigestError
+from agent.values.errors import DarnerError, DigestError, SupersededError
 from agent.values.pieces import Layout
 
 if TYPE_CHECKING:
@@ -61,7 +61,11 @@ class Partial:
 
 
 class ArrivingBlob(Blob):
-    """Tells the writer of a piece that another one has claimed it: with the next bytes that come, it would notice itself."""
+    """Tells the writer of a piece that another one has claimed it: with the next bytes that come, it would notice itself.
+
+    Of each piece half of its mark is written when it begins to come, the other half when it ends, so that two writers of one
+    piece leave something wrong, unless the blob sees to it that there is one.
+    """
 
     def __init__(self, digest: str, partial: Partial, on_end: Callable[[Blob, DarnerError | None], None]) -> None:
         super().__init__(digest, partial.layout, os.dup(partial.fd), journal=partial, on_end=on_end)
@@ -74,6 +78,23 @@ class ArrivingBlob(Blob):
         if earlier:
             earlier()
         return claim
+
+    def is_claimed_anew(self, piece: int, claim: int) -> bool:
+        """Whether the next bytes of whoever has this claim would be refused. Raises the blob's error."""
+        try:
+            self.write(self.layout.span(piece)[0], b"", claim)
+        except SupersededError:
+            return True
+        return False
+
+    def begin(self, piece: int, mark: bytes, claim: int) -> None:
+        """The first bytes of a piece came."""
+        if not self.error:
+            self.write(self.layout.span(piece)[0], mark[: MARK_BYTES // 2], claim)
+
+    def end(self, piece: int, mark: bytes, claim: int) -> None:
+        """The last ones. Raises SupersededError and the blob's error."""
+        self.write(self.layout.span(piece)[0] + MARK_BYTES // 2, mark[MARK_BYTES // 2 :], claim)
 
 
 class Shelf:

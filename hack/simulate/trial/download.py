@@ -332,6 +332,7 @@ class Stream:
             return False
         self._is_superseded = False
         self._claim = blob.claim_for(piece, self._superseded)
+        blob.begin(piece, self._download.content.marks[piece], self._claim)
         return True
 
     def came(self, piece: int, mark: bytes) -> bool:
@@ -339,7 +340,9 @@ class Stream:
         if blob is None or self._is_superseded:
             return False
         try:
-            blob.write(blob.layout.span(piece)[0], mark, self._claim)
+            if mark != self._download.content.marks[piece]:
+                blob.begin(piece, mark, self._claim)
+            blob.end(piece, mark, self._claim)
             blob.add(piece, hashlib.sha256(mark).digest(), checked=False, claim=self._claim)
         except (SupersededError, DarnerError):
             return False
@@ -354,6 +357,7 @@ class Stream:
 
     def _superseded(self) -> None:
         """With the next bytes that come, the stream notices; one that is frozen does not."""
-        if self.request.is_moving:
+        blob = self._download.blob
+        if self.request.is_moving and blob and not blob.error and blob.is_claimed_anew(self.request.piece, self._claim):
             self._is_superseded = True
             self.request.abort()

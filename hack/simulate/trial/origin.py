@@ -100,6 +100,11 @@ class OriginRequest:
     def is_moving(self) -> bool:
         return self._flow is not None and self._flow.moving
 
+    @property
+    def piece(self) -> int:
+        """The one that is coming."""
+        return self._piece
+
     def abort(self) -> None:
         self._fail(OriginError(502, "the request was given up", certain=False))
 

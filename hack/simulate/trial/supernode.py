@@ -189,6 +189,7 @@ class Seeding:
         if self._wanted.abandoned.is_set() or blob.error or blob.held >> piece & 1:
             return False
         self._claim = blob.claim_for(piece, lambda: None)
+        blob.begin(piece, self._content.marks[piece], self._claim)
         if blob.missing != 1 << piece:
             self._world.after(self._world.coming_seconds, self._comes, piece, blob)
         return True
@@ -203,7 +204,8 @@ class Seeding:
         assert blob
         digest = hashlib.sha256(mark).digest()
         try:
-            blob.write(blob.layout.span(piece)[0], mark, self._claim)
+            blob.begin(piece, mark, self._claim)  # once more: the origin may lie
+            blob.end(piece, mark, self._claim)
             if blob.missing != 1 << piece:
                 self._announce(piece, digest)
             blob.add(piece, digest, checked=True, claim=self._claim)

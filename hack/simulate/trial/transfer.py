@@ -70,6 +70,7 @@ class Transfer:
         self._tries = 0
         """Timers of an earlier try mean nothing."""
         self._claim = 0
+        self._mark = b""
         self._flow: Flow | None = None
         self._is_over = False
         self.number = next(_numbers)
@@ -150,8 +151,16 @@ class Transfer:
             self._end(messages.MISSING)
 
     def _send(self) -> None:
+        held = self.giver.shelf.find(self._blob.digest)
+        if held is None:
+            self._end(messages.MISSING)
+            return
         start, end = self._blob.layout.span(self._piece)
         self._claim = self._blob.claim_for(self._piece, self._superseded)
+        self._mark = mark_of(held, self._piece)
+        if self.giver.lies:
+            self._mark = wrong(self._mark)
+        self._blob.begin(self._piece, self._mark, self._claim)
         self._flow = self._world.network.send(self.giver.host, self.taker.host, end - start, self._arrived)
         self._after(PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN, lambda: self._end(messages.STALLED))
         self.look()
@@ -163,7 +172,7 @@ class Transfer:
 
     def _superseded(self) -> None:
         """Another one writes the piece: with the next bytes that come, this one notices."""
-        if self._flow and self._flow.moving:
+        if self._flow and self._flow.moving and (self._blob.error or self._blob.is_claimed_anew(self._piece, self._claim)):
             self._end(None)
 
     def _arrived(self) -> None:
@@ -171,13 +180,11 @@ class Transfer:
         if held is None:
             self._broke()
             return
-        mark = mark_of(held, self._piece)
-        if self.giver.lies:
-            mark = wrong(mark)
+        mark = self._mark
         digest = held.digests.get(self._piece) if self._digest == messages.COMING else self._digest
         received = hashlib.sha256(mark).digest()
         try:
-            self._blob.write(self._blob.layout.span(self._piece)[0], mark, self._claim)
+            self._blob.end(self._piece, mark, self._claim)
             if digest is not None and digest != received:
                 self._end(messages.CORRUPT)
                 return
