@@ -11,7 +11,7 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 from agent.download.planner import ORIGIN_TRIES_MAX, TURN_SECONDS_MAX, Mode
-from agent.registry.client_wait import HEAD_SECONDS_MAX
+from agent.registry.endpoint import HEAD_SECONDS_MAX
 from hack.simulate.books import check_the_books
 from hack.simulate.trial.client import PAUSE_SECONDS_MAX, Client
 from hack.simulate.trial.node import Node
@@ -144,8 +144,8 @@ def check_leftovers(world: World) -> None:  # noqa: C901 (a list)
         for session in tracker.sessions.values():
             if session.in_flight or session.waiting:
                 left.append(f"grants to {session.name} of {supernode.name}: {session.in_flight}, {session.waiting} wait")
-        if len(tracker.sessions) != len(world.nodes):
-            left.append(f"{len(tracker.sessions)} sessions of {len(world.nodes)} nodes at {supernode.name}")
+        if len(tracker.sessions) != sum(node.key == supernode.key for node in world.nodes):
+            left.append(f"{len(tracker.sessions)} sessions at {supernode.name}")
     for what in left:
         world.broken(f"left over: {what}")
 

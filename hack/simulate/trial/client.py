@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from agent.registry.client_wait import HEAD_SECONDS_MAX
+from agent.registry.endpoint import HEAD_SECONDS_MAX
 from agent.storage.blob import Blob
 from agent.values.errors import DarnerError, DigestError, OriginError
 from hack.simulate.trial.content import Content, mark_of

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.storage.blob import Blob
-from agent.storage.journal import Proof, Record
+from agent.storage.disk import Proof, Record
 from agent.values.errors import DarnerError, DigestError, SupersededError
 from agent.values.pieces import Layout
 

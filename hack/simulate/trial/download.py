@@ -54,7 +54,7 @@ class Download:
         self.readers.append(reader)
         node, now = self._node, self._world.now
         owners = node.supernodes.owners(self.content.digest)
-        is_silent = bool(owners) and node.memory.avoids(("supernode", owners[0].where), now)
+        is_silent = bool(owners) and node.supernodes.memory.avoids(("supernode", owners[0].where), now)
         self._world.say(node.name, f"begins {self.content.name}, {len(owners)} supernodes connected, silent: {is_silent}")
         self.evidence = Evidence(now, is_silent=is_silent)
         self._do(self.planner.start(bool(owners), now, is_silent=is_silent))
@@ -165,7 +165,7 @@ class Download:
             self._world.say(self._node.name, f"trouble of {self.content.name}: {trouble.value if trouble else 'none'}")
             if self._channel and trouble and trouble is not Trouble.TURN:
                 place = "supernode" if trouble is Trouble.SILENT else "swarms"
-                self._node.memory.failed((place, self._channel.where), self._world.now)
+                self._node.supernodes.memory.failed((place, self._channel.where), self._world.now)
 
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
@@ -234,7 +234,7 @@ class Download:
 
     def _prepared(self, event: events.Event) -> list[events.Event]:
         if self._channel and isinstance(event, messages.Message):
-            self._node.memory.worked(("supernode", self._channel.where))
+            self._node.supernodes.memory.worked(("supernode", self._channel.where))
         if isinstance(event, messages.Task):
             blob = self.receive(Layout(event.size, event.piece_length))
             if blob is None:
@@ -242,7 +242,7 @@ class Download:
             for piece, digest in event.known.items():
                 blob.confirm(piece, digest)
             where = self._channel.where if self._channel else Address("", 0)
-            is_doubted = self._node.memory.avoids(("swarms", where), self._world.now)
+            is_doubted = self._node.supernodes.memory.avoids(("swarms", where), self._world.now)
             return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]
         return [event]
 
@@ -255,7 +255,9 @@ class Download:
                 self.evidence.fetched(verdict, self._world.now)
             self._happened(messages.Done(piece, source, 0, verdict))
 
-        is_avoided = where is not None and source != messages.SEED and node.sources.avoids(("pieces", where), self._world.now)
+        is_avoided = (
+            where is not None and source != messages.SEED and node.supernodes.sources.avoids(("pieces", where), self._world.now)
+        )
         if self.blob is None or channel is None or where is None or is_avoided:
             at_once(messages.UNREACHABLE)
         elif digest == messages.COMING and source != messages.SEED:
@@ -264,7 +266,7 @@ class Download:
             at_once(messages.DELIVERED)
         else:
             opened = self._opened
-            giver = self._world.party(where.host)
+            giver = self._world.party_at(where.host)
             transfer: Transfer
 
             def done(outcome: Outcome) -> None:
@@ -284,13 +286,13 @@ class Download:
         else:
             event = messages.Done(piece, source, ceil(outcome.seconds * 1000), verdict)
         if verdict == messages.DELIVERED:
-            node.memory.worked(("swarms", channel.where))
-            node.memory.worked(("tickets", where))
-            node.sources.worked(("pieces", where))
+            node.supernodes.memory.worked(("swarms", channel.where))
+            node.supernodes.memory.worked(("tickets", where))
+            node.supernodes.sources.worked(("pieces", where))
         elif outcome.is_refused:
-            node.memory.failed(("tickets", where), self._world.now)
+            node.supernodes.memory.failed(("tickets", where), self._world.now)
         if verdict in (messages.UNREACHABLE, messages.STALLED) and not outcome.is_nobodys:
-            node.sources.failed(("pieces", where), self._world.now)
+            node.supernodes.sources.failed(("pieces", where), self._world.now)
         if opened == self._opened or verdict == messages.DELIVERED:
             self._happened(event)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from agent.swarm import frames, messages
+from agent.swarm import messages
 from agent.swarm.channel import (
     CONNECT_SECONDS_MAX,
     HEARTBEATS_PER_LEASE,
@@ -17,9 +17,12 @@ from agent.swarm.channel import (
     RETRY_SECONDS_MIN,
     SEND_SECONDS_MAX,
     Channel,
+    Frames,
+    WireError,
+    frame,
+    supernode_message,
 )
-from agent.swarm.memory import Memory
-from agent.swarm.supernodes import Supernodes
+from agent.swarm.supernodes import Memory, Supernodes
 from agent.values.errors import DarnerError, StoreError
 from agent.values.reference import raw_digest
 from hack.simulate.trial.download import Download
@@ -36,11 +39,10 @@ NO_RECALL = messages.Recalled(0, None, 0.0, "", b"")
 
 
 class Node(Party):
-    def __init__(self, world: World, name: str, rate: float, zone: str) -> None:
-        super().__init__(world, name, rate)
+    def __init__(self, world: World, name: str, ip: str, rate: float, zone: str) -> None:
+        super().__init__(world, name, ip, rate)
         self.zone = zone
         self.downloads: dict[str, Download] = {}
-        self.memory, self.sources = Memory(), Memory(strikes=2)
         self.channels: list[NodeChannel] = []
         self.supernodes = Supernodes((), self.hello, self._swarm_is_up, lambda _: NO_RECALL)
 
@@ -49,7 +51,7 @@ class Node(Party):
             return
         self.world.say(self.name, "starts")
         self.is_up, self.is_dark = True, False
-        self.memory, self.sources = Memory(), Memory(strikes=2)
+        self.supernodes.memory, self.supernodes.sources = Memory(), Memory(strikes=2)
         self.channels = [NodeChannel(self, supernode) for supernode in self.world.supernodes]
         self.supernodes.channels[:] = self.channels
         self.shelf.on_change = self.supernodes.tell
@@ -109,7 +111,7 @@ class NodeChannel(Channel):
         self._node, self._supernode = node, supernode
         self._world = node.world
         self._wire: Wire | None = None
-        self._inbox = frames.Frames()
+        self._inbox = Frames()
         self._began = self._heard_at = 0.0
         self._silence_seconds = SEND_SECONDS_MAX
         self._retry_seconds = RETRY_SECONDS_MIN
@@ -145,16 +147,16 @@ class NodeChannel(Channel):
         if self._is_dead:
             return
         supernode = self._supernode
-        if not supernode.is_up:
+        if not supernode.is_up or self._node.key != supernode.key:  # it proves the swarm's key before it says Hello
             self._retry()
             return
         names = self._node.name, supernode.name
         self._wire = wire = Wire(self._world, names, supernode.accept(), self._received, lambda: self._ended(wire))
         supernode.wires[wire] = None
-        self._inbox = frames.Frames()
+        self._inbox = Frames()
         self._silence_seconds = SEND_SECONDS_MAX
         self._began = self._heard_at = self._world.now
-        wire.end.sendall(frames.frame(self._hello()))
+        wire.end.sendall(frame(self._hello()))
         self._world.after(SEND_SECONDS_MAX, self._look, wire)
 
     def _look(self, wire: Wire) -> None:
@@ -175,13 +177,13 @@ class NodeChannel(Channel):
         wire, self._heard_at = self._wire, self._world.now
         try:
             for body in self._inbox.feed(data):
-                message = frames.supernode_message(body)
+                message = supernode_message(body)
                 if isinstance(message, messages.Welcome | messages.Refused):
                     self._world.say(self._node.name, message)
                 if isinstance(message, messages.Refused):
-                    raise frames.WireError(message.reason)
+                    raise WireError(message.reason)
                 if isinstance(message, messages.Welcome) == self.up:
-                    raise frames.WireError(f"it says {type(message).__name__} at the wrong time")
+                    raise WireError(f"it says {type(message).__name__} at the wrong time")
                 if isinstance(message, messages.Welcome):
                     lease_seconds = max(LEASE_SECONDS_MIN, message.lease_seconds)
                     self._silence_seconds = min(SEND_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from agent.origin.client import ASK_SECONDS_MAX
+from agent.origin.client import BLOB_SECONDS_MAX
 from agent.origin.redirects import BODY_STALL_SECONDS_MAX
 from agent.values.errors import DarnerError, OriginError
 from hack.simulate.network import Flow, Host
@@ -92,7 +92,7 @@ class OriginRequest:
         if way is Way.REFUSED:
             self._after(world.latency(), self._fail, OriginError(502, "the registry cannot be reached"))
         elif way is Way.DROPPED:
-            self._after(ASK_SECONDS_MAX, self._fail, OriginError(504, "the registry did not answer in time"))
+            self._after(BLOB_SECONDS_MAX, self._fail, OriginError(504, "the registry did not answer in time"))
         else:
             self._after(2 * world.latency(), self._asked)
 
@@ -135,8 +135,8 @@ class OriginRequest:
         world.origin.requests[self._asker.name] += 1
         world.say(ORIGIN, f"is asked by {self._asker.name} for {self._content.name} from piece {self._first} on")
         mood = world.origin.mood(self._asker.name)
-        if mood.is_silent or mood.head_seconds > ASK_SECONDS_MAX:
-            self._after(ASK_SECONDS_MAX, self._fail, OriginError(504, "the registry did not answer in time"))
+        if mood.is_silent or mood.head_seconds > BLOB_SECONDS_MAX:
+            self._after(BLOB_SECONDS_MAX, self._fail, OriginError(504, "the registry did not answer in time"))
         elif mood.status:
             self._fail(OriginError(mood.status, f"the registry answers {mood.status}"))
         else:

@@ -19,10 +19,10 @@ PIECE_PORT = 65002
 
 
 class Party:
-    def __init__(self, world: World, name: str, rate: float) -> None:
+    def __init__(self, world: World, name: str, ip: str, rate: float) -> None:
         self.world = world
         self.name = name
-        self.where = Address(name, PIECE_PORT)
+        self.where = Address(ip, PIECE_PORT)
         self.host = Host(rate, rate)
         self.shelf = Shelf()
         self.key = b"k" * 32
@@ -48,7 +48,7 @@ class Party:
         return [self.unix_seconds]
 
     def refusal(self, digest: str, ticket: str) -> str:
-        return tickets.refusal(self.key, digest, ticket, self.clocks())
+        return tickets.refusal([self.key], digest, [self.where], ticket, self.clocks())
 
     def shares(self, blob: Blob | None, piece: int) -> bool:
         return blob is not None and not blob.error and bool(blob.checked >> piece & 1)

@@ -33,9 +33,9 @@ CHANNEL_PORT = 65000
 
 
 class Supernode(Party):
-    def __init__(self, world: World, name: str, rate: float) -> None:
-        super().__init__(world, name, rate)
-        self.channel = Address(name, CHANNEL_PORT)
+    def __init__(self, world: World, name: str, ip: str, rate: float) -> None:
+        super().__init__(world, name, ip, rate)
+        self.channel = Address(ip, CHANNEL_PORT)
         self.wires: dict[Wire, None] = {}
         self.seedings: dict[Seeding, None] = {}
         self.tracker: Tracker
@@ -161,7 +161,7 @@ class Seeding:
         elif not self._holders:
             self._from_origin()
         else:
-            piece, giver = pieces.lowest(blob.missing), self._world.party(self._holders[0].where.host)
+            piece, giver = pieces.lowest(blob.missing), self._world.party_at(self._holders[0].where.host)
             self._transfer = Transfer(self._world, self._node, giver, blob, piece, None, self._node.unix_seconds, self._given)
 
     def _given(self, outcome: Outcome) -> None:

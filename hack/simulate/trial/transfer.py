@@ -136,7 +136,7 @@ class Transfer:
         if giver.is_stuck:
             self._after(PIECE_STALL_SECONDS_MAX, lambda: self._end(messages.STALLED))
             return
-        ticket = tickets.issue(self.taker.key, name, self._unix_seconds)
+        ticket = tickets.issue(self.taker.key, name, giver.where, self._unix_seconds)
         held = giver.shelf.find(name)
         if giver.refusal(name, ticket):
             self._end(messages.UNREACHABLE, is_refused=True)

@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import Any, cast
 from unittest import mock
 
-from agent.storage import verify
+from agent.storage import disk
 from agent.swarm import channel
 from hack.simulate.network import Clock
 from hack.simulate.trial import content
@@ -133,7 +133,7 @@ def product_time(clock: Clock) -> Iterator[Loop]:
         for module in (tracker, seeds, channel):
             patches.enter_context(mock.patch.object(module, "time", time))
         patches.enter_context(mock.patch.object(seeds, "ThreadPoolExecutor", Inline))
-        patches.enter_context(mock.patch.object(verify, "hash_span", content.hash_marks))
+        patches.enter_context(mock.patch.object(disk, "hash_span", content.hash_marks))
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(cast(Any, loop))
         try:

@@ -43,13 +43,17 @@ class World:
         self.coming_seconds = min(COMING_SECONDS_MAX, (256 << 10) / self.origin.host.up)
         """How long after its beginning a piece is said to be coming to a supernode."""
         self.supernodes = [
-            Supernode(self, f"s{number}", rate * random.choice((1, 1, 4))) for number in range(random.choice((1, 1, 1, 2)))
+            Supernode(self, f"s{number}", f"10.0.1.{number}", rate * random.choice((1, 1, 4)))
+            for number in range(random.choice((1, 1, 1, 2)))
         ]
         zones = random.choice((1, 1, 2))
         self.nodes = [
-            Node(self, f"n{number:02}", rate, f"zone-{number % zones}") for number in range(random.choice((3, 3, 4, 5, 6, 8, 12)))
+            Node(self, f"n{number:02}", f"10.0.0.{number}", rate, f"zone-{number % zones}")
+            for number in range(random.choice((3, 3, 4, 5, 6, 8, 12)))
         ]
-        self._parties: dict[str, Party] = {party.name: party for party in (*self.supernodes, *self.nodes)}
+        parties: list[Party] = [*self.supernodes, *self.nodes]
+        self._parties = {party.name: party for party in parties}
+        self._by_address = {party.where.host: party for party in parties}
         spread = random.choice((0.0, 0.0, 2.0, 20.0))
         contents = list(self.contents.values())
         self.clients = [Client(node, contents, 1.0 + random.random() * spread) for node in self.nodes]
@@ -82,6 +86,9 @@ class World:
 
     def party(self, name: str) -> Party:
         return self._parties[name]
+
+    def party_at(self, ip: str) -> Party:
+        return self._by_address[ip]
 
     def client_ended(self) -> None:
         self.waiting -= 1
