@@ -70,7 +70,7 @@ class Redirects:
                 reply.close()
                 raise TransferError(f"the proxy {reply.connection.where} wants to know who asks")
             pause = retry_after(reply.headers.get("retry-after", ""))
-            if reply.status >= 500 and pause <= WAITED_SECONDS_MAX and not failed:
+            if reply.status >= 500 and pause <= min(WAITED_SECONDS_MAX, until - time.monotonic()) and not failed:
                 failed = True
                 reply.close()
                 self._closed.wait(pause)

@@ -143,7 +143,7 @@ def test_a_mirror_that_failed_is_not_waited_for_with_each_blob_and_is_tried_agai
     client._mirrors._now = lambda: now[0]
     cache.fail(Fault(status=500))
     everything(client, registry)
-    assert len(cache.requests) == 2, "a server that fails is asked once more, and then not for each blob"
+    assert len(cache.requests) == 2, "once more at once, as any server that fails"
     now[0] += KEPT_AWAY_SECONDS_MIN
     cache.heal()
     asked = len(registry.requests)
@@ -179,8 +179,9 @@ def test_a_mirror_that_has_not_the_image_is_well(registry: Origin, cache: Origin
 def test_a_mirror_that_failed_is_asked_all_the_same_when_the_registry_does_not_answer(registry: Origin, cache: Origin) -> None:
     """In a closed network there is no other way."""
     client = client_of(registry, f"{cache.url}/hub")
-    cache.fail(Fault(status=500), times=1)
+    cache.fail(Fault(status=500), times=2)
     assert client.manifest(registry.address, REPOSITORY, "1", None)
+    assert len(registry.requests) == 1
     registry.stop()
     everything(client, registry)
 
@@ -297,6 +298,17 @@ def test_a_mirror_whose_bytes_are_not_the_blobs_is_not_asked_for_that_blob_again
     stream.deny(DigestError("the registry itself is asked whatever it sent"))
     stream.close()
     assert len(registry.requests) == 1
+
+
+def test_a_mirror_that_wants_a_pause_is_not_waited_for_past_its_share(
+    registry: Origin, cache: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin_client, "ASK_SECONDS_MAX", 3.0)
+    cache.fail(Fault(status=503, headers={"Retry-After": "5"}))
+    client = client_of(registry, cache.url)
+    assert client.manifest(registry.address, REPOSITORY, "1", None)
+    assert len(cache.requests) == 1
+    client.close()
 
 
 def test_silent_mirrors_leave_the_registry_a_share_of_the_time(
