@@ -228,7 +228,7 @@ def test_a_refusal_is_the_end_and_says_why(seeding: Seeding, status: int) -> Non
     error = seeding.seed()
     assert isinstance(error, OriginError)
     assert f"answered {status} for {REPOSITORY}: X because" in str(error)
-    assert len(seeding.origin.requests) == 1
+    assert len(seeding.origin.requests) == (1 if status < 500 else 2), "a server that fails is asked once more"
     assert not seeding.blobs
 
 
@@ -264,7 +264,7 @@ def test_a_blob_that_changes_its_size_between_two_streams_is_never_spliced(seedi
 def test_a_blob_that_changes_between_two_streams_is_fetched_whole_once_more(seeding: Seeding, tmp_path: Path) -> None:
     """What an earlier try left was wrong: the supernode had been given other bytes then."""
     seeding.origin.fail(ending(2 * PIECE, body=bytes([BODY[0] ^ 1]) + BODY[1:]), times=1)
-    seeding.origin.fail(Fault(path="/blobs/", status=503), times=3)
+    seeding.origin.fail(Fault(path="/blobs/", status=503))
     assert isinstance(seeding.seed(), OriginError)
     assert set(seeding.said) == {0, 1}
     seeding.origin.heal()
