@@ -18,6 +18,7 @@ from hack.origin.server import Origin
 
 REPOSITORY, TAG = "team/app", "1"
 USER, PASSWORD = "alice", "s3cret"
+SLOW_SECONDS = 14.0
 INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER = {
     MANIFEST: "application/vnd.docker.distribution.manifest.v2+json",
@@ -153,6 +154,8 @@ HABITS: Mapping[str, Callable[[Site], None]] = {
     "bytes after the end": lambda site: site.behave(extra=b"\r\n"),
     # Time.
     "a second before every answer": lambda site: site.behave(delay_seconds=1.0),
+    "manifests after 14 s": lambda site: site.behave("/manifests/", delay_seconds=SLOW_SECONDS),
+    "blobs after 14 s": lambda site: site.behave("/blobs/", delay_seconds=SLOW_SECONDS),
     "a slow line": lambda site: site.behave("/blobs/", bytes_per_second=500_000),
     # Elsewhere.
     "a redirect to a path": lambda site: site.redirects(r"^[^?]*/blobs/[^?]*$", "{path}?moved"),

@@ -46,6 +46,8 @@ APART = {
     "manifests of a type with a parameter": "it is not the type of an index",
     "blobs in aws-chunked": "they are in gzip already",
     "bytes after the end": "they would be a chunk like any other",
+    "manifests after 14 s": "a second before every answer is together with the others",
+    "blobs after 14 s": "the same",
 }
 """Habits that cannot be together with the others, and why."""
 TOGETHER = [name for name in HABITS if name not in APART and name not in DIRECT_FAILURES]
