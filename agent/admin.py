@@ -218,13 +218,19 @@ class Surface(uvicorn.Server):
 
 
 class AcceptComplaints:
-    """What an event loop has to say: that it cannot accept connections is one line and not thousands of tracebacks a second."""
+    """What an event loop has to say: that it cannot accept connections is one line and not thousands of tracebacks a second.
+
+    For each connection that it could not accept it listens anew a second later, which fails as often when the listener has been
+    closed in that second; that is no news at all.
+    """
 
     def __init__(self) -> None:
         self._said = -COMPLAINT_SECONDS
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, ValueError) and "_start_serving" in context.get("message", ""):
+            return
         if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             loop.default_exception_handler(context)
         elif loop.time() - self._said >= COMPLAINT_SECONDS:

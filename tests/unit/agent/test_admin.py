@@ -7,10 +7,12 @@ import contextlib
 import errno
 import http.client
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from socket import create_connection
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -195,6 +197,28 @@ def test_a_loop_without_descriptors_says_so_once_and_says_everything_else_as_eve
         "no more connections are accepted for the moment: no room",
         "a task failed",
     ]
+
+
+def test_a_listener_that_is_closed_while_there_are_no_descriptors_says_nothing_more(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio listens anew a second after each failure to accept, on a socket that may be closed by then."""
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.05)
+
+    async def closed_too_early() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(AcceptComplaints())
+        listener = MagicMock()
+        listener.accept.side_effect = OSError(errno.EMFILE, "no room")
+        with open(os.devnull) as some:
+            listener.fileno.return_value = some.fileno()
+            loop._accept_connection(asyncio.Protocol, listener, backlog=100)  # type: ignore[attr-defined]
+        listener.fileno.return_value = -1
+        await asyncio.sleep(0.2)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(closed_too_early())
+    assert [record.getMessage() for record in caplog.records] == ["no more connections are accepted for the moment: no room"]
 
 
 def test_a_stop_ends_its_thread_and_frees_its_port() -> None:
