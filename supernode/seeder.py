@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.http.wire import ReadInto
 from agent.origin.client import Origin
@@ -37,6 +37,10 @@ COMING_CHUNK_BYTES = 128 << 10
 COMING_SECONDS_MAX = 0.5
 """A piece is passed on while it comes if all of it will be here so soon: for as long it takes a slot of its taker's."""
 LOOK_SECONDS = 0.25
+PATIENCE_SECONDS = 60.0
+"""For a registry that is slow to begin with a blob. Its first taker may have given up by then, and finds it with the next try."""
+PATIENT_MAX = 16
+"""Blobs with so much patience at once. Others fail sooner, so that a registry that is silent leaves threads for the rest."""
 
 
 class AbandonedError(DarnerError):
@@ -77,6 +81,7 @@ class Seeder:
     store: Store
     origin: Origin
     fetcher: PieceFetcher
+    patient: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(PATIENT_MAX))
 
     def seed(self, wanted: SeedRequest) -> None:
         """Get the blob, announcing pieces as they are ready. Never raises: `on_end` hears how it went."""
@@ -207,7 +212,14 @@ class _Seeding:
         wanted = self._wanted
         first = lowest(self._blob.missing) if self._blob else 0
         start = self._blob.layout.span(first)[0] if self._blob else 0
-        stream = self._seeder.origin.open_blob(wanted.registry, wanted.repository, wanted.digest, None, start)
+        is_patient = self._seeder.patient.acquire(blocking=False)
+        try:
+            stream = self._seeder.origin.open_blob(
+                wanted.registry, wanted.repository, wanted.digest, None, start, PATIENCE_SECONDS if is_patient else None
+            )
+        finally:
+            if is_patient:
+                self._seeder.patient.release()
 
         def read_into(buffer: memoryview) -> int:
             self._go_on()

@@ -186,8 +186,19 @@ class Origin:
 
         return self._first(registry, repository, credential, ask)
 
-    def open_blob(self, registry: str, repository: str, digest: str, credential: Credential | None, start: int = 0) -> BlobStream:
-        """The bytes of a blob from `start` on. The caller reads them and closes the stream."""
+    def open_blob(
+        self,
+        registry: str,
+        repository: str,
+        digest: str,
+        credential: Credential | None,
+        start: int = 0,
+        seconds: float | None = None,
+    ) -> BlobStream:
+        """The bytes of a blob from `start` on, which the registry itself may take `seconds` to begin with; or as long as usual.
+
+        The caller reads them and closes the stream.
+        """
         listed = self.sizes.of(registry, repository, digest)
 
         def ask(at: _Endpoint) -> BlobStream:
@@ -199,7 +210,7 @@ class Origin:
             blame = partial(self._mirrors.failed, at.mirror, digest=digest) if at.mirror else None
             return BlobStream(reply, at.access.registry, start, self._paces, listed, blame)
 
-        return self._first(registry, repository, credential, ask, BLOB_SECONDS_MAX, digest)
+        return self._first(registry, repository, credential, ask, seconds or BLOB_SECONDS_MAX, digest)
 
     def _first(
         self,

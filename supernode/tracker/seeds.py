@@ -66,8 +66,9 @@ class BlobTask:
     """Pieces that the supernode is just getting. Their digests follow their bytes to the agents that take them from it."""
     whole: bool = False
     takers: set[AgentSession] = field(default_factory=set)
-    waiting: list[tuple[AgentSession, messages.Open]] = field(default_factory=list)
-    """Opens that are answered when the size is known."""
+    waiting: dict[AgentSession, messages.Open] = field(default_factory=dict)
+    """Opens that are answered when the size is known. An agent that opens the blob anew has given up what it asked before: an
+    answer to that would make it leave the swarm that it has just joined."""
     leaves: dict[int, float] = field(default_factory=dict)
     """By session, until when it has leave to ask the origin."""
     failed: messages.TaskFailed | None = None
@@ -159,8 +160,8 @@ class Seeds:
         if task.blob:
             self._answer(task, session, message, task.blob)
         else:
-            session.waiting += 1
-            task.waiting.append((session, message))
+            session.waiting += session not in task.waiting
+            task.waiting[session] = message
 
     def close(self, session: AgentSession, number: int) -> None:
         """An agent wants no more of a blob."""
@@ -270,10 +271,10 @@ class Seeds:
 
     def _waiting(self, task: BlobTask) -> list[tuple[AgentSession, messages.Open]]:
         """The Opens that waited for the size, of agents that are still there. None waits from now on."""
-        waited, task.waiting = task.waiting, []
-        for session, _ in waited:
+        waited, task.waiting = task.waiting, {}
+        for session in waited:
             session.waiting -= 1
-        return [(session, message) for session, message in waited if session.number in self._sessions]
+        return [(session, message) for session, message in waited.items() if session.number in self._sessions]
 
     def _coming(self, task: BlobTask, piece: int) -> None:
         swarm = self._scheduler.swarms.get(task.number)
@@ -319,12 +320,12 @@ class Seeds:
     def look_at_all(self, now: float) -> None:
         """Forget the blobs in which nobody takes part any more."""
         for task in list(self.tasks.values()):
-            for session, message in task.waiting:
+            for session, message in task.waiting.items():
                 session.send(messages.Seeding(0, message.request))
             self._look_at(task, now)
 
     def _look_at(self, task: BlobTask, now: float) -> None:
-        if task.takers or any(session.number in self._sessions for session, _ in task.waiting):
+        if task.takers or any(session.number in self._sessions for session in task.waiting):
             task.used_at = now
         elif now - task.used_at > (IDLE_SECONDS if task.whole or task.failed else ABANDON_SECONDS):
             self._forget(task)

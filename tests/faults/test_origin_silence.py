@@ -20,6 +20,7 @@ from agent.swarm import supernodes
 from agent.values.address import Address
 from agent.values.errors import OriginError
 from hack.origin import Fault
+from supernode import seeder
 from tests.swarm import PIECE, Lab, noise
 
 BODY = noise(2 * PIECE)
@@ -33,7 +34,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ASK_SECONDS_MAX", client.ASK_SECONDS_MAX / 10)
     monkeypatch.setattr(client, "BLOB_SECONDS_MAX", client.BLOB_SECONDS_MAX / 10)
     monkeypatch.setattr(supernodes, "RESOLVE_SECONDS_MAX", supernodes.RESOLVE_SECONDS_MAX / 10)
-    monkeypatch.setattr(manifests, "PATIENCE_SECONDS", RUNTIME_SECONDS / 10)  # longer, but no client waits longer than this
+    for module in (manifests, seeder):  # longer, but no client waits longer than this
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", RUNTIME_SECONDS / 10)
     monkeypatch.setattr(http_client, "CONNECT_SECONDS_MAX", http_client.CONNECT_SECONDS_MAX / 10)
 
 

@@ -21,6 +21,7 @@ from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
 from agent.swarm import supernodes
 from agent.values.address import Address
 from hack.origin import Fault, Origin
+from supernode import seeder
 from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push, wait_until
 from tests.swarm import PIECE, Lab, Node, noise
 
@@ -37,6 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (endpoint_module, "BESIDE_SECONDS"),
         (supernodes, "RESOLVE_SECONDS_MAX"),
         (manifests, "PATIENCE_SECONDS"),
+        (seeder, "PATIENCE_SECONDS"),
         (manifests, "WAIT_SECONDS_MAX"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name) / 10)
@@ -82,6 +84,21 @@ def test_a_blob_that_takes_its_registry_14_s_to_begin_is_pulled_at_the_first_try
     endpoint.origin.fail(Fault(path="/blobs/", delay_seconds=SLOW))
     answer = endpoint.ask(f"blobs/{DIGEST}")
     assert (answer.status, answer.body) == (200, LAYER)
+
+
+def test_a_blob_that_takes_its_registry_40_s_to_begin_is_found_by_the_retry(tmp_path: Path) -> None:
+    """The supernode goes on when the node that wanted the blob has given up."""
+    with Lab(tmp_path) as lab:
+        push(lab.origin)
+        with runtime_at(lab.node(), lab.origin) as endpoint:
+            endpoint.ask("manifests/1")
+            lab.origin.fail(Fault(path="/blobs/", delay_seconds=TOO_SLOW))
+            began = time.monotonic()
+            assert endpoint.ask(f"blobs/{DIGEST}").status == 504
+            assert lab.origin.blob_bytes_sent == 0
+            time.sleep(max(0.0, TOO_SLOW - 1 - (time.monotonic() - began)))
+            assert endpoint.ask(f"blobs/{DIGEST}").body == LAYER
+            assert lab.origin.blob_bytes_sent == len(LAYER)
 
 
 def test_a_manifest_that_takes_its_registry_40_s_is_found_by_the_retry(endpoint: Endpoint) -> None:
@@ -148,4 +165,4 @@ def test_what_the_supernode_brings_late_is_taken_beside_a_registry_that_does_not
         lab.origin.fail(Fault(path=MANIFEST, status=503))  # this node's own, beside it
         with runtime_at(node, lab.origin) as endpoint:
             assert endpoint.ask("manifests/1").body == image.manifest
-            assert len(lab.origin.asked(MANIFEST)) == 2
+            assert len(lab.origin.asked(MANIFEST)) == 3, "a 503 is tried once more"

@@ -36,6 +36,18 @@ async def test_all_who_open_a_blob_are_one_seed_and_are_answered_when_its_size_i
 
 
 @in_loop
+async def test_an_agent_that_opens_a_blob_anew_before_its_size_is_known_is_answered_once(lab: Lab) -> None:
+    """FAULTS 62: it would hear the answer to what it has given up, say so, and be taken out of the swarm that it waits for."""
+    agent = Agent(lab, "a")
+    agent.open(request=1)
+    agent.open(request=2)
+    assert agent.session.waiting == 1
+    await lab.sized()
+    assert [task.request for task in agent.heard(messages.Task)] == [2]
+    assert agent.session.waiting == 0
+
+
+@in_loop
 async def test_whoever_opens_later_is_told_the_digests_that_are_known(lab: Lab) -> None:
     Agent(lab, "a").open()
     wanted = await lab.sized()
