@@ -15,24 +15,27 @@ from queue import SimpleQueue
 
 import pytest
 
+from agent.app import DRAIN_SECONDS
 from agent.swarm import messages
 from agent.swarm.channel import frame
 from agent.values.reference import raw_digest
+from hack.bench.machine import process_seconds
 from hack.origin import Origin
 from tests.endpoint import DIGEST, LAYER, push
 from tests.swarm import SECONDS, RawSupernode, wait_until
 
 TREE = Path(__file__).resolve().parents[3]
 START_SECONDS_MAX = 2.0
+"""Of a processor: how long that takes on the clock is other programs' affair."""
 IDLE_BYTES_MAX = 70 << 20
-STOP_SECONDS_MAX = 2.0
+STOP_SECONDS_MAX = DRAIN_SECONDS / 2
+"""Well before the end of the time that a pull under way would be given."""
 
 
 class Running:
     def __init__(self, store: Path, *argv: str, registry: str = "127.0.0.1:0") -> None:
         place = ["--node-name", "n", "--store", str(store), "--piece-address", "127.0.0.1:1", "--piece-listen", "127.0.0.1:0"]
         listen = ["--http-listen", "127.0.0.1:0", "--registry-listen", registry]
-        began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agent", *place, *listen, *argv],
             cwd=TREE,
@@ -42,7 +45,7 @@ class Running:
         )
         assert self.process.stdout
         self.line = self.process.stdout.readline()
-        self.start_seconds = time.monotonic() - began
+        self.start_seconds = process_seconds(self.process.pid) if self.line else 0.0
         found = re.search(r"registry on 127\.0\.0\.1:(\d+)", self.line)
         self.port = int(found[1]) if found else 0
 
@@ -74,18 +77,13 @@ def agent(tmp_path: Path) -> Iterator[Running]:
     agent.end()
 
 
-def test_it_is_ready_soon_and_small_and_says_where_it_listens_in_one_line(agent: Running, tmp_path: Path) -> None:
+def test_it_is_ready_soon_and_small_and_says_where_it_listens_in_one_line(agent: Running) -> None:
     assert agent.line.startswith(f"agent n is ready: registry on 127.0.0.1:{agent.port}, pieces on 127.0.0.1:")
-    seconds = agent.start_seconds
-    if seconds >= START_SECONDS_MAX:  # this machine has other work too
-        again = Running(tmp_path / "another")
-        again.end()
-        seconds = again.start_seconds
-    assert seconds < START_SECONDS_MAX
+    assert agent.start_seconds < START_SECONDS_MAX
     assert agent.ask("/v2/")[0] == 200
     assert agent.status("VmRSS") << 10 < IDLE_BYTES_MAX
     assert agent.status("Threads") < 10
-    print(f"start {seconds:.2f} s, {agent.status('VmRSS') >> 10} MiB, {agent.status('Threads')} threads")  # noqa: T201
+    print(f"start {agent.start_seconds:.2f} s, {agent.status('VmRSS') >> 10} MiB, {agent.status('Threads')} threads")  # noqa: T201
 
 
 def test_it_ends_soon_though_a_runtime_keeps_its_connection_open(agent: Running) -> None:
