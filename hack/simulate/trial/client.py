@@ -123,8 +123,7 @@ class Reader:
             return
         if readable > self.position:
             self._take(blob, readable)
-        if self.position == blob.size:
-            self._end("")
+            self.look()
 
     def _take(self, blob: Blob, end: int) -> None:
         layout = blob.layout
