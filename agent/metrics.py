@@ -15,7 +15,7 @@ CREDENTIAL_PROVIDER_RUNS = Counter("darner_credential_provider_runs", "Runs of t
 FALLBACKS = Counter("darner_fallbacks", "Downloads that went on at the origin because the swarm could not go on")
 SWARM_TROUBLES = Counter(
     "darner_swarm_troubles",
-    "Downloads whose node found its swarm of no help, by why: failing, silent, or its turn did not come",
+    "Downloads whose node found its swarm of no help, by why: failing, silent, slow at that registry, or its turn did not come",
     ["why"],
 )
 DOWNLOADS = Gauge("darner_downloads", "Blobs that are arriving now")
@@ -24,7 +24,7 @@ SUPERNODES_CONNECTED = Gauge("darner_supernodes_connected", "Supernodes that thi
 STORE_BYTES = Gauge("darner_store_bytes", "Bytes of blobs in the store, those that are arriving included")
 CONTENT_BYTES = Gauge("darner_containerd_bytes", "Bytes of blobs in containerd's content store that this node offers to others")
 
-for why in ("failing", "silent", "turn"):
+for why in ("failing", "silent", "turn", "slow"):
     SWARM_TROUBLES.labels(why)
 for source in ("store", "peer", "supernode", "origin"):
     RECEIVED_BYTES.labels(source)

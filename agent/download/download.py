@@ -22,7 +22,7 @@ from agent import metrics
 from agent.download import events
 from agent.download.events import News, Order
 from agent.download.origin_stream import OriginStream
-from agent.download.planner import Mode, Planner, Trouble
+from agent.download.planner import EVIDENCE_SECONDS, Mode, Planner, Trouble
 from agent.origin.client import Origin
 from agent.storage.blob import Blob
 from agent.storage.store import Store
@@ -90,6 +90,10 @@ class Download:
         """To the supernode that was asked to let this node take part."""
         self._opened = 0
         """How often one was asked. What was begun for an earlier one, and fails, is nobody's failure any more."""
+        self._asked_at: float | None = None
+        """When a supernode was, which has not answered."""
+        self._seeding = f"blobs of {origin.registry}"
+        """The place where it is remembered that a supernode does not get them."""
         self._trouble: Trouble | None = None
         self._stream: OriginStream | None = None
         self._fetching: set[int] = set()
@@ -179,7 +183,8 @@ class Download:
                 return
             now, owners = time.monotonic(), self._shared.swarm.owners(self.digest)
             is_silent = bool(owners) and self._shared.swarm.memory.avoids(("supernode", owners[0].where), now)
-            self._do(self._planner.start(bool(owners), now, is_silent=is_silent))
+            is_slow = bool(owners) and self._shared.swarm.memory.avoids((self._seeding, owners[0].where), now)
+            self._do(self._planner.start(bool(owners), now, is_silent=is_silent, is_slow=is_slow))
             while self._planner.mode is not Mode.ENDED and self._error is None:
                 self._turn()
         except Exception as error:
@@ -219,8 +224,14 @@ class Download:
             return
         metrics.SWARM_TROUBLES.labels(trouble.name.lower()).inc()
         log.warning("the swarm of %s is no help to this node: %s. The origin is asked as well", self.digest, trouble.value)
-        if self._channel and trouble is not Trouble.TURN:
+        if self._channel and trouble not in (Trouble.TURN, Trouble.SLOW):
             memory.failed(("supernode" if trouble is Trouble.SILENT else "swarms", self._channel.where), now)
+
+    def _note_seeding(self) -> None:
+        """A supernode is left that was asked and has not let this node take part: the next blob does not wait for it as long."""
+        asked_at = self._asked_at
+        if self._channel and asked_at is not None and time.monotonic() >= asked_at + EVIDENCE_SECONDS:
+            self._shared.swarm.memory.failed((self._seeding, self._channel.where), time.monotonic())
 
     def _readers_moved(self) -> list[events.Event]:
         if self._blob is None:
@@ -252,6 +263,7 @@ class Download:
                 case Order.OPEN_SWARM:
                     self._open_swarm()
                 case Order.LEAVE_SWARM:
+                    self._note_seeding()
                     self._leave_swarm()
                 case events.Fetch(piece, digest, source):
                     self._begin_fetch(piece, digest, source)
@@ -301,6 +313,7 @@ class Download:
     def _open_swarm(self) -> None:
         self._leave_swarm()
         self._opened += 1
+        self._asked_at = time.monotonic()
         origin, checked = self._from, self._blob.checked if self._blob else 0
         size = self._shared.origin.sizes.of(origin.registry, origin.repository, self.digest) or 0
         self._channel = self._shared.swarm.open(
@@ -333,6 +346,9 @@ class Download:
                     return []
                 for piece, digest in event.known.items():
                     blob.confirm(piece, digest)
+                self._asked_at = None
+                if self._channel:
+                    self._shared.swarm.memory.worked((self._seeding, self._channel.where))
                 place = "swarms", self._channel.where if self._channel else Address("", 0)
                 is_doubted = self._shared.swarm.memory.avoids(place, time.monotonic())
                 return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from agent.download.events import (
     Broken,
@@ -82,6 +83,7 @@ class Trouble(Enum):
     FAILING = "pieces that it was granted do not come"
     SILENT = "the supernode says nothing"
     TURN = "its turn does not come"
+    SLOW = "the supernode does not get blobs of this registry"
 
 
 STEPS: dict[tuple[Mode, Mode], str] = {
@@ -95,7 +97,8 @@ STEPS: dict[tuple[Mode, Mode], str] = {
     (Mode.OPENING, Mode.WAITING): "no supernode is connected",
     (Mode.OPENING, Mode.ORIGIN): (
         f"the supernode cannot get the blob, says nothing for {EVIDENCE_SECONDS:.0f} s, does not let it in for"
-        f" {OPEN_SECONDS_MAX:.0f} s, or is the last of {SWARM_TRIES_MAX} lost in a row"
+        f" {OPEN_SECONDS_MAX:.0f} s, or {EVIDENCE_SECONDS:.0f} s where it was so with that registry lately, or is the last of"
+        f" {SWARM_TRIES_MAX} lost in a row"
     ),
     (Mode.OPENING, Mode.ENDED): "the origin has refused already, or everything came after all",
     (Mode.SWARM, Mode.OPENING): "the supernode is lost, and the next one is asked",
@@ -133,6 +136,8 @@ class Planner:
     _inflight: Inflight = field(default_factory=Inflight)
     _mode_at: float = 0.0
     """When the mode was entered."""
+    _is_slow: bool = False
+    """The supernode did not get a blob of this registry lately, so that its answer is not waited for as long as else."""
     _asked_at: float | None = None
     """When a supernode was asked that has not answered yet."""
     _task: int = 0
@@ -168,8 +173,12 @@ class Planner:
         """The set of pieces that are here."""
         return self._inflight.held
 
-    def start(self, swarm: bool, now: float, *, is_silent: bool = False) -> list[Command]:
-        """Begin: with the swarm if a supernode can be reached, at the origin otherwise; with both if it was silent lately."""
+    def start(self, swarm: bool, now: float, *, is_silent: bool = False, is_slow: bool = False) -> list[Command]:
+        """Begin: with the swarm if a supernode can be reached, at the origin otherwise; with both if it was silent lately.
+
+        `is_slow` says that it did not get a blob of this registry lately.
+        """
+        self._is_slow = is_slow
         self._hungry_at = now
         commands = self._go_to_origin(now) if is_silent or not swarm else []
         return self._settle(commands + (self._open(now) if swarm else []), now)
@@ -412,7 +421,7 @@ class Planner:
         if self._asked_at is not None:
             answer_at = self._asked_at + OPEN_SECONDS_MAX
             waits_for_it = self.mode is not Mode.OPENING or self._origin_error
-            return answer_at if waits_for_it else min(answer_at, self._quiet_at + EVIDENCE_SECONDS)
+            return answer_at if waits_for_it else min(answer_at, EVIDENCE_SECONDS + min(self._quiet_at, self._slow_since))
         if self.mode is Mode.WAITING:
             return self._mode_at + REOPEN_SECONDS
         if self.mode is Mode.SWARM and not self._origin_error:
@@ -421,6 +430,10 @@ class Planner:
             return self._piece_at + PIECE_SECONDS_MAX
         return None
 
+    @property
+    def _slow_since(self) -> float:
+        return self._asked_at if self._is_slow and self._asked_at is not None else inf
+
     def _look_at_the_clock(self, now: float) -> list[Command]:
         ends = self._time_is_up_at()
         if ends is None or now < ends:
@@ -428,7 +441,7 @@ class Planner:
         if self.mode is Mode.SWARM and not self._origin_error and now < self._piece_at + PIECE_SECONDS_MAX:
             return self._want_origin(now)
         if self._asked_at is not None and now < self._asked_at + OPEN_SECONDS_MAX:
-            self.trouble = Trouble.SILENT
+            self.trouble = Trouble.SILENT if now >= self._quiet_at + EVIDENCE_SECONDS else Trouble.SLOW
             return self._go_to_origin(now)  # and the answer is still waited for
         return self._go_to_origin(now) if self.mode is Mode.WAITING else self._leave_swarm(now)
 

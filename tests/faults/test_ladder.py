@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.download import planner
 from agent.download.planner import EVIDENCE_SECONDS
 from agent.http.server import Exchange
 from agent.swarm import messages
@@ -155,6 +156,24 @@ def test_what_a_few_got_from_the_origin_the_others_get_from_them(tmp_path: Path)
         assert set(lab.pull_everywhere(digest)) == {BODY}
         asked = lab.origin.blob_bytes_sent / len(BODY)
     assert asked <= 1 + seeds.LEAVES_MAX + 1
+
+
+def test_a_supernode_that_does_not_get_a_registrys_blobs_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 8 of tests/simulation: the supernode's way to a registry is closed, that of nodes is open."""
+    with Lab(tmp_path) as lab:
+        node, image = lab.node(), lab.push(BODY, OTHER)
+        assert lab.supernodes[0]
+        monkeypatch.setattr(planner, "OPEN_SECONDS_MAX", FIRST_SECONDS_MAX + 1.0)
+        over = threading.Event()
+        monkeypatch.setattr(lab.supernodes[0]._seeder.origin, "open_blob", lambda *_: over.wait(SECONDS) and None)
+        try:
+            first, second = Pull(node, image.layers[0]), Pull(node, image.layers[1])
+        finally:
+            over.set()
+    assert (first.body, second.body) == (BODY, OTHER)
+    assert first.first_seconds > FIRST_SECONDS_MAX > second.first_seconds
 
 
 # What passes.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent.download import events
 from agent.download.download import LINGER_SECONDS
 from agent.download.events import News, Order
-from agent.download.planner import Mode, Planner, Trouble
+from agent.download.planner import EVIDENCE_SECONDS, Mode, Planner, Trouble
 from agent.swarm import messages
 from agent.swarm.channel import Channel
 from agent.values.address import Address
@@ -27,6 +27,9 @@ from hack.simulate.trial.transfer import Outcome, Transfer
 if TYPE_CHECKING:
     from hack.simulate.trial.client import Reader
     from hack.simulate.trial.node import Node
+
+
+SEEDING = "blobs of registry.example"
 
 
 class Download:
@@ -44,6 +47,7 @@ class Download:
         self._world = node.world
         self._channel: Channel | None = None
         self._opened = 0
+        self._asked_at: float | None = None
         self._trouble: Trouble | None = None
         self._left_at = 0.0
         self._tick_at = inf
@@ -56,8 +60,9 @@ class Download:
         owners = node.supernodes.owners(self.content.digest)
         is_silent = bool(owners) and node.supernodes.memory.avoids(("supernode", owners[0].where), now)
         self._world.say(node.name, f"begins {self.content.name}, {len(owners)} supernodes connected, silent: {is_silent}")
-        self.evidence = Evidence(now, is_silent=is_silent)
-        self._do(self.planner.start(bool(owners), now, is_silent=is_silent))
+        is_slow = bool(owners) and node.supernodes.memory.avoids((SEEDING, owners[0].where), now)
+        self.evidence = Evidence(now, is_silent=is_silent, is_slow=is_slow)
+        self._do(self.planner.start(bool(owners), now, is_silent=is_silent, is_slow=is_slow))
         self._settle()
 
     def join(self, reader: Reader) -> bool:
@@ -163,9 +168,13 @@ class Download:
         if trouble is not self._trouble:
             self._trouble = trouble
             self._world.say(self._node.name, f"trouble of {self.content.name}: {trouble.value if trouble else 'none'}")
-            if self._channel and trouble and trouble is not Trouble.TURN:
+            if self._channel and trouble not in (None, Trouble.TURN, Trouble.SLOW):
                 place = "supernode" if trouble is Trouble.SILENT else "swarms"
                 self._node.supernodes.memory.failed((place, self._channel.where), self._world.now)
+
+    def _note_seeding(self) -> None:
+        if self._channel and self._asked_at is not None and self._world.now >= self._asked_at + EVIDENCE_SECONDS:
+            self._node.supernodes.memory.failed((SEEDING, self._channel.where), self._world.now)
 
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
@@ -175,6 +184,7 @@ class Download:
                 case Order.OPEN_SWARM:
                     self._open_swarm()
                 case Order.LEAVE_SWARM:
+                    self._note_seeding()
                     self._leave_swarm()
                 case events.Fetch(piece, digest, source):
                     self._fetch(piece, digest, source)
@@ -215,6 +225,7 @@ class Download:
     def _open_swarm(self) -> None:
         self._leave_swarm()
         self._opened += 1
+        self._asked_at = self._world.now
         checked = self.blob.checked if self.blob else 0
         self._channel = self._node.supernodes.open(
             self.content.digest, "registry.example", "app", checked, self.planner.readers, self._heard, 0
@@ -241,7 +252,9 @@ class Download:
                 return []
             for piece, digest in event.known.items():
                 blob.confirm(piece, digest)
+            self._asked_at = None
             where = self._channel.where if self._channel else Address("", 0)
+            self._node.supernodes.memory.worked((SEEDING, where))
             is_doubted = self._node.supernodes.memory.avoids(("swarms", where), self._world.now)
             return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]
         return [event]

@@ -26,8 +26,9 @@ SLACK_SECONDS = 0.05
 
 
 class Evidence:
-    def __init__(self, now: float, *, is_silent: bool) -> None:
-        """`is_silent`: the supernode said nothing to this node lately."""
+    def __init__(self, now: float, *, is_silent: bool, is_slow: bool) -> None:
+        """The supernode said nothing to this node lately, or did not get a blob for it in time."""
+        self._is_slow = is_slow
         self._is_free = is_silent
         """The origin may be asked, for a reason that lasts."""
         self._heard_at = self._asked_at = now
@@ -117,7 +118,8 @@ class Evidence:
         if not self._is_asked:
             self._is_free = True  # no supernode: none at the start, or it is lost
         elif not self._has_joined:
-            self._is_free |= now >= self._heard_at + EVIDENCE_SECONDS - since or now >= self._asked_at + OPEN_SECONDS_MAX - since
+            patience = EVIDENCE_SECONDS if self._is_slow else OPEN_SECONDS_MAX
+            self._is_free |= now >= self._heard_at + EVIDENCE_SECONDS - since or now >= self._asked_at + patience - since
         is_silent = now >= self._heard_at + EVIDENCE_SECONDS - since
         is_unanswered = now >= self._leave_asked_at + LEAVE_SECONDS - since
         is_starved = now >= self._came_at + PIECE_SECONDS_MAX - since
@@ -134,5 +136,6 @@ class Evidence:
         silent = self._heard_at + EVIDENCE_SECONDS
         failing = max(self._failed_at, self._came_at + EVIDENCE_SECONDS)
         lost = inf if self._is_asked else self._lost_at + REOPEN_SECONDS
-        at = min(silent, failing, self._useless_at, lost)
+        slow = self._asked_at + EVIDENCE_SECONDS if self._is_slow and not self._has_joined else inf
+        at = min(silent, failing, self._useless_at, lost, slow)
         return at if at <= now else inf

@@ -252,6 +252,17 @@ def test_a_supernode_that_was_silent_lately_is_asked_beside_the_origin_at_once()
     assert planner.handle(opened(1), 1.0)[0] is Order.LEAVE_ORIGIN
 
 
+def test_a_supernode_that_did_not_get_a_blob_of_that_registry_lately_is_waited_for_3_s_while_the_origin_streams() -> None:
+    planner = Planner()
+    planner.start(True, 0.0, is_slow=True)
+    assert planner.handle(Seeding(0, 1), 2.0) == []
+    assert planner.deadline == EVIDENCE_SECONDS
+    assert planner.handle(News.TIME_PASSED, EVIDENCE_SECONDS) == [FetchOrigin(0, None)]
+    assert planner.trouble is Trouble.SLOW
+    assert planner.handle(opened(1), 5.0)[0] is Order.LEAVE_ORIGIN
+    assert planner.trouble is None
+
+
 # The origin beside the swarm.
 
 
