@@ -114,7 +114,7 @@ class Reader:
             return
         try:
             if self.position == blob.size:
-                if blob.wait_whole(0.0):
+                if self.position > self.start or blob.wait_whole(0.0):
                     self._end("")
                 return
             readable = blob.wait(self.position, 0.0)
