@@ -13,6 +13,7 @@ from hack.simulate.trial import command, trial
 SEEDS = 300
 BLOCK = 30
 FOUND = {
+    8: "each blob waited anew for a supernode that does not reach the registry",
     366: "a supernode was taken for silent when a piece had taken 3 s, in which there was nothing to say",
 }
 
