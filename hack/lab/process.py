@@ -39,6 +39,7 @@ class Process:
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
             )
+        wait_until(lambda: not (self.running and self._is_beginning))
 
     @property
     def pid(self) -> int:
@@ -47,6 +48,12 @@ class Process:
     @property
     def running(self) -> bool:
         return self._popen.poll() is None
+
+    @property
+    def _is_beginning(self) -> bool:
+        """Whether it could still outlive the process that started it: setpriv has not handed over to the program."""
+        command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        return not command or b"--pdeathsig" in command
 
     def printed(self) -> str:
         """What it printed on standard output since it started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -31,6 +32,9 @@ process = lab.host("alone").start("sleep", ["sleep", "100"])
 print(lab.name, process.pid, flush=True)
 time.sleep(100)
 """
+
+
+OWNER_ON_LOOPBACK = OWNER_THAT_NEVER_CLOSES.replace('lab.host("alone")', 'lab.loopback("alone")')
 
 
 def listener(host: Host, address: str) -> socket.socket:
@@ -122,3 +126,20 @@ def test_what_a_killed_run_left_behind_is_swept_up(lab: Lab) -> None:
     assert not any(path.exists() for path in remains)
     assert lab.directory.exists(), "its owner lives"
     wait_until(lambda: ended(int(pid)))
+
+
+def test_a_program_dies_with_its_owner_however_soon_that_is_killed(tmp_path: Path) -> None:
+    """On a busy machine, what ties the two together takes its time."""
+    slow = tmp_path / "setpriv"
+    slow.write_text(f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("setpriv")} "$@"\n')
+    slow.chmod(0o755)
+    argv = [sys.executable, "-c", OWNER_ON_LOOPBACK]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    owner = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=TREE, env=environment)
+    assert owner.stdout
+    with owner.stdout:
+        _, pid = owner.stdout.readline().split()
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    wait_until(lambda: ended(int(pid)))
+    sweep()
