@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
 from agent.values.errors import UsageError
 from agent.values.reference import raw_digest
+
+log = logging.getLogger(__name__)
 
 FIRST_CHANNEL_SECONDS_MAX = 1.0
 """How long the start waits for a supernode: the first pulls would go to the origin without one."""
@@ -126,4 +129,14 @@ class Agent:
         holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self._store.offered().items()]
         where = self._settings.piece_address or self._pieces.address
         name, zone, slots = self._settings.node_name, self._settings.zone, upload_slots(self._upload)
-        return messages.Hello(messages.VERSION, name, zone, where.host, where.port, slots, holdings[-messages.HOLDINGS_MAX :])
+        held = holdings[-messages.HOLDINGS_MAX :]
+        return messages.Hello(messages.VERSION, name, zone, where.host, where.port, slots, held, self._token())
+
+    def _token(self) -> str:
+        """As it is now: kubelets renew the file."""
+        path = self._settings.node_token_file
+        try:
+            return Path(path).read_text().strip()[: messages.TOKEN_CHARACTERS_MAX] if path else ""
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("--node-token-file %s cannot be read, so supernodes may refuse this node: %s", path, error)
+            return ""

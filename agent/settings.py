@@ -65,6 +65,9 @@ class AgentSettings:
     swarm_key_file: str = setting(
         text, "file with the key by which the processes of a swarm know each other; two keys, a line each, while they change", ""
     )
+    node_token_file: str = setting(
+        text, "a service-account token of this node's agent, which shows supernodes which node it is", ""
+    )
     insecure_swarm: bool = setting(
         yes_or_no, "whether to do without a key on addresses that others reach, and believe everybody: true or false", "false"
     )

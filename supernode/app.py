@@ -25,6 +25,7 @@ from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.values.errors import DarnerError
 from supernode.api import application
+from supernode.node_tokens import NodeTokens
 from supernode.scheduler.limits import Limits
 from supernode.seeder import Seeder
 from supernode.settings import SupernodeSettings
@@ -44,6 +45,7 @@ class Supernode:
         self._clock = clock
         self._settings = settings
         swarm_key = SwarmKey(settings.swarm_key_file)
+        self._tokens = NodeTokens(settings.node_token_keys, settings.node_token_account) if settings.node_token_keys else None
         self._identity = Certified(swarm_key) if settings.swarm_key_file else None
         root = Path(settings.store)
         self._store = Store(root, quota=settings.store_quota, free=settings.store_free, age=settings.store_age)
@@ -132,7 +134,7 @@ class Supernode:
         tracker = self._tracker = Tracker(
             settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random(), self._clock
         )
-        channels = ChannelServer(tracker, self._identity)
+        channels = ChannelServer(tracker, self._identity, self._tokens)
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)
         self._loop, self._ending = loop, asyncio.Event()
         self._begun.set()

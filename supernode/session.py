@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from agent.swarm import messages
 from agent.swarm.channel import frame
 from agent.values.address import Address
+from supernode.node_tokens import Proven
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class AgentSession:
     writer: asyncio.WriteTransport
     introduction: bytes = b""
     """What others are told before they are first sent to its piece server: a frame."""
+    proven: Proven | None = None
+    """Whose token has shown that it is this node's agent, if tokens are asked for."""
     heard_at: float = 0.0
     introduced: set[int] = field(default_factory=set)
     """The peers that it knows by number; some of them."""

@@ -51,6 +51,10 @@ class SupernodeSettings:
     swarm_key_file: str = setting(
         text, "file with the key by which the processes of a swarm know each other; two keys, a line each, while they change", ""
     )
+    node_token_keys: str = setting(
+        text, "file with the cluster's JWKS: agents have to show which node they are by a token of --node-token-account", ""
+    )
+    node_token_account: str = setting(text, "the agents' service account, as NAMESPACE/NAME", "")
     insecure_swarm: bool = setting(
         yes_or_no, "whether to do without a key on addresses that others reach, and believe everybody: true or false", "false"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import secrets
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING
 
 from agent.admin import Surface, SurfaceLimits, application
 from agent.http.server import bind
+from agent.values.errors import DarnerError
 from webhook.admission.http import admission_app
 from webhook.certificates.authority import Lifetimes
 from webhook.certificates.rotation import Publish, Rotation
 from webhook.certificates.stores import DirectoryStore, Files, KeyStore, SecretStore, settle
 from webhook.certificates.trust import trust
 from webhook.errors import Unreachable
+from webhook.kube.api import Api
 from webhook.kube.worker import in_thread
 from webhook.settings import PROGRAM, WebhookSettings
 from webhook.wiring import wired
@@ -52,6 +55,8 @@ SWITCH_SECONDS = 0.0005
 """How long a thread that follows the cluster may keep a question waiting for the interpreter; Python's 5 ms are ten answers."""
 RETRY_SECONDS = 2.0
 SWARM_KEY_FILE = "key"
+NODE_KEYS_FILE = "node-keys"
+NODE_KEYS_SECONDS = 300.0
 SWARM_KEY_BYTES = 32
 
 
@@ -81,10 +86,21 @@ async def run(settings: WebhookSettings) -> None:
     health = Surface(application(lambda: next(filter(None, (reason() for reason in reasons)), None)), health_socket)
     threads = [in_thread(name, work, ending) for name, work in wiring.working.items()]
     try:
-        await _serve((admission, health), [rotation.run(settings.certificate_interval), *threads], stopped)
+        background = [rotation.run(settings.certificate_interval), _again_and_again(make_swarm_key), *threads]
+        await _serve((admission, health), background, stopped)
     finally:
         ending.set()
         wiring.close()
+
+
+async def _again_and_again(make_swarm_key: Callable[[], object]) -> None:
+    """The cluster's public keys change now and then, long before tokens are signed with the new ones alone."""
+    while True:
+        await asyncio.sleep(NODE_KEYS_SECONDS)
+        try:
+            await asyncio.to_thread(make_swarm_key)
+        except DarnerError as error:
+            log.warning("the swarm's Secret could not be kept, and is looked at again: %s", error)
 
 
 async def _serve(surfaces: tuple[Surface, Surface], background: Sequence[Awaitable[None]], stopped: asyncio.Event) -> None:
@@ -140,7 +156,21 @@ def _resources(settings: WebhookSettings, cluster: Cluster | None) -> tuple[KeyS
     store = SecretStore(cluster, secret) if secret else DirectoryStore(directory)
     swarm = SecretStore(cluster, settings.swarm_secret) if settings.swarm_secret else None
     publish = partial(trust, cluster, settings.webhook_configuration) if settings.webhook_configuration else None
-    return store, publish, lambda: settle(swarm, with_swarm_key) if swarm else None
+    return (
+        store,
+        publish,
+        lambda: settle(swarm, lambda stored: with_node_keys(with_swarm_key(stored), cluster)) if swarm else None,
+    )
+
+
+def with_node_keys(files: Files, api: Api) -> Files:
+    """The Secret with the cluster's public keys (JWKS), by which supernodes check which node an agent is."""
+    answered = api.ask("GET", "/openid/v1/jwks", accept="application/jwk-set+json")
+    keys = json.dumps(answered.document, sort_keys=True).encode()
+    if answered.status != 200:  # the key must be there all the same, or no agent and no supernode would start
+        keys = files.get(NODE_KEYS_FILE, b'{"keys": []}')
+        log.error("the API server answered %d about its public keys: supernodes know those of before, or none", answered.status)
+    return {**files, NODE_KEYS_FILE: keys}
 
 
 def with_swarm_key(stored: Files | None) -> Files:

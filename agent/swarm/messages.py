@@ -15,6 +15,7 @@ from agent.values.pieces import PIECES_MAX
 
 VERSION = 1
 HOLDINGS_MAX = 100_000
+TOKEN_CHARACTERS_MAX = 16 << 10
 READERS_MAX = 8
 BATCH_MAX = 256
 """Pieces of one report or grant: several times what may be in flight."""
@@ -72,6 +73,8 @@ class Hello(Message, frozen=True, tag=True):
     upload_slots: Count
     """Pieces that this node is willing to send at once; 0 leaves it to the supernode."""
     holdings: Annotated[list[Holding], msgspec.Meta(max_length=HOLDINGS_MAX)]
+    token: Annotated[str, msgspec.Meta(max_length=TOKEN_CHARACTERS_MAX)] = ""
+    """Which node this is, in the words of the cluster; see `supernode.node_tokens`."""
 
 
 class Heartbeat(Message, frozen=True, tag=True):

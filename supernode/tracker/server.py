@@ -18,6 +18,7 @@ from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_messag
 from agent.swarm.tickets import SwarmKeyError
 from agent.swarm.tls import ProofError
 from supernode import metrics
+from supernode.node_tokens import NodeTokens, TokenError
 from supernode.session import AgentSession
 from supernode.tracker.handshake import Certified, SealedTransport
 from supernode.tracker.tracker import Tracker
@@ -40,10 +41,14 @@ NAME_CHARACTERS_MAX = 253
 
 
 class ChannelServer:
-    """Makes the protocol of each connection. Without an identity, which takes a swarm key, channels are in clear and believed."""
+    """Makes the protocol of each connection.
 
-    def __init__(self, tracker: Tracker, identity: Certified | None = None) -> None:
+    Without an identity, which takes a swarm key, channels are in clear; without tokens, agents are believed which node they are.
+    """
+
+    def __init__(self, tracker: Tracker, identity: Certified | None = None, tokens: NodeTokens | None = None) -> None:
         self.tracker = tracker
+        self.tokens = tokens
         self.identity = identity
         self.loop = asyncio.get_running_loop()
         self.received = memoryview(bytearray(RECEIVE_BYTES))
@@ -103,7 +108,7 @@ class AgentConnection(asyncio.BufferedProtocol):
             return
         try:
             self._receive(self._server.received[:count])
-        except (WireError, ProofError, SwarmKeyError) as error:
+        except (WireError, ProofError, SwarmKeyError, TokenError) as error:
             self._refuse(str(error))
         except ssl.SSLError as error:
             self._refuse(f"it speaks no TLS as this supernode does, so it has no swarm key: {error.reason}")
@@ -155,8 +160,9 @@ class AgentConnection(asyncio.BufferedProtocol):
         if hello.zone:
             _check_name("zone", hello.zone)
         _check_address(hello.host)
+        proven = self._server.tokens.check(hello.token, hello.node) if self._server.tokens else None
         self._end_greeting()
-        return self._server.tracker.join_agent(hello, self._sealed or self._transport)
+        return self._server.tracker.join_agent(hello, self._sealed or self._transport, proven)
 
     def _count_greeting(self, count: int) -> None:
         server = self._server

@@ -19,6 +19,7 @@ from agent.swarm import messages
 from agent.swarm.channel import WireError
 from agent.values.address import Address
 from supernode import metrics
+from supernode.node_tokens import Proven, TokenError
 from supernode.scheduler import events
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
@@ -90,13 +91,19 @@ class Tracker:
 
     # Agents.
 
-    def join_agent(self, hello: messages.Hello, writer: asyncio.WriteTransport) -> AgentSession:
-        """An agent is there. If it was there already, its earlier connection is no longer its."""
+    def join_agent(self, hello: messages.Hello, writer: asyncio.WriteTransport, proven: Proven | None = None) -> AgentSession:
+        """An agent is there. If it was there already, its earlier connection is no longer its.
+
+        Raises TokenError for a pod that is older than the one whose agent is there.
+        """
         earlier = self._by_name.get(hello.node)
         if earlier:
+            if proven and earlier.proven and proven.pod != earlier.proven.pod and proven.issued_at < earlier.proven.issued_at:
+                raise TokenError("its node has a newer agent")
             self.leave(earlier)
             earlier.close()
         session = AgentSession(next(self._numbers), hello.node, hello.zone, Address(hello.host, hello.port), writer)
+        session.proven = proven
         session.holdings = {holding.digest: holding.size for holding in hello.holdings}
         self.sessions[session.number] = self._by_name[session.name] = session
         metrics.CONNECTED_NODES.set(len(self.sessions))

@@ -84,6 +84,7 @@ def test_the_processes_read_what_the_chart_writes(default: list[Object], with_op
 CHOSEN_BY_THE_CHART = {
     # where the pod is and what is mounted into it
     "node_name", "zone", "store", "piece_listen", "piece_address", "http_listen", "supernodes", "swarm_key_file",
+    "node_token_file", "node_token_keys", "node_token_account",
     # what the release is called
     "certificate_secret", "certificate_names", "webhook_configuration", "swarm_secret", "namespace", "excluded_namespaces",
     "agent_service", "lease", "release",

@@ -98,3 +98,31 @@ def test_the_account_changes_local_names_and_its_own_notes_of_a_pod_and_nothing_
     finally:
         api.merge("Pod", space.name, "pod", {"metadata": {"finalizers": None}})
         api.delete("Pod", space.name, "pod", grace_seconds=0)
+
+
+POSES = """
+import pathlib, socket, sys
+from agent.config import address
+from agent.swarm import messages
+from agent.swarm.channel import Frames, frame, supernode_message
+from agent.swarm.tickets import SwarmKey
+from agent.swarm.tls import SealedSocket, client_context
+node, where = sys.argv[1], address(sys.argv[2])
+token = pathlib.Path("/var/run/secrets/darner/token").read_text().strip()
+with socket.create_connection(where, 10) as sock:
+    sealed = SealedSocket(sock, client_context())
+    sealed.prove(SwarmKey("/etc/darner/swarm/key").all())
+    sealed.sendall(frame(messages.Hello(messages.VERSION, node, "", "127.0.0.1", 1, 0, [], token)))
+    inbox = Frames()
+    body = next(body for _ in iter(int, 1) for body in inbox.feed(sealed.recv(1 << 16)))
+    print(supernode_message(body))
+"""
+"""What somebody could do who has taken over the agent of one node."""
+
+
+def test_the_agent_of_one_node_cannot_pose_as_another_node_on_the_channel(cluster: Cluster, darner: Release) -> None:
+    (node, agent), *_ = sorted(darner.agents().items())
+    supernode = f"[{darner.pods('supernode')[0]['status']['podIP']}]:65004"
+    command = ("exec", "--namespace", NAMESPACE, agent["metadata"]["name"], "--", "python", "-c", POSES)
+    assert "its token is of another node than the one that it names" in cluster.kubectl(*command, "another-node", supernode)
+    assert "Refused" not in cluster.kubectl(*command, node, supernode), "as itself it is welcome"

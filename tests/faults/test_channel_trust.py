@@ -21,7 +21,9 @@ from agent.swarm.tls import ANSWER_BYTES, CHALLENGE_BYTES, PROOF_BYTES, ProofErr
 from agent.values.address import Address
 from supernode.tracker import server
 from supernode.tracker.handshake import UNPROVEN_BYTES_MAX, Certified
-from tests.swarm import PIECE, SECONDS, Lab, noise, wait_until
+from tests.node_tokens import OTHER as OTHER_RSA
+from tests.node_tokens import RSA, jwks, named, token
+from tests.swarm import PIECE, SECONDS, Lab, RawAgent, noise, wait_until
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 HELLO = messages.Hello(messages.VERSION, "a-node-with-a-name", "", "127.0.0.1", 1, 0, [])
@@ -233,3 +235,52 @@ def test_half_a_tls_handshake_is_given_as_long_as_a_hello(lab: Lab, monkeypatch:
         sock.settimeout(SECONDS)
         with contextlib.suppress(ConnectionError):
             assert sock.recv(1 << 16) == b""
+
+
+# Which node an agent is.
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Lab]:
+    """A lab whose supernode asks for tokens of the agents' account."""
+    keys = tmp_path / "node-keys"
+    keys.write_text(jwks(one=RSA))
+    with Lab(tmp_path, node_token_keys=str(keys), node_token_account="darner-system/darner-agent") as lab:
+        yield lab
+
+
+def hello(token: str, node: str = "n1") -> messages.Hello:
+    return messages.Hello(messages.VERSION, node, "", "127.0.0.1", 1, 0, [], token)
+
+
+@pytest.mark.parametrize(("shown", "node"), [("", "n1"), (token(), "n2"), (token(OTHER_RSA), "n1")])
+def test_an_agent_that_does_not_prove_its_node_is_refused(
+    cluster: Lab, caplog: pytest.LogCaptureFixture, shown: str, node: str
+) -> None:
+    """FAULTS 81."""
+    with RawAgent(cluster.channels[0]) as agent:
+        agent.say(hello(shown, node))
+        assert "its token" in agent.hear(messages.Refused).reason
+        agent.until_closed()
+    assert cluster.state()["nodesTotal"] == 0
+    assert not shown or shown not in caplog.text
+
+
+def of_pod(pod: str, ago: int) -> str:
+    now = int(time.time()) - ago
+    return token(iat=now, **{"kubernetes.io": named(pod={"uid": pod})})
+
+
+def test_a_live_nodes_place_is_taken_by_its_own_pod_and_by_a_newer_one_and_by_no_older_one(cluster: Lab) -> None:
+    """FAULTS 81."""
+    where = cluster.channels[0]
+    with RawAgent(where, hello(of_pod("first", 100))) as first, RawAgent(where, hello(of_pod("first", 90))) as again:
+        first.until_closed()
+        with RawAgent(where, hello(of_pod("second", 50))) as second:
+            again.until_closed()
+            with RawAgent(where) as late:
+                late.say(hello(of_pod("first", 80)))
+                assert late.hear(messages.Refused).reason == "its node has a newer agent"
+            second.say(messages.Heartbeat())
+            assert second.hear(messages.Heartbeat)
+            assert cluster.state()["nodesTotal"] == 1

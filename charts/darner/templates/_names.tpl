@@ -82,6 +82,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- .Values.swarm.existingSecret | default (printf "%s-swarm" (include "darner.fullname" .)) -}}
 {{- end -}}
 
+{{- define "darner.nodeTokens" -}}
+{{- if and .Values.swarm.nodeTokens (not .Values.swarm.existingSecret) }}true{{ end -}}
+{{- end -}}
+
 {{- define "darner.certificateSecret" -}}
 {{- if and .Values.webhook.certificate.caBundle (not .Values.webhook.certificate.existingSecret) -}}
 {{- fail "webhook.certificate.caBundle: leave it empty, or write webhook.certificate.existingSecret too; the webhook's own certificate has its own authority" -}}

@@ -190,6 +190,10 @@ resources:
     items:
       - key: key
         path: key
+      {{- if and (eq .component "supernode") (include "darner.nodeTokens" .root) }}
+      - key: node-keys
+        path: node-keys
+      {{- end }}
 {{- with .root.Values.registries.certificateAuthorities.configMap }}
 - name: authorities
   configMap:

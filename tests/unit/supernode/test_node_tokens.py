@@ -1,0 +1,99 @@
+"""Tokens that show which node an agent is: those of the cluster, for this channel, of this account and node; and no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jwt
+import pytest
+
+from agent.values.errors import UsageError
+from supernode.node_tokens import AUDIENCE, CLOCK_SECONDS_MAX, NodeTokens, Proven, TokenError
+from tests.node_tokens import CURVE, NOW, OTHER, RSA, jwks, named, token
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "node-keys"
+    file.write_text(jwks(one=RSA, two=CURVE))
+    return file
+
+
+@pytest.fixture
+def tokens(file: Path) -> NodeTokens:
+    return NodeTokens(str(file), "darner-system/darner-agent")
+
+
+def refusal(tokens: NodeTokens, shown: str, node: str = "n1") -> str:
+    with pytest.raises(TokenError) as refused:
+        tokens.check(shown, node)
+    words = str(refused.value)
+    assert "\n" not in words
+    assert not shown or shown not in words
+    return words
+
+
+def test_a_token_of_the_agents_account_on_the_node_that_it_names_is_believed(tokens: NodeTokens) -> None:
+    assert tokens.check(token(), "n1") == Proven("p1", NOW)
+    assert tokens.check(token(CURVE, "two", "ES256"), "n1") == Proven("p1", NOW)
+
+
+def test_another_nodes_token_is_not(tokens: NodeTokens) -> None:
+    """FAULTS 81."""
+    assert refusal(tokens, token(), "n2") == "its token is of another node than the one that it names"
+
+
+@pytest.mark.parametrize(
+    ("shown", "why"),
+    [
+        ("", "proves nothing"),
+        ("a.b.c", "proves nothing"),
+        ("x" * 16384, "proves nothing"),
+        (token(OTHER), "proves nothing"),
+        (token(OTHER, "three"), "none of the cluster's"),
+        (token(b"k" * 32, "one", "HS256"), "proves nothing"),
+        (jwt.encode({"aud": AUDIENCE, "exp": NOW + 60, "iat": NOW}, None, "none", headers={"kid": "one"}), "proves nothing"),
+        (token(aud=["https://kubernetes.default.svc"]), "proves nothing"),
+        (token(exp=NOW - CLOCK_SECONDS_MAX - 10), "proves nothing"),
+        (token(nbf=NOW + CLOCK_SECONDS_MAX + 60), "proves nothing"),
+        (token(**{"kubernetes.io": named(namespace="default")}), "not of the agents' service account"),
+        (token(**{"kubernetes.io": named(serviceaccount={"name": "default"})}), "not of the agents' service account"),
+        (token(**{"kubernetes.io": named(node=None)}), "another node"),
+        (token(**{"kubernetes.io": "n1"}), "not of the agents' service account"),
+        (token(**{"kubernetes.io": None}), "not of the agents' service account"),
+    ],
+    ids=range(15),
+)
+def test_what_is_no_such_token_is_refused_in_words_that_do_not_show_it(tokens: NodeTokens, shown: str, why: str) -> None:
+    assert why in refusal(tokens, shown)
+
+
+@pytest.mark.parametrize("ahead", [-400, 400])
+def test_a_clock_that_is_400_s_off_disturbs_nobody(tokens: NodeTokens, ahead: int) -> None:
+    assert tokens.check(token(iat=NOW + ahead, nbf=NOW + ahead, exp=NOW + ahead + 600), "n1")
+
+
+def test_the_clusters_keys_change_without_a_restart(tokens: NodeTokens, file: Path) -> None:
+    assert tokens.check(token(), "n1")
+    file.write_text(jwks(three=OTHER))
+    os.utime(file, ns=(1, 1))
+    assert "none of the cluster's" in refusal(tokens, token())
+    assert tokens.check(token(OTHER, "three"), "n1")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"keys": []}', '{"keys": [{}]}', "{", None])
+def test_without_keys_nobody_is_believed_and_the_reason_names_the_file(
+    tokens: NodeTokens, file: Path, content: str | None
+) -> None:
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    assert str(file) in refusal(tokens, token()) or content == '{"keys": []}'
+
+
+@pytest.mark.parametrize("account", ["", "darner-agent", "/a", "a/"])
+def test_what_is_no_account_is_one_clear_line(account: str) -> None:
+    with pytest.raises(UsageError, match=r"^--node-token-account .* is no service account; write NAMESPACE/NAME$"):
+        NodeTokens("/keys", account)
