@@ -77,7 +77,8 @@ def test_agents_and_supernodes_wait_for_the_key_that_the_webhook_makes(default: 
     for component in ("agent", "supernode"):
         (volume,) = [item for item in pod_template(default, component)["spec"]["volumes"] if item["name"] == "swarm"]
         assert f"darner-system/{volume['secret']['secretName']}" == environment["DARNER_SWARM_SECRET"]
-        assert volume["secret"]["items"] == [{"key": "key", "path": "key"}]
+        keys = ["key", "node-keys"] if component == "supernode" else ["key"]
+        assert volume["secret"]["items"] == [{"key": key, "path": key} for key in keys]
         assert "optional" not in volume["secret"]
     for secret in every(default, "Secret"):
         assert set(secret) == {"apiVersion", "kind", "metadata", "type"}, "a key in the text would be another one each time"
