@@ -51,8 +51,8 @@ class Accounting:
                 if giver is self._seed:
                     giver.failures = 0
                     member.seed_failures = 0
-                    if member.shunned:
-                        member.shunned.pop(SEED, None)
+                if member.shunned and member.shunned.get(source, inf) < inf:
+                    del member.shunned[source]
             swarm.touch_down(member, piece, arrived=True)
         return True
 

@@ -355,6 +355,31 @@ def test_a_failed_source_is_not_given_again_soon() -> None:
     assert granted(swarm.tick(Limits().retry_seconds)) == [(B, 1 - piece, A, SEED)]
 
 
+def test_a_source_whose_pieces_come_late_is_given_again_as_soon_as_one_has_come() -> None:
+    """FAULTS 100: a second without a link makes everybody late, and must not keep them from each other for ten."""
+    swarm = Swarm(A, B, C, pieces=8)
+    swarm.open(A, have=0xFF, want=0)
+    flying = pieces_of(swarm.open(C, want=1), C)
+    swarm.report(C, (flying[0], A, DELIVERED))  # so pieces are known to take a tenth of a second
+    swarm.tell(Closed(C, TASK))
+    late = pieces_of(swarm.open(B, want=2), B)
+    swarm.tick(Limits().slot_seconds_min + 1)
+    assert swarm.barred(A)
+    given = granted(swarm.report(B, *((piece, A, DELIVERED) for piece in late), want=1))
+    assert [source for _, _, source, _ in given] == [A]
+
+
+def test_a_source_of_wrong_bytes_stays_away_though_another_piece_of_its_comes_late() -> None:
+    swarm = Swarm(A, B, pieces=8)
+    swarm.open(A, have=0xFF, want=0)
+    wrong, late, *_ = pieces_of(swarm.open(B, want=2), B)
+    swarm.report(B, (wrong, A, CORRUPT), (wrong, SEED, DELIVERED))
+    swarm.report(B, (late, A, DELIVERED))
+    given = granted(swarm.report(B, want=8)) + [line for _ in range(20) for line in granted(swarm.tick(1.0))]
+    assert given
+    assert all(source != A for _, _, source, _ in given)
+
+
 def test_a_failed_piece_is_on_its_way_from_the_alternative_and_wanted_again_when_that_fails() -> None:
     swarm = Swarm(A, B, C, pieces=1)
     swarm.tell(HoldsAll(A, TASK))
