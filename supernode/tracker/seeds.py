@@ -71,6 +71,8 @@ class BlobTask:
     answer to that would make it leave the swarm that it has just joined."""
     leaves: dict[int, float] = field(default_factory=dict)
     """By session, until when it has leave to ask the origin."""
+    cut_off: set[int] = field(default_factory=set)
+    """Sessions that a piece of another node did not come to, and none has come to since."""
     failed: messages.TaskFailed | None = None
     abandoned: threading.Event = field(default_factory=threading.Event)
     """Set when seeding is to stop, because nobody takes part."""
@@ -134,8 +136,7 @@ class Seeds:
         """An agent is gone, and takes part in nothing any more."""
         for number in session.in_flight:
             if number in self.tasks:
-                self.tasks[number].takers.discard(session)
-                self.tasks[number].leaves.pop(session.number, None)
+                self._took_part(self.tasks[number], session)
 
     def open(self, session: AgentSession, message: messages.Open) -> None:
         """An agent wants a blob. A seed is begun unless there is one; the answer may have to wait for the blob's size."""
@@ -167,21 +168,30 @@ class Seeds:
         """An agent wants no more of a blob."""
         session.in_flight.pop(number, None)
         if number in self.tasks:
-            self.tasks[number].takers.discard(session)
-            self.tasks[number].leaves.pop(session.number, None)
+            self._took_part(self.tasks[number], session)
         self._schedule(events.Closed(session.number, number))
 
+    @staticmethod
+    def _took_part(task: BlobTask, session: AgentSession) -> None:
+        task.takers.discard(session)
+        task.leaves.pop(session.number, None)
+        task.cut_off.discard(session.number)
+
     def ask_leave(self, session: AgentSession, number: int) -> None:
-        """The swarm brings an agent nothing. A few may ask the origin themselves; the others get from these what they bring."""
+        """The swarm brings an agent nothing. A few may ask the origin themselves; the others get from these what they bring.
+
+        All may to whom the pieces of others do not come either, as where a firewall has closed the port between all nodes.
+        """
         task = self.tasks.get(number)
         if task is None or session not in task.takers:
             return
         now = time.monotonic()
         task.leaves = {holder: until for holder, until in task.leaves.items() if now < until}
-        given = session.number in task.leaves or len(task.leaves) < LEAVES_MAX
-        if given:
+        is_one_of_few = session.number in task.leaves or len(task.leaves) < LEAVES_MAX
+        given = is_one_of_few or session.number in task.cut_off
+        if is_one_of_few:
             task.leaves[session.number] = now + LEAVE_SECONDS
-            metrics.LEAVES.inc()
+        metrics.LEAVES.inc(given)
         session.send(messages.Leave(number, given))
 
     def offer(self, session: AgentSession, message: messages.Offer) -> None:

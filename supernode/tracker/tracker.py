@@ -174,7 +174,7 @@ class Tracker:
                 continue  # nobody was ever granted it, and others could not check what this agent would give them
             sources = in_flight.get(item.piece, ())
             if item.source in sources:  # else it was not asked, or what became of that was said before
-                self._judge(session, item, now)
+                self._judge(session, task, item, now)
             if item.verdict == messages.DELIVERED or item.source in sources[-1:]:
                 in_flight.pop(item.piece, None)
             elif item.source in sources:
@@ -183,15 +183,18 @@ class Tracker:
         want = max(0, report.window - len(in_flight))
         self._schedule(events.Reported(session.number, report.task, tuple(done), want, tuple(report.readers)))
 
-    def _judge(self, session: AgentSession, item: messages.Done, now: float) -> None:
-        """What a report says of the peer that was the source."""
+    def _judge(self, session: AgentSession, task: BlobTask, item: messages.Done, now: float) -> None:
+        """What a report says of the peer that was the source, and of the way between the two."""
         source = self.sessions.get(item.source)
         if item.verdict == messages.DELIVERED:
             if source and item.milliseconds:  # else the taker had the piece from elsewhere
                 self.health.delivered(source.name, now)
+                task.cut_off.discard(session.number)
             return
         metrics.FAILED_PIECES.labels(messages.VERDICT_NAMES[item.verdict]).inc()
         if source:
+            if item.verdict in (messages.UNREACHABLE, messages.STALLED):
+                task.cut_off.add(session.number)
             self._accuse(source.name, session.name, item.verdict, now)
 
     def _accuse(self, name: str, reporter: str, verdict: int, now: float) -> None:

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from agent.download.planner import EVIDENCE_SECONDS
 from agent.http.server import Exchange
 from agent.swarm import messages
 from agent.values.address import Address
+from hack.origin import Fault
 from supernode.tracker import seeds
 from tests.swarm import PIECE, SECONDS, Lab, Node, noise, piece_listener
 
@@ -174,6 +176,19 @@ def test_a_supernode_that_does_not_get_a_registrys_blobs_is_waited_for_once(
             over.set()
     assert (first.body, second.body) == (BODY, OTHER)
     assert first.first_seconds > FIRST_SECONDS_MAX > second.first_seconds
+
+
+def test_where_no_piece_reaches_any_node_all_live_from_the_origin_and_none_waits_for_its_turn(tmp_path: Path) -> None:
+    """FAULTS 56 and 57 together: 65002 is closed between all nodes, and more want the blob than have leave at once."""
+    with refusing() as where, Lab(tmp_path, piece_address=where) as lab:
+        for _ in range(2 * seeds.LEAVES_MAX):
+            lab.node().pieces.stop()
+        digest = lab.push(BODY).layers[0]
+        lab.origin.fail(Fault(path="/blobs/", bytes_per_second=PIECE))  # so those that have leave have it for long
+        with ThreadPoolExecutor(len(lab.nodes)) as pool:
+            pulls = list(pool.map(lambda node: Pull(node, digest), lab.nodes))
+        assert {pull.body for pull in pulls} == {BODY}
+        assert max(pull.first_seconds for pull in pulls) < 2 * FIRST_SECONDS_MAX
 
 
 # What passes.

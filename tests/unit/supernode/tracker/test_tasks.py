@@ -302,6 +302,43 @@ async def test_few_nodes_of_a_swarm_have_leave_at_once_and_one_that_ends_makes_r
 
 
 @in_loop
+async def test_a_node_that_the_pieces_of_others_do_not_reach_has_leave_however_many_have_it(lab: Lab) -> None:
+    """FAULTS 56 and 57 together: a firewall closes 65002 everywhere."""
+    holder = Agent(lab, "holder", RAW)
+    few = [Agent(lab, f"agent-{number}") for number in range(module.LEAVES_MAX)]
+    late = Agent(lab, "late")
+    for agent in [*few, late]:
+        agent.open()
+    await lab.distributed()
+    for agent in few:
+        agent.say(messages.AskLeave(agent.task.task))
+    late.report(window=16)
+    piece = next(granted.piece for granted in late.granted if granted.source == holder.session.number)
+    late.report(messages.Done(piece, holder.session.number, 5, messages.UNREACHABLE))
+    late.say(messages.AskLeave(late.task.task))
+    assert late.heard(messages.Leave)[-1].given
+    assert len(lab.tracker.seeds.tasks[late.task.task].leaves) == module.LEAVES_MAX, "it is not counted among the few"
+
+
+@in_loop
+async def test_a_node_that_a_piece_of_another_has_come_to_waits_for_more(lab: Lab) -> None:
+    holder = Agent(lab, "holder", RAW)
+    agents = [Agent(lab, f"agent-{number}") for number in range(module.LEAVES_MAX + 1)]
+    for agent in agents:
+        agent.open()
+    await lab.distributed()
+    for agent in agents[:-1]:
+        agent.say(messages.AskLeave(agent.task.task))
+    last = agents[-1]
+    last.report(window=16)
+    first, second, *_ = (granted.piece for granted in last.granted if granted.source == holder.session.number)
+    source = holder.session.number
+    last.report(messages.Done(first, source, 5, messages.STALLED), messages.Done(second, source, 5, messages.DELIVERED))
+    last.say(messages.AskLeave(last.task.task))
+    assert not last.heard(messages.Leave)[-1].given
+
+
+@in_loop
 async def test_what_a_node_got_from_the_origin_is_granted_to_it_with_its_digest_and_then_to_others_from_it(lab: Lab) -> None:
     """FAULTS 56."""
     giver, taker = Agent(lab, "giver"), Agent(lab, "taker")
