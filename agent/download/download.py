@@ -8,13 +8,13 @@ back. Pieces are fetched by threads that all downloads share, the origin's bytes
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from math import ceil
 
 import msgspec
 
@@ -39,6 +39,13 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS_MAX = 0.25
 """How soon a reader that moved, or left, is noticed."""
+IDLE_SECONDS_MIN = 1.0
+"""A shorter silence of the pieces that are being fetched is not worth telling."""
+COMING_SECONDS = 0.5
+"""So much later counts a fetch as begun whose piece the supernode is just getting: if its origin is silent it says so before the
+planner loses patience (`agent.swarm.piece_server`)."""
+PAUSE_SECONDS_MAX = 0.5
+"""A longer pause without any fetch ends a silence: there was nothing that could have come."""
 LINGER_SECONDS = 0.5
 """How long a download goes on after its last reader left: parallel range readers come and go."""
 
@@ -97,6 +104,14 @@ class Download:
         self._trouble: Trouble | None = None
         self._stream: OriginStream | None = None
         self._fetching: set[int] = set()
+        self._begun_at = 0.0
+        """When the first fetch was begun since bytes came last, or since there was none for a while."""
+        self._under_way: set[int] = set()
+        """Threads that are fetching now."""
+        self._ended_at = 0.0
+        """When the last fetch ended."""
+        self._idle_since: float | None = None
+        """What the planner was told of that."""
         self._readers: list[Reader] = []
         self._left_at = 0.0
         """When the last reader left."""
@@ -207,7 +222,7 @@ class Download:
             self.fail(self._blob.error)
             return
         now = time.monotonic()
-        for event in [*self._readers_moved(), *self._prepared(happened)]:
+        for event in [*self._readers_moved(), *self._idle(now), *self._prepared(happened)]:
             self._do(self._planner.handle(event, now))
         self._note_trouble(now)
         if self._is_abandoned(now):
@@ -239,6 +254,16 @@ class Download:
         with self._readers_lock:
             at = tuple(sorted({self._blob.layout.piece_at(reader.offset) for reader in self._readers}))
         return [events.ReadersMoved(at)] if at != self._planner.readers else []
+
+    def _idle(self, now: float) -> list[events.Event]:
+        if self._blob is None:
+            return []
+        since = max(self._begun_at, self._blob.written_at)
+        idle_since = since if since and now - since >= IDLE_SECONDS_MIN else None
+        if idle_since == self._idle_since:
+            return []
+        self._idle_since = idle_since
+        return [events.Idle(idle_since)]
 
     def _is_abandoned(self, now: float) -> bool:
         """Whether nobody has read for a while. From then on nobody joins, and the next client begins another download."""
@@ -387,9 +412,13 @@ class Download:
         """In a shared thread: one piece from one node."""
         began, shared = time.monotonic(), self._shared
         piece, digest, source = fetch.piece, fetch.digest, fetch.source
+        is_after_pause = not self._under_way and began - self._ended_at > PAUSE_SECONDS_MAX
+        if self._begun_at <= blob.written_at or is_after_pause:
+            self._begun_at = began + (COMING_SECONDS if digest == messages.COMING else 0.0)
+        self._under_way.add(threading.get_ident())
 
         def done(verdict: int) -> messages.Done:
-            return messages.Done(piece, source, math.ceil((time.monotonic() - began) * 1000), verdict)
+            return messages.Done(piece, source, ceil((time.monotonic() - began) * 1000), verdict)
 
         event: events.Event
         try:
@@ -415,6 +444,8 @@ class Download:
             shared.swarm.sources.worked(("pieces", where))
             shared.swarm.memory.worked(("tickets", where))
         self._fetching.discard(piece)
+        self._under_way.discard(threading.get_ident())
+        self._ended_at = time.monotonic()
         is_failure = isinstance(event, events.Superseded) or (isinstance(event, messages.Done) and event.verdict)
         if opened == self._opened or not is_failure:
             self._events.put(event)

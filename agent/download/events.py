@@ -39,6 +39,12 @@ class Superseded(msgspec.Struct, frozen=True):
     source: int
 
 
+class Idle(msgspec.Struct, frozen=True):
+    """Since when pieces were asked for and no byte of any has come; None when some have just come."""
+
+    since: float | None
+
+
 class OriginPiece(msgspec.Struct, frozen=True):
     """The origin's stream filled a piece."""
 
@@ -62,7 +68,7 @@ class ReadersMoved(msgspec.Struct, frozen=True):
     """The pieces that readers wait for, the furthest behind first."""
 
 
-Event = News | TaskMessage | Done | Superseded | SizeKnown | OriginPiece | OriginEnded | Broken | ReadersMoved
+Event = News | TaskMessage | Done | Superseded | SizeKnown | Idle | OriginPiece | OriginEnded | Broken | ReadersMoved
 
 
 class Order(Enum):

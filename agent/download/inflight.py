@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from agent.download.events import Command, Confirm, Fetch, FetchOrigin
-from agent.swarm.messages import DELIVERED, Done, Granted, Report
+from agent.swarm.messages import COMING, DELIVERED, Done, Granted, Report
 from agent.values.pieces import Layout, lowest
 
 WINDOW = 16
@@ -32,6 +32,10 @@ class Inflight:
     held: int = 0
     flights: dict[int, Granted] = field(default_factory=dict)
     """By piece, the grants of the swarm that this node is in; `source` is the one that is asked now."""
+    asked_anew: set[int] = field(default_factory=set)
+    """Pieces that are fetched twice: the first of the two that fails is nobody's failure."""
+    _were_asked_anew: set[int] = field(default_factory=set)
+    """Those that are or were, since they were granted: that is done once."""
     put_off: dict[int, Granted] = field(default_factory=dict)
     """Granted pieces that the origin's stream is writing."""
     stream_at: int | None = None
@@ -62,6 +66,7 @@ class Inflight:
             self.put_off[piece] = granted
             return []
         self.flights[piece] = granted
+        self._were_asked_anew.discard(piece)
         return [Fetch(piece, granted.digest, granted.source)]
 
     def asked(self, piece: int, source: int) -> Granted | None:
@@ -69,9 +74,21 @@ class Inflight:
         granted = self.flights.get(piece)
         return granted if granted and granted.source == source else None
 
+    def ask_anew(self) -> list[Command]:
+        """Nothing comes: ask for each piece once more, beside a connection that may be dead, which TCP would find out late.
+
+        What the supernode is itself still getting comes no sooner, and the piece that the origin's stream has come to it brings.
+        """
+        silent = [granted for granted in self.flights.values() if granted.digest != COMING and granted.piece != self.stream_at]
+        anew = [granted for granted in silent if granted.piece not in self._were_asked_anew]
+        self.asked_anew.update(granted.piece for granted in anew)
+        self._were_asked_anew.update(granted.piece for granted in anew)
+        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew]
+
     def fetched(self, done: Done, now: float) -> list[Command]:
         """A piece came. If it was asked for anew meanwhile, that fetch finds it here."""
         self.held |= 1 << done.piece
+        self.asked_anew.discard(done.piece)
         granted = self.flights.pop(done.piece, None)
         if granted:
             self._piece_seconds += (done.milliseconds / 1000 - self._piece_seconds) / 4
@@ -81,7 +98,7 @@ class Inflight:
     def not_fetched(self, done: Done, now: float) -> list[Command]:
         """Turn to the alternative, once."""
         granted = self.asked(done.piece, done.source)
-        if granted is None:
+        if granted is None or self._is_one_of_two(done.piece):
             return []
         self._note(done, now)
         del self.flights[done.piece]
@@ -90,14 +107,21 @@ class Inflight:
     def superseded(self, piece: int, source: int, now: float) -> list[Command]:
         """The origin's stream has taken over: unless it has failed already, it will bring the piece."""
         granted = self.asked(piece, source)
-        if granted is None:
+        if granted is None or self._is_one_of_two(piece):
             return []
         del self.flights[piece]
         return self.begin(granted, now)
 
+    def _is_one_of_two(self, piece: int) -> bool:
+        """Whether the fetch that has ended without the piece leaves another one. From now on there is one."""
+        is_one = piece in self.asked_anew
+        self.asked_anew.discard(piece)
+        return is_one
+
     def let_go(self) -> None:
         """The swarm is over, and its grants and numbers of sources mean nothing any more. Pieces on their way may still come."""
         self.flights.clear()
+        self.asked_anew.clear()
         self.put_off.clear()
         self._unreported.clear()
 

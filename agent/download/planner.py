@@ -19,6 +19,7 @@ from agent.download.events import (
     Command,
     Event,
     GiveUp,
+    Idle,
     News,
     Order,
     OriginEnded,
@@ -39,6 +40,9 @@ OPEN_SECONDS_MAX = 15.0
 EVIDENCE_SECONDS = 3.0
 """The swarm is no help when pieces were granted and failed, or the supernode said nothing, and no piece came for so long: the
 first bytes then reach the client within 5 s of its request."""
+IDLE_SECONDS_MAX = 2.0
+"""Nor when it was silent altogether for so long: not a byte came of all the pieces that are being fetched. A black hole for large
+packets and a firewall that drops them are noticed by that, before the limits of the fetches are over."""
 REFUSALS_MAX = 4
 """Sources that failed in a row, without a piece between them: then it is no help at once."""
 TURN_SECONDS_MAX = 15.0
@@ -104,14 +108,18 @@ STEPS: dict[tuple[Mode, Mode], str] = {
     (Mode.SWARM, Mode.OPENING): "the supernode is lost, and the next one is asked",
     (Mode.SWARM, Mode.BESIDE): (
         f"{REFUSALS_MAX} sources fail in a row, some fail and no piece comes for {EVIDENCE_SECONDS:.0f} s, or the supernode says"
-        f" nothing for so long, or its turn does not come for {TURN_SECONDS_MAX:.0f} s: with leave, if the supernode speaks"
+        f" nothing for so long, or no byte comes for {IDLE_SECONDS_MAX:.0f} s of what is fetched, or its turn does not come for"
+        f" {TURN_SECONDS_MAX:.0f} s: with leave, if the supernode speaks"
     ),
     (Mode.SWARM, Mode.ORIGIN): (
         f"the supernode cannot get the blob, is the last of {SWARM_TRIES_MAX} lost in a row, or no piece comes for"
         f" {PIECE_SECONDS_MAX:.0f} s"
     ),
     (Mode.SWARM, Mode.ENDED): "everything is here, or the swarm cannot go on and the origin has refused already",
-    (Mode.BESIDE, Mode.SWARM): f"{CARRIED_MIN} pieces in a row come from the swarm, or the origin refuses",
+    (Mode.BESIDE, Mode.SWARM): (
+        f"{CARRIED_MIN} pieces in a row come from the swarm, or the origin refuses, or the supernode was silent, speaks again"
+        " and gives no leave"
+    ),
     (Mode.BESIDE, Mode.ORIGIN): (
         f"the supernode cannot get the blob, or is lost, or no piece comes from anywhere for {PIECE_SECONDS_MAX:.0f} s"
     ),
@@ -150,6 +158,8 @@ class Planner:
     """The same, but the beginning of the download, or somewhat later, as long as none came."""
     _granted_at: float | None = None
     """Since when pieces are granted and none of them comes."""
+    _idle_since: float | None = None
+    """Since when no byte comes of the pieces that are being fetched."""
     _refusals: int = 0
     """Sources that failed since the swarm last brought a piece."""
     _doubted: bool = False
@@ -157,6 +167,8 @@ class Planner:
     _leave_asked_at: float | None = None
     """When leave was asked for that is not used yet."""
     _has_leave_refused: bool = False
+    _owes_question: bool = False
+    """The supernode was not asked for leave, because it was silent: it is when it speaks again."""
     _carried: int = 0
     """Pieces of the swarm since the origin's last one."""
     _swarm_tries: int = 0
@@ -212,6 +224,7 @@ class Planner:
                 return self._granted(pieces, now)
             case messages.Seeding(task) if task == self._task:
                 self._quiet_at = now
+                return self._ask_leave_late(now)
             case messages.Leave(task, given) if task == self._task:
                 return self._leave_answered(given, now)
             case Done(verdict=messages.DELIVERED):
@@ -220,6 +233,9 @@ class Planner:
                 return self._not_fetched(event, now)
             case Superseded(piece, source):
                 return self._inflight.superseded(piece, source, now)
+            case Idle(since):
+                self._idle_since = since
+                return [] if since is None else self._inflight.ask_anew()
             case OriginPiece(piece):
                 return self._origin_piece(piece, now)
             case OriginEnded(error):
@@ -319,6 +335,8 @@ class Planner:
             found.append((0.0, Trouble.FAILING))
         elif self._refusals and self._granted_at is not None:
             found.append((self._granted_at + EVIDENCE_SECONDS, Trouble.FAILING))
+        if self._idle_since is not None and self._inflight.flights:
+            found.append((max(self._idle_since, self._piece_at) + IDLE_SECONDS_MAX, Trouble.FAILING))
         if not self._inflight.flights and not self._inflight.put_off and self._inflight.report_due_at() is None:
             found.append((self._quiet_at + EVIDENCE_SECONDS, Trouble.SILENT))
         return min(found, key=lambda item: item[0])
@@ -335,16 +353,28 @@ class Planner:
         has_waited = trouble is Trouble.FAILING and now >= self._hungry_at + TURN_SECONDS_MAX
         is_asked = self._leave_asked_at is not None
         if trouble is Trouble.SILENT or (is_asked and (has_waited or not self._has_leave_refused)):
+            self._owes_question = trouble is Trouble.SILENT
             return self._go_beside(now)
         self._leave_asked_at, self._has_leave_refused = now, False
         return [AskLeave(self._task)]
 
     def _leave_answered(self, given: bool, now: float) -> list[Command]:
         self._quiet_at = now
-        if self.mode is not Mode.SWARM or self._leave_asked_at is None or self._origin_error:
+        if self._leave_asked_at is None or self._origin_error:
             return []
+        if self.mode is Mode.BESIDE:
+            self._leave_asked_at = None
+            return [] if given else self._go_back(now)
         self._has_leave_refused = not given
-        return self._go_beside(now) if given else []
+        return self._go_beside(now) if given and self.mode is Mode.SWARM else []
+
+    def _ask_leave_late(self, now: float) -> list[Command]:
+        """A supernode that has more to do than it can is silent to thousands at once: most of them are to go back."""
+        if self.mode is not Mode.BESIDE or not self._owes_question:
+            return []
+        self._owes_question = False
+        self._leave_asked_at = now
+        return [AskLeave(self._task)]
 
     def _go_beside(self, now: float) -> list[Command]:
         """`_settle` begins the stream."""
@@ -353,11 +383,17 @@ class Planner:
         self._enter(Mode.BESIDE, now)
         return []
 
+    def _go_back(self, now: float) -> list[Command]:
+        self._enter(Mode.SWARM, now)
+        self._swarm_is_well(now)
+        return [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
+
     def _swarm_is_well(self, now: float) -> None:
         """Evidence that there was is none any more."""
         self._refusals = self._carried = 0
         self._granted_at = now if self._inflight.flights else None
         self._leave_asked_at = self.trouble = None
+        self._owes_question = False
 
     # Pieces.
 
@@ -381,15 +417,14 @@ class Planner:
             if self.mode is not Mode.BESIDE:
                 self._swarm_is_well(now)
             elif self._carried >= CARRIED_MIN:
-                self._enter(Mode.SWARM, now)
-                self._swarm_is_well(now)
-                commands += [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
+                commands += self._go_back(now)
         return commands
 
     def _not_fetched(self, done: Done, now: float) -> list[Command]:
         granted = self._inflight.asked(done.piece, done.source)
-        # A piece that did not come to the supernode in time is the origin's fault.
-        if granted and not (done.verdict == messages.MISSING and granted.digest == messages.COMING):
+        # A piece that did not come to the supernode in time is the origin's fault, and of two fetches the other goes on.
+        is_origins_fault = granted and done.verdict == messages.MISSING and granted.digest == messages.COMING
+        if granted and not is_origins_fault and done.piece not in self._inflight.asked_anew:
             self._refusals += 1
         return self._inflight.not_fetched(done, now)
 

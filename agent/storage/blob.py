@@ -66,6 +66,8 @@ class Blob:
         self._changed = threading.Condition()
         self._awaited: list[int] = []
         """A piece for each reader that waits: the others wake nobody."""
+        self.written_at = 0.0
+        """When bytes last came (monotonic)."""
         self._came_to = 0
         """The byte after the last that came of the piece that may be passed on while it comes."""
         self._writing = threading.Lock()
@@ -180,6 +182,7 @@ class Blob:
             if self.error:
                 raise self.error.again()
             self._check_claim(piece, claim)
+            self.written_at = time.monotonic()
             while view and not self.held >> piece & 1:
                 written = os.pwrite(self.fd, view, offset)
                 offset += written

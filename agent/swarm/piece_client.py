@@ -22,8 +22,8 @@ from agent.values.pieces import DIGEST_BYTES
 
 PIECE_STALL_SECONDS_MAX = 3.0
 """A node that sends nothing for so long has failed; another one is asked for the piece."""
-CONNECT_SECONDS_MAX = 2.0
-"""Long enough for one lost packet; a network that drops all of them is noticed before the ladder's patience ends."""
+CONNECT_SECONDS_MAX = 1.5
+"""Long enough for one lost packet, which is sent again after a second; a network that drops all of them is noticed soon."""
 PIECE_SECONDS_MAX = 10.0
 PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 """A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""

@@ -12,6 +12,7 @@ from agent.download.events import (
     Fetch,
     FetchOrigin,
     GiveUp,
+    Idle,
     News,
     Order,
     OriginEnded,
@@ -24,6 +25,7 @@ from agent.download.inflight import REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import (
     CARRIED_MIN,
     EVIDENCE_SECONDS,
+    IDLE_SECONDS_MAX,
     LEAVE_SECONDS,
     OPEN_SECONDS_MAX,
     ORIGIN_TRIES_MAX,
@@ -280,6 +282,31 @@ def test_beside_a_silent_swarm_the_origin_streams_after_3_s_without_asking(swarm
     assert (swarm.planner.mode, swarm.planner.trouble) == (Mode.BESIDE, Trouble.SILENT)
 
 
+def test_a_supernode_that_was_silent_is_asked_for_leave_when_it_speaks_again_and_most_nodes_go_back(swarm: Download) -> None:
+    """It may have been silent to thousands of nodes, because it had more to do than it could."""
+    swarm.wait()
+    assert swarm.hear(SEEDING, after=0.5) == [AskLeave(1)]
+    assert swarm.hear(SEEDING, after=1.0) == []
+    assert swarm.hear(Leave(1, given=False)) == [Order.LEAVE_ORIGIN]
+    assert (swarm.planner.mode, swarm.planner.trouble) == (Mode.SWARM, None)
+
+
+def test_a_few_of_the_nodes_that_a_supernode_was_silent_to_stay_at_the_origin(swarm: Download) -> None:
+    swarm.wait()
+    swarm.hear(SEEDING, after=0.5)
+    assert swarm.hear(Leave(1, given=True)) == []
+    assert swarm.planner.mode is Mode.BESIDE
+    assert swarm.hear(SEEDING, after=1.0) == []
+
+
+def test_a_node_that_went_to_the_origin_with_leave_is_not_sent_back(swarm: Download) -> None:
+    fail(swarm, REFUSALS_MAX)
+    swarm.hear(Leave(1, given=True))
+    assert swarm.hear(SEEDING, after=1.0) == []
+    assert swarm.hear(Leave(1, given=False)) == [], "the answer to no question"
+    assert swarm.planner.mode is Mode.BESIDE
+
+
 def test_four_refusals_in_a_row_are_evidence_and_leave_is_asked_for(swarm: Download) -> None:
     assert AskLeave(1) not in fail(swarm, REFUSALS_MAX - 1)
     assert AskLeave(1) in fail(swarm, 1)
@@ -309,6 +336,58 @@ def test_a_supernode_is_not_silent_while_there_was_nothing_to_say_for_pieces_too
     assert said == [report(Done(0, 7, 3500, DELIVERED))]
     assert (swarm.planner.mode, swarm.planner.trouble) == (Mode.SWARM, None)
     assert swarm.wait() == (EVIDENCE_SECONDS, [FetchOrigin(1, None)])
+
+
+def test_pieces_of_which_not_a_byte_comes_for_2_s_are_evidence_before_they_fail(swarm: Download) -> None:
+    """FAULTS 56: a black hole for large packets, or a firewall that drops all of them."""
+    swarm.grant(0, 1)
+    swarm.hear(Idle(swarm.now), after=1.0)
+    assert swarm.wait() == (IDLE_SECONDS_MAX - 1.0, [AskLeave(1)])
+    assert swarm.planner.trouble is Trouble.FAILING
+    assert swarm.hear(Leave(1, given=True)) == [FetchOrigin(0, None)]
+
+
+def test_silent_pieces_are_asked_for_anew_beside_their_connections_once_and_the_first_that_comes_counts(swarm: Download) -> None:
+    """FAULTS 100: what TCP takes to find out that a connection is dead is not waited for."""
+    swarm.grant(1, 2)
+    assert swarm.hear(Idle(swarm.now), after=1.0) == [fetch(1), fetch(2)]
+    assert swarm.hear(Idle(swarm.now)) == []
+    assert swarm.hear(Done(2, 7, 1500, DELIVERED)) == [report(Done(2, 7, 1500, DELIVERED))]
+    assert swarm.hear(Done(2, 7, 3000, DELIVERED)) == [], "the other one found it here"
+    assert swarm.hear(Superseded(1, 7)) == [], "the one that was silent"
+    assert swarm.hear(Done(1, 7, 500, DELIVERED)) == [report(Done(1, 7, 500, DELIVERED))]
+
+
+def test_what_the_supernode_is_still_getting_is_not_asked_for_anew(swarm: Download) -> None:
+    swarm.hear(Grant(1, [Granted(1, messages.COMING, messages.SEED, messages.SEED)]))
+    assert swarm.hear(Idle(swarm.now), after=1.0) == []
+
+
+def test_of_two_fetches_of_a_piece_the_first_that_fails_is_nobodys_failure(swarm: Download) -> None:
+    swarm.grant(1)
+    swarm.hear(Idle(swarm.now), after=1.0)
+    assert swarm.hear(Done(1, 7, 3000, messages.STALLED)) == []
+    failed = Done(1, 7, 3000, messages.STALLED)
+    assert swarm.hear(failed) == [fetch(1, 8), report(failed)]
+    for _ in range(REFUSALS_MAX - 2):
+        swarm.grant(0, alternative=7)
+        swarm.hear(Done(0, 7, 0, messages.UNREACHABLE))
+    assert swarm.planner.trouble is None
+
+
+def test_a_byte_that_comes_ends_the_silence_of_the_pieces(swarm: Download) -> None:
+    """FAULTS 100: a second without a link."""
+    swarm.grant(0, 1)
+    swarm.hear(Idle(swarm.now), after=1.0)
+    assert swarm.hear(Idle(None), after=0.9) == []
+    assert swarm.hear(SEEDING, after=EVIDENCE_SECONDS) == []
+    assert swarm.planner.mode is Mode.SWARM
+
+
+def test_a_node_that_nothing_is_granted_to_is_not_silent_but_waits_for_its_turn(swarm: Download) -> None:
+    swarm.hear(Idle(swarm.now), after=1.0)
+    assert swarm.hear(SEEDING, after=IDLE_SECONDS_MAX) == []
+    assert swarm.planner.mode is Mode.SWARM
 
 
 def test_failures_are_forgotten_when_a_piece_comes_and_with_another_swarm(swarm: Download) -> None:
