@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hack.lab import clock
 from hack.lab.image import BuiltImage
 from hack.lab.network import Host, Lab
 from hack.lab.process import Process
@@ -47,7 +48,8 @@ class Node:
 
     def start(self) -> None:
         argv = [sys.executable, "-m", self._package, *self._arguments]
-        self.process: Process = self.host.start(self._package, argv, {"PYTHONPATH": python_path()})
+        environment = {"PYTHONPATH": python_path(), **clock.environment(self.host.clock_seconds, python_path())}
+        self.process: Process = self.host.start(self._package, argv, environment)
         self.process.wait_until(self.process.printed)  # it prints one line when it is ready
 
     def kill(self) -> None:

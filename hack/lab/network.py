@@ -45,6 +45,8 @@ class Host:
     _link: str = ""
     """The other end of its link, on the bridge."""
     _free_ports: dict[int, int] = field(default_factory=dict)
+    clock_seconds: float = 0.0
+    """By how much the clock is ahead that Darner's processes see which are started here (`hack.lab.clock`)."""
 
     def command(self, argv: Sequence[object]) -> list[str]:
         """What to execute so that `argv` runs here. Not `ip netns exec`, which hides the cgroups that a container needs."""
