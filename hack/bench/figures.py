@@ -25,6 +25,7 @@ class Figure:
 
 
 _ROLLOUT = "makespan / bound, "
+_LADDER = "one node / direct, "
 FIGURES = (
     Figure(
         "rollout-8-1x",
@@ -84,6 +85,17 @@ FIGURES = (
         1.3,
         others="Dragonfly 2 1.1 to 3.8, Kraken 4.5 to 5.6, Spegel 36 and unfinished",
     ),
+    Figure("reset-one", "the supernode alone has pieces, and one connection to it is reset, 1 node / bound", 1.4, 1.2),
+    Figure("reset-all", "all of the supernode's piece connections are reset, 4 nodes: slowest / bound", 1.5, 1.3),
+    Figure("away-supernode", "the supernode is without its link for a second, 4 nodes: slowest / bound", 1.8, 1.5),
+    Figure("away-node", "a node is without its link for a second, 4 nodes: slowest, that one included / bound", 1.8, 1.5),
+    Figure("ladder-clock", _LADDER + "its clock 400 s off", 1.5, 1.1),
+    Figure("ladder-supernode-clock", _LADDER + "the supernode's clock 400 s off", 1.5, 1.1),
+    Figure("ladder-key", _LADDER + "with another swarm key", 1.5, 1.1),
+    Figure("ladder-refused", _LADDER + "the supernode's pieces refused", 1.5, 1.1),
+    Figure("ladder-dropped", _LADDER + "the supernode's pieces dropped", 1.5, 1.4),
+    Figure("ladder-swallowed", _LADDER + "large packets of the supernode's pieces swallowed", 1.5, 1.4),
+    Figure("ladder-nodes", _LADDER + "pieces of other nodes dropped", 1.5, 1.4),
     Figure("zones", "cross-zone copies of the image, two zones of 4 nodes", 2.0, 1.0, others="zone-blind about N/2"),
     Figure("cpu-serving", "serving a stored blob, CPU / nginx, neither paced", 1.3, 1.0),
     Figure("cpu-pieces", "sending a blob to another node in pieces, CPU / nginx, neither paced"),

@@ -22,11 +22,15 @@ SOURCES = ("peer", "supernode", "origin")
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What happens to one node on the way, and who is left out of the figures for it."""
+    """What happens on the way, and who is left out of the figures for it, if anybody is."""
 
-    victim: Agent
+    victim: Agent | None
     after_seconds: float
     happens: Callable[[], None]
+
+    def spares(self, puller: Puller) -> bool:
+        """Whether this client's pull counts, and is waited for."""
+        return self.victim is None or puller.host is not self.victim.host
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
     clients_cpu = time.process_time() - clients_cpu
     idle_share = Processors.now().idle_share_since(processors)
     supernode_bytes = site.supernode.host.sent_bytes() - supernode_bytes
-    in_peace = [puller for puller in pullers if not (disturbance and puller.host is disturbance.victim.host)]
+    in_peace = [puller for puller in pullers if disturbance is None or disturbance.spares(puller)]
     cpu_after, received_after = _cpu(site), _received(site)
     outcome = Outcome(
         image_bytes=image.size,
@@ -128,7 +132,7 @@ def pull_all(pullers: Sequence[Puller], disturbance: Disturbance | None = None) 
         time.sleep(max(0.0, began + disturbance.after_seconds - time.monotonic()))
         disturbance.happens()
     for puller in pullers:
-        if not (disturbance and puller.host is disturbance.victim.host):
+        if disturbance is None or disturbance.spares(puller):
             puller.join()
     for puller in pullers:
         puller.abort()

@@ -36,10 +36,12 @@ class Plan:
     supernode_times: int = 1
     """The supernode's rate, in nodes' rates."""
     mbit: int = 100
-    """Rate of the link of a node and of the origin, each way."""
+    """Rate of the link of a node and, unless `origin_times` says otherwise, of the origin, each way."""
     image_bytes: int = 64 << 20
     """Of all layers together."""
     zones: int = 1
+    origin_times: int = 1
+    """The origin's rate, in nodes' rates."""
 
     @property
     def rate(self) -> int:
@@ -59,7 +61,7 @@ class Site:
         self.supernode = Supernode(lab.host("supernode"), [self.registry.name])
         hosts = [lab.host(f"node{number}") for number in range(plan.nodes)]
         self.agents = list(starters.map(self._agent, hosts, range(plan.nodes)))
-        self.registry.host.shape(plan.rate)
+        self.registry.host.shape(plan.rate * plan.origin_times)
         self.supernode.host.shape(plan.rate * plan.supernode_times)
         for host in hosts:
             host.shape(plan.rate)

@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import partial
 
 from hack.bench.cold import cold
-from hack.bench.faults import killed, silent
+from hack.bench.faults import killed, roll_out_losing_one, silent
+from hack.bench.ladder import CASES, NODES, ladder
 from hack.bench.memory import memory
+from hack.bench.passing import all_reset, node_away, one_reset, roll_out_through, supernode_away
 from hack.bench.processes import bytes_cost, load, reviews, simulation
 from hack.bench.scenario import Options, Scenario
 from hack.bench.site import Plan
@@ -32,8 +34,19 @@ def scenarios(options: Options) -> dict[str, Scenario]:
     found["first-byte-1"] = partial(rollout, "first-byte-1", alone, "first-byte-1", False)
     found["cold"] = partial(cold, alone)
     eight = Plan(8, 1, 1, options.mbit, options.image_bytes)
-    found["killed"] = partial(fault, "killed", eight, killed)
-    found["silent"] = partial(fault, "silent", eight, silent)
+    found["killed"] = partial(fault, "killed", partial(roll_out_losing_one, eight, killed))
+    found["silent"] = partial(fault, "silent", partial(roll_out_losing_one, eight, silent))
+    four = replace(eight, nodes=4)
+    for name, plan, passing in (
+        ("reset-one", alone, one_reset),
+        ("reset-all", four, all_reset),
+        ("away-supernode", four, supernode_away),
+        ("away-node", four, node_away),
+    ):
+        found[name] = partial(fault, name, partial(roll_out_through, plan, passing))
+    for case in CASES:
+        plan = replace(alone, nodes=NODES if case.with_nodes else 1, origin_times=10)
+        found[case.name] = partial(ladder, case, plan)
     found["zones"] = partial(zones, "zones", replace(eight, zones=2))
     found["cpu"] = bytes_cost
     found["memory"] = partial(memory, replace(alone, mbit=10_000))

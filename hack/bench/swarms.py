@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from hack.bench.direct import Beside, pull_directly
-from hack.bench.faults import roll_out_losing_one
 from hack.bench.figures import BY_NAME, Measured
 from hack.bench.rollout import Outcome, roll_out
 from hack.bench.scenario import Options, Tell
 from hack.bench.site import Plan, Site, site
 from hack.bench.zones import ZoneCounters
-from hack.lab.darner import Agent
 
 try:
     from hack.bench.torrent import swarm
@@ -48,10 +46,10 @@ def rollout(name: str, plan: Plan, first_byte: str, beside: bool, options: Optio
     return measured
 
 
-def fault(name: str, plan: Plan, lose: Callable[[Agent], None], options: Options, tell: Tell) -> list[Measured]:
+def fault(name: str, roll_out_once: Callable[[], Outcome], options: Options, tell: Tell) -> list[Measured]:
     outcomes = []
     for number in range(options.rounds):
-        outcomes.append(roll_out_losing_one(plan, lose))
+        outcomes.append(roll_out_once())
         _tell_of(outcomes[-1], name, number, options, tell)
     return [Measured(BY_NAME[name], [outcome.ratio for outcome in outcomes], note=_idle(outcomes))]
 
