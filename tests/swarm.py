@@ -57,10 +57,10 @@ def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def wait_until(holds: Callable[[], object], seconds: float = SECONDS) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = SECONDS, said: Callable[[], str] = lambda: "") -> None:
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it did not come about in time"
+        assert time.monotonic() < end, f"it did not come about in time; {said()}"
         time.sleep(0.01)
 
 
@@ -69,7 +69,14 @@ def nothing_left_running() -> Iterator[None]:
     """Whatever was started inside has ended: no thread is left, and no file or socket that nobody closed."""
     before = set(threading.enumerate())
     yield
-    wait_until(lambda: not {thread for thread in threading.enumerate() if thread.is_alive()} - before)
+    left: set[threading.Thread] = set()
+
+    def none_is_left() -> bool:
+        left.clear()
+        left.update({thread for thread in threading.enumerate() if thread.is_alive()} - before)
+        return not left
+
+    wait_until(none_is_left, said=lambda: f"still running: {sorted(thread.name for thread in left)}")
     gc.collect()  # what was not closed is said as a ResourceWarning now, in the test that left it
 
 

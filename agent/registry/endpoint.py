@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 512
 IDLE_SECONDS = 90.0
-HEAD_SECONDS_MAX = 25.0
+HEAD_SECONDS_MAX = 24.5
 """For the head of an answer: containerd gives up when it has none after 30 s."""
 BESIDE_SECONDS = 13.0
 """How long the swarm is asked alone. The supernode itself needs up to 11 s to learn that a registry cannot be reached."""

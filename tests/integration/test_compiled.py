@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # a compiler that shares its processor is no failure
 TREE = Path(__file__).parents[2]
 SCRIPT = TREE / "hack" / "compiled.sh"
 COMPILED: list[str] = tomllib.loads((TREE / "pyproject.toml").read_text())["tool"]["darner"]["compiled"]
