@@ -131,8 +131,9 @@ class Supernode:
         where = settings.piece_address or self._pieces.address
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(AcceptComplaints())
+        witnesses_min = 1 if settings.tag_recall == "any" else 2
         tracker = self._tracker = Tracker(
-            settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random(), self._clock
+            settings.node_name, where, self._seeder, self._manifests, health, limits, random.Random(), self._clock, witnesses_min
         )
         channels = ChannelServer(tracker, self._identity, self._tokens)
         server = await loop.create_server(channels.connected, sock=self._channel, backlog=BACKLOG)

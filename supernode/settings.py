@@ -76,6 +76,11 @@ class SupernodeSettings:
         listed(tag_pattern), "tags that the origin is asked for at every pull: REGISTRY/REPOSITORY:TAG with *, or :TAG", ""
     )
     stale_if_error: float = setting(duration, "how long a tag's last digest is used while its origin is down", "24h")
+    tag_recall: str = setting(
+        one_of("two", "any"),
+        "nodes that have to say what a tag lost here meant, while its origin is down: two, or any",
+        "two",
+    )
     peer_lease: float = setting(
         between(duration, "1s", "24h"), "alive time of a peer: how long it counts after it was last heard", "30s"
     )

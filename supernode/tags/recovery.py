@@ -2,8 +2,8 @@
 
 All agents are asked for the digest that the origin last said to a client without a credential. The digest that most of them say
 counts, and of several that as many say the youngest. The manifest then comes from one of those agents, and has to have that
-digest. A lone agent is believed as well: its word is served as an old answer, and only while the origin cannot be asked. All of
-this runs in the tracker's loop.
+digest. What a tag meant two agents have to say, unless the operator believes one: who decides it alone decides what runs. It is
+served as an old answer, and only while the origin cannot be asked. All of this runs in the tracker's loop.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ Name = tuple[str, str, str]
 
 
 class TagRecovery:
-    def __init__(self, agents: Mapping[int, AgentSession]) -> None:
+    def __init__(self, agents: Mapping[int, AgentSession], witnesses_min: int) -> None:
+        """`witnesses_min` agents have to say the same of a tag; a digest proves itself."""
         self._agents = agents
+        self._witnesses_min = witnesses_min
         self._questions: dict[int, dict[AgentSession, asyncio.Future[messages.Recalled]]] = {}
         """By number, the answers of the agents that were asked."""
         self._numbers = itertools.count(1)
@@ -43,7 +45,9 @@ class TagRecovery:
         for agent, answer in said:
             if answer.digest is not None:
                 votes.setdefault(answer.digest, []).append((answer.age_seconds, agent))
-        by_votes = sorted(votes.items(), key=lambda item: (-len(item[1]), min(age for age, _ in item[1])))
+        least = 1 if name[2].startswith("sha256:") else self._witnesses_min
+        enough = [item for item in votes.items() if len(item[1]) >= least]
+        by_votes = sorted(enough, key=lambda item: (-len(item[1]), min(age for age, _ in item[1])))
         for digest, witnesses in by_votes[:DIGESTS_MAX]:
             witnesses.sort(key=lambda vote: vote[0])
             manifest = await self._manifest(f"sha256:{digest.hex()}", [agent for _, agent in witnesses[:WITNESSES_MAX]], name)

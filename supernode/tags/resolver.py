@@ -31,11 +31,11 @@ Resolution = messages.Resolved | messages.Unresolved
 
 
 class TagResolver:
-    def __init__(self, manifests: Manifests, agents: Mapping[int, AgentSession]) -> None:
-        """Made in the tracker's event loop. `agents` are those that are connected now."""
+    def __init__(self, manifests: Manifests, agents: Mapping[int, AgentSession], witnesses_min: int) -> None:
+        """Made in the tracker's event loop. `agents` are those that are connected now; see `TagRecovery` for the witnesses."""
         self._manifests = manifests
         self._loop = asyncio.get_running_loop()
-        self._recovery = TagRecovery(agents)
+        self._recovery = TagRecovery(agents, witnesses_min)
         self._recalling: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(RESOLVERS_MAX, thread_name_prefix="resolve")
         self._asked: dict[Name, list[tuple[AgentSession, int]]] = {}

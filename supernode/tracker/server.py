@@ -33,7 +33,7 @@ GREETINGS_MAX = 20_000
 GREETINGS_PER_ADDRESS_MAX = 256
 GREETING_BYTES_MAX = 64 << 20
 """Of unfinished Hellos in all, each of which may fill a frame."""
-REFUSAL_SECONDS = 1.0
+REFUSAL_SECONDS = 10.0
 """Between two warnings about connections that are refused."""
 RECEIVE_BYTES = 256 << 10
 NAME_CHARACTERS_MAX = 253

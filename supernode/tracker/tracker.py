@@ -50,8 +50,9 @@ class Tracker:
         limits: Limits,
         rng: random.Random,
         clock: Callable[[], float] = time.time,
+        witnesses_min: int = 2,
     ) -> None:
-        """Made in the event loop that is to own it. `clock` tells Unix time."""
+        """Made in the event loop that is to own it. `clock` tells Unix time; `witnesses_min` agents say what a lost tag meant."""
         self._clock = clock
         self._node_name = node_name
         self._piece_address = piece_address
@@ -63,7 +64,7 @@ class Tracker:
         self._numbers = itertools.count(1)
         self._granted = 0
         """Pieces, since the metric was told."""
-        self._tags = TagResolver(manifests, self.sessions)
+        self._tags = TagResolver(manifests, self.sessions, witnesses_min)
         self.seeds = Seeds(seeder, rng, self.sessions, self.health, self.scheduler, self._schedule, self._distrust)
         self._ticked_at = time.monotonic()
         self._tick_failure = ""

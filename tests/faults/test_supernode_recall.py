@@ -25,6 +25,13 @@ NEW = Manifest.of("application/vnd.oci.image.manifest.v1+json", b'{"schemaVersio
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Where the word of one node is enough."""
+    with Lab(tmp_path, tag_recall="any") as lab:
+        yield lab
+
+
+@pytest.fixture
+def wary(tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path) as lab:
         yield lab
 
@@ -122,6 +129,25 @@ def test_what_most_agents_say_counts(lab: Lab) -> None:
         for number, manifest in enumerate([OLD, OLD, NEW, None]):
             stack.enter_context(Witness(lab, f"witness-{number}", manifest, age=10.0 if manifest is NEW else 60.0))
         assert lab.node().resolve("1").digest == OLD.digest
+
+
+def test_a_lone_nodes_word_decides_no_tag_and_the_word_of_two_does(wary: Lab) -> None:
+    """FAULTS 84: who decides what a tag means runs code in the pods of others."""
+    lost(wary)
+    with Witness(wary, "liar", NEW, age=1.0):
+        with pytest.raises(OriginError):
+            wary.node().resolve("1")
+        with Witness(wary, "honest", OLD), pytest.raises(OriginError):
+            wary.node().resolve("1")
+        with Witness(wary, "honest", OLD), Witness(wary, "honest-too", OLD):
+            manifest = wary.node().resolve("1")
+    assert (manifest.digest, manifest.stale) == (OLD.digest, True)
+
+
+def test_of_a_digest_the_word_of_one_is_enough_since_it_proves_itself(wary: Lab) -> None:
+    lost(wary)
+    with Witness(wary, "witness", OLD):
+        assert wary.node().resolve(OLD.digest).body == OLD.body
 
 
 def test_of_two_that_as_many_say_the_younger_counts(lab: Lab) -> None:

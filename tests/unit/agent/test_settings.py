@@ -57,6 +57,7 @@ VALUES = [
     "always",
     "value",
     "a=b",
+    "any",
     ":latest",
 ]
 """Whatever a setting is, one of these is a value of it."""
