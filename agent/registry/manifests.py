@@ -15,6 +15,7 @@ import hashlib
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ import msgspec
 from agent import metrics
 from agent.origin.client import Origin
 from agent.origin.shown import key_of
-from agent.storage.disk import changed_at, remove
+from agent.storage.disk import allocated, changed_at, remove
 from agent.swarm import messages
 from agent.values.credential import Credential
 from agent.values.errors import OriginError
@@ -76,11 +77,15 @@ class Manifests:
         stale_if_error: float,
         fresh: tuple[TagPattern, ...] = (),
         now: Callable[[], float] = time.time,
+        bytes_max: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
+        """`bytes_max` is how much room there is for manifests on the disk; those that were asked for longest ago make place."""
+        self._bytes_max = bytes_max
         self._manifests = directory / "manifests"
         self._tags = directory / "tags"
         for path in (self._manifests, self._tags):
             path.mkdir(parents=True, exist_ok=True)
+        self._bytes = sum(map(allocated, self._manifests.iterdir()))
         self._origin = origin
         self._interval = interval
         self._stale_if_error = stale_if_error
@@ -209,10 +214,15 @@ class Manifests:
         try:
             if self.kept(manifest.digest):
                 os.utime(path)
-            else:
-                _write(path, msgspec.msgpack.encode(_ManifestRecord(manifest.media_type, manifest.body)))
+                return
+            _write(path, msgspec.msgpack.encode(_ManifestRecord(manifest.media_type, manifest.body)))
         except OSError as error:
             log.warning("a manifest is not kept: %s", error)
+            return
+        with self._lock:
+            self._bytes += allocated(path)
+        if self._bytes > self._bytes_max():
+            self._evict(self._manifests, MANIFESTS_MAX, math.inf)
 
     def kept(self, digest: str) -> Manifest | None:
         """A manifest that is here, if it still has the digest that it is named by."""
@@ -241,13 +251,27 @@ class Manifests:
         except (OSError, msgspec.MsgspecError):
             return None
 
+    def used(self) -> int:
+        """Bytes of manifests on the disk."""
+        return self._bytes
+
     def evict_old(self, age: float) -> None:
         """Drop the files that nobody asked for in `age` seconds and those over the limits, the oldest first."""
-        for directory, most in ((self._tags, ANSWERS_MAX), (self._manifests, MANIFESTS_MAX)):
-            found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
-            for number, (changed, path) in enumerate(found):
-                if number >= most or changed < time.time() - age:
-                    remove(path)
+        self._evict(self._tags, ANSWERS_MAX, age)
+        self._evict(self._manifests, MANIFESTS_MAX, age)
+
+    def _evict(self, directory: Path, most: int, age: float) -> None:
+        room, kept = self._bytes_max() if directory is self._manifests else sys.maxsize, 0
+        found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
+        for number, (changed, path) in enumerate(found):
+            size = allocated(path)
+            if number >= most or changed < time.time() - age or kept + size > room:
+                remove(path)
+            else:
+                kept += size
+        if directory is self._manifests:
+            with self._lock:
+                self._bytes = kept
 
 
 def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:

@@ -43,6 +43,9 @@ KUBELET_FREE = Percent(16)
 """A percent more than what is free when kubelets remove images (imageGCHighThresholdPercent 85) and evict pods (evictionHard:
 imagefs.available 15%, nodefs.available 10%): their own defaults."""
 
+MANIFESTS_PART = 8
+"""They have this part of the quota at most: a few KiB each, unless somebody means to fill a disk."""
+
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,6 +69,8 @@ class Store:
         self.free = free
         self.age = age
         self.on_change: Callable[[str, int, bool], None] | None = None
+        self.beside: Callable[[], int] = lambda: 0
+        """Bytes of this directory that are no blobs, and count towards the quota all the same."""
         self._containerd = containerd
         if containerd:
             containerd.on_change = self._containerd_changed
@@ -342,7 +347,7 @@ class Store:
         Whether the blob may stay when it is whole; otherwise it is for those alone who are getting it now.
         """
         more = size - allocated(path)
-        stays = size <= self._quota_bytes
+        stays = size <= self._quota_bytes - self.beside()
         steps = self._steps(apart_from=path.stem)
         while not self._disk_has(self.to_come + more) or (stays and not self._quota_has(more)):
             if step := next(steps, None):
@@ -383,13 +388,17 @@ class Store:
         found = [(changed_at(path), path) for path in self._partial.iterdir() if "sha256:" + path.stem not in self._arriving]
         return [path for _, path in sorted(found)]
 
+    def room_for_manifests(self) -> int:
+        """Bytes of the quota that manifests may have."""
+        return self._quota_bytes // MANIFESTS_PART
+
     @property
     def _quota_bytes(self) -> int:
         return _in_bytes(self.quota, shutil.disk_usage(self.root).total)
 
     def _quota_has(self, size: int) -> bool:
         """Whether so many bytes more keep to the quota."""
-        return self.reserved + size <= self._quota_bytes
+        return self.reserved + self.beside() + size <= self._quota_bytes
 
     def _disk_has(self, size: int) -> bool:
         """Whether so many bytes more leave the disk free enough.

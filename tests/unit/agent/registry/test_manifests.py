@@ -12,6 +12,7 @@ import pytest
 
 from agent.registry import manifests as module
 from agent.registry.manifests import VERDICT_SECONDS, Manifests
+from agent.storage.store import Store
 from agent.values.credential import Credential
 from agent.values.errors import DigestError, OriginError
 from agent.values.manifest import Manifest
@@ -366,6 +367,29 @@ def test_no_more_is_kept_than_there_is_a_limit_for(
         resolve(manifests, str(number))
     manifests.evict_old(DAY)
     assert len(list((tmp_path / "tags").iterdir())) == 3
+
+
+def test_manifests_have_a_part_of_the_quota_and_those_asked_for_last_have_it(tmp_path: Path, origin: FakeOrigin) -> None:
+    """FAULTS 95."""
+    store = Store(tmp_path, quota=16 << 20, free=0, age=DAY)
+    manifests = Manifests(
+        tmp_path,
+        origin,
+        interval=30.0,
+        stale_if_error=DAY,
+        bytes_max=store.room_for_manifests,
+    )
+    store.beside = manifests.used
+    each = [Manifest.of(OLD.media_type, bytes([number]) * (512 << 10)) for number in range(40)]
+    for number, manifest in enumerate(each):
+        manifests.keep(manifest)
+        os.utime(tmp_path / "manifests" / manifest.digest.removeprefix("sha256:"), (number + 1, number + 1))
+        assert manifests.used() <= store.room_for_manifests() == 2 << 20
+    assert manifests.kept(each[-1].digest)
+    assert not manifests.kept(each[0].digest)
+    again = Manifests(tmp_path, origin, interval=30.0, stale_if_error=DAY)
+    assert again.used() == manifests.used() > 0
+    store.close()
 
 
 # Tags that are listed as fresh, and tags that are to be forgotten.

@@ -391,3 +391,12 @@ def test_what_nobody_used_for_its_age_goes_and_what_is_open_stays(store: Store) 
 
 def file_of(store: Store, digest: str) -> Path:
     return store.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def test_what_is_in_the_directory_beside_blobs_counts_towards_the_quota(tmp_path: Path) -> None:
+    """FAULTS 95."""
+    store = Store(tmp_path / "store", quota=100_000, free=0, age=3600.0)
+    store.beside = lambda: 50_000
+    assert store._quota_has(50_000)
+    assert not store._quota_has(50_001)
+    store.close()
