@@ -54,6 +54,10 @@ MANIFESTS_MAX = 10_000
 """Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
 
 
+REFUSED = ""
+"""In the place of a digest: the last answer was that this credential may not read the name."""
+
+
 class _LastAnswer(msgspec.Struct, frozen=True):
     digest: str
     asked_at: float
@@ -132,7 +136,7 @@ class Manifests:
             manifest = self._ask(registry, repository, reference, credential, known, may_last=usable is None)
         except OriginError as error:
             if error.answered:
-                remove(self._tags / name)
+                self._refused(name, error)
                 raise
             if last and usable:
                 age = self._now() - last.asked_at
@@ -142,6 +146,11 @@ class Manifests:
                     self._failed_at.pop(next(iter(self._failed_at)), None)
                 self._failed_at[name] = self._now()
                 return usable.as_stale()
+            if last and last.digest == REFUSED and abs(self._now() - last.asked_at) < self._stale_if_error:
+                # So a runtime shows its credential, for which there may be an answer.
+                raise OriginError(
+                    401, f"the registry {registry} refused it when it was asked last: {error}", "UNAUTHORIZED"
+                ) from None
             raise
         self._failed_at.pop(name, None)
         if forgets == self._forgets:
@@ -185,9 +194,11 @@ class Manifests:
         Only what the origin said to clients without a credential: the verdicts on others are nobody's business.
         """
         last = self._last_answer(_name(question.registry, question.repository, question.reference, None))
-        known = self.kept(last.digest) if last else None
-        if last is None or known is None or (age := abs(self._now() - last.asked_at)) >= self._stale_if_error:
+        if last is None or (age := abs(self._now() - last.asked_at)) >= self._stale_if_error:
             return messages.Recalled(question.request, None, 0.0, "", b"")
+        known = self.kept(last.digest)
+        if known is None:
+            return messages.Recalled(question.request, None, age, "", b"", last.digest == REFUSED)
         body = known.body if question.body else b""
         return messages.Recalled(question.request, raw_digest(known.digest), age, known.media_type, body)
 
@@ -207,6 +218,15 @@ class Manifests:
             _write(self._tags / _name(registry, repository, reference, credential), answer)
         except OSError as error:  # the answer is right all the same
             log.warning("an answer is not kept: %s", error)
+
+    def _refused(self, name: str, error: OriginError) -> None:
+        """What was allowed before is over; of a name that is there and not for this credential, that is remembered."""
+        remove(self._tags / name)
+        if error.status in (401, 403):
+            try:
+                _write(self._tags / name, msgspec.msgpack.encode(_LastAnswer(REFUSED, self._now())))
+            except OSError as failed:
+                log.warning("an answer is not kept: %s", failed)
 
     def keep(self, manifest: Manifest) -> None:
         """Keep a manifest, which says nothing of who may have it: a runtime that asked for a tag asks for its digest next."""

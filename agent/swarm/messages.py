@@ -159,6 +159,8 @@ class Recalled(Message, frozen=True, tag=True):
     age_seconds: Age
     media_type: Text
     body: bytes
+    refused: bool = False
+    """Instead of a digest: the origin has last said that clients without a credential may not read it."""
 
 
 # From the supernode.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Mapping
 
 from agent.swarm import messages
@@ -42,8 +43,9 @@ class TagRecovery:
         """The manifest that a name meant when the origin was last asked, and how many seconds ago that was."""
         said = await self._ask(list(self._agents.values()), name, body=False)
         votes: dict[bytes, list[tuple[float, AgentSession]]] = {}
+        refused = min((answer.age_seconds for _, answer in said if answer.refused), default=math.inf)
         for agent, answer in said:
-            if answer.digest is not None:
+            if answer.digest is not None and answer.age_seconds < refused:  # what was allowed before a refusal is over
                 votes.setdefault(answer.digest, []).append((answer.age_seconds, agent))
         least = 1 if name[2].startswith("sha256:") else self._witnesses_min
         enough = [item for item in votes.items() if len(item[1]) >= least]

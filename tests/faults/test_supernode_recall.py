@@ -144,6 +144,34 @@ def test_a_lone_nodes_word_decides_no_tag_and_the_word_of_two_does(wary: Lab) ->
     assert (manifest.digest, manifest.stale) == (OLD.digest, True)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_name_that_was_refused_to_anonymous_meanwhile_is_recalled_for_nobody(lab: Lab, status: int) -> None:
+    """FAULTS 86."""
+    early, late = lab.node(), lab.node()
+    lab.push(BODY)
+    early.manifests.remember(lab.origin.address, REPOSITORY, "1", None, OLD, age=60.0)
+    lab.origin.fail(Fault(status=status))
+    with pytest.raises(OriginError):
+        late.manifests.resolve(lab.origin.address, REPOSITORY, "1")
+    lost(lab, nodes=2)
+    with pytest.raises(OriginError):
+        lab.node().resolve("1")
+    with pytest.raises(OriginError, match="refused it when it was asked last") as refused:
+        late.manifests.resolve(lab.origin.address, REPOSITORY, "1")
+    assert refused.value.status == 401
+
+
+def test_a_name_that_anonymous_may_read_again_is_recalled_again(lab: Lab) -> None:
+    early, late = lab.node(), lab.node()
+    lab.origin.fail(Fault(status=401))
+    with pytest.raises(OriginError):
+        early.manifests.resolve(lab.origin.address, REPOSITORY, "1")
+    time.sleep(0.01)
+    late.manifests.remember(lab.origin.address, REPOSITORY, "1", None, OLD)
+    lost(lab, nodes=2)
+    assert lab.node().resolve("1").digest == OLD.digest
+
+
 def test_of_a_digest_the_word_of_one_is_enough_since_it_proves_itself(wary: Lab) -> None:
     lost(wary)
     with Witness(wary, "witness", OLD):
