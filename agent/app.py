@@ -75,7 +75,6 @@ class Agent:
             fresh=settings.fresh_tags,
             bytes_max=self._store.room_for_manifests,
         )
-        self._store.beside = self._manifests.used
         self._swarm = Supernodes(settings.supernodes, self._hello, self._supernode_is_up, self._manifests.recall, swarm_key)
         self._downloads = DownloadManager(self._store, self._swarm, self._origin, swarm_key, download)
         self._store.on_change = self._swarm.tell

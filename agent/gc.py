@@ -48,6 +48,7 @@ class GarbageCollector:
                 log.warning("the store cannot be looked after: %s", error)
 
     def look(self, *, evict: bool) -> None:
+        self._store.beside = self._manifests.bytes_kept
         self._store.shrink()
         metrics.STORE_BYTES.set(self._store.used)
         if evict:

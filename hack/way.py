@@ -7,8 +7,10 @@ the download and in those of the channels. What the agent does at its own pace, 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -88,11 +90,13 @@ def started(argv: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Below those that the system gives to outgoing connections, of which one could have got it meanwhile."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.add(port)
+    return list(found)
 
 
 def traced_agent(argv: list[str]) -> None:

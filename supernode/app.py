@@ -69,7 +69,6 @@ class Supernode:
             fresh=settings.fresh_tags,
             bytes_max=self._store.room_for_manifests,
         )
-        self._store.beside = self._manifests.used
         self._fetcher = PieceFetcher(swarm_key, clock=clock)
         self._pieces = PieceServer(self._store, swarm_key, self._upload, lambda: (clock(),), settings.piece_address).listener(
             settings.piece_listen

@@ -271,7 +271,8 @@ class Manifests:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def used(self) -> int:
+    @property
+    def bytes_kept(self) -> int:
         """Bytes of manifests on the disk."""
         return self._bytes
 

@@ -69,7 +69,7 @@ class Store:
         self.free = free
         self.age = age
         self.on_change: Callable[[str, int, bool], None] | None = None
-        self.beside: Callable[[], int] = lambda: 0
+        self.beside = 0
         """Bytes of this directory that are no blobs, and count towards the quota all the same."""
         self._containerd = containerd
         if containerd:
@@ -347,7 +347,7 @@ class Store:
         Whether the blob may stay when it is whole; otherwise it is for those alone who are getting it now.
         """
         more = size - allocated(path)
-        stays = size <= self._quota_bytes - self.beside()
+        stays = size <= self._quota_bytes - self.beside
         steps = self._steps(apart_from=path.stem)
         while not self._disk_has(self.to_come + more) or (stays and not self._quota_has(more)):
             if step := next(steps, None):
@@ -398,7 +398,7 @@ class Store:
 
     def _quota_has(self, size: int) -> bool:
         """Whether so many bytes more keep to the quota."""
-        return self.reserved + self.beside() + size <= self._quota_bytes
+        return self.reserved + self.beside + size <= self._quota_bytes
 
     def _disk_has(self, size: int) -> bool:
         """Whether so many bytes more leave the disk free enough.

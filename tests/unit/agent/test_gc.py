@@ -21,6 +21,8 @@ class Disk:
         self.looks = 0
         self.shrinks = 0
         self.evictions: list[float] = []
+        self.bytes_kept = 1000
+        self.beside = 0
 
     @property
     def used(self) -> int:
@@ -54,6 +56,7 @@ def test_it_tells_what_is_used_and_drops_what_is_old_more_rarely() -> None:
     wait_until(lambda: len(disk.evictions) >= 4)
     collector.stop()
     assert metrics.STORE_BYTES._value.get() == 4711
+    assert disk.beside == 1000, "manifests count towards the quota"
     assert disk.looks > 2 * len(disk.evictions)
     assert disk.shrinks >= disk.looks, "others may fill the disk at any time"
     assert disk.evictions[:2] == [0.0, disk.age], "the store by its own age, manifests by the same"

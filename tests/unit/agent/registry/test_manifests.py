@@ -379,16 +379,15 @@ def test_manifests_have_a_part_of_the_quota_and_those_asked_for_last_have_it(tmp
         stale_if_error=DAY,
         bytes_max=store.room_for_manifests,
     )
-    store.beside = manifests.used
     each = [Manifest.of(OLD.media_type, bytes([number]) * (512 << 10)) for number in range(40)]
     for number, manifest in enumerate(each):
         manifests.keep(manifest)
         os.utime(tmp_path / "manifests" / manifest.digest.removeprefix("sha256:"), (number + 1, number + 1))
-        assert manifests.used() <= store.room_for_manifests() == 2 << 20
+        assert manifests.bytes_kept <= store.room_for_manifests() == 2 << 20
     assert manifests.kept(each[-1].digest)
     assert not manifests.kept(each[0].digest)
     again = Manifests(tmp_path, origin, interval=30.0, stale_if_error=DAY)
-    assert again.used() == manifests.used() > 0
+    assert again.bytes_kept == manifests.bytes_kept > 0
     store.close()
 
 

@@ -396,7 +396,7 @@ def file_of(store: Store, digest: str) -> Path:
 def test_what_is_in_the_directory_beside_blobs_counts_towards_the_quota(tmp_path: Path) -> None:
     """FAULTS 95."""
     store = Store(tmp_path / "store", quota=100_000, free=0, age=3600.0)
-    store.beside = lambda: 50_000
+    store.beside = 50_000
     assert store._quota_has(50_000)
     assert not store._quota_has(50_001)
     store.close()
