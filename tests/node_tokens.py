@@ -14,7 +14,6 @@ from supernode.node_tokens import AUDIENCE
 RSA = rsa.generate_private_key(65537, 2048)
 OTHER = rsa.generate_private_key(65537, 2048)
 CURVE = ec.generate_private_key(ec.SECP256R1())
-NOW = int(time.time())
 
 
 def jwks(**keys: Any) -> str:
@@ -33,15 +32,9 @@ def token(key: Any = RSA, kid: str = "one", algorithm: str = "RS256", **changed:
         "pod": {"name": "darner-agent-x", "uid": "p1"},
         "serviceaccount": {"name": "darner-agent", "uid": "s1"},
     }
-    claims = {
-        "aud": [AUDIENCE],
-        "exp": NOW + 7200,
-        "iat": NOW,
-        "nbf": NOW,
-        "iss": "https://any",
-        "kubernetes.io": named,
-        **changed,
-    }
+    now = int(time.time())
+    times = {"exp": now + 7200, "iat": now, "nbf": now}
+    claims = {"aud": [AUDIENCE], "iss": "https://any", **times, "kubernetes.io": named, **changed}
     return jwt.encode(claims, key, algorithm, headers={"kid": kid})
 
 

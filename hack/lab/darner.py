@@ -143,5 +143,5 @@ def _swarm_key(lab: Lab) -> Path:
     file = lab.directory / "swarm-key"
     if not file.exists():
         file.touch(mode=0o600)
-        file.write_bytes(secrets.token_bytes(32))
+        file.write_text(secrets.token_hex(32))  # no byte of which is white space, which is no part of a key at an end
     return file

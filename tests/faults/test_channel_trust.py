@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -253,11 +253,12 @@ def hello(token: str, node: str = "n1") -> messages.Hello:
     return messages.Hello(messages.VERSION, node, "", "127.0.0.1", 1, 0, [], token)
 
 
-@pytest.mark.parametrize(("shown", "node"), [("", "n1"), (token(), "n2"), (token(OTHER_RSA), "n1")])
+@pytest.mark.parametrize(("made", "node"), [(str, "n1"), (token, "n2"), (lambda: token(OTHER_RSA), "n1")])
 def test_an_agent_that_does_not_prove_its_node_is_refused(
-    cluster: Lab, caplog: pytest.LogCaptureFixture, shown: str, node: str
+    cluster: Lab, caplog: pytest.LogCaptureFixture, made: Callable[[], str], node: str
 ) -> None:
     """FAULTS 81."""
+    shown = made()
     with RawAgent(cluster.channels[0]) as agent:
         agent.say(hello(shown, node))
         assert "its token" in agent.hear(messages.Refused).reason
