@@ -123,11 +123,9 @@ class SealedSocket:
         """What has come and nobody has received yet."""
         self.settimeout, self.shutdown = sock.settimeout, sock.shutdown
         try:
-            self._tls.feed()
+            self._take(b"")
             while not self._tls.shaken:
-                self._sock.sendall(self._tls.pending())
-                self._early += self._tls.feed(self._came())
-            self._sock.sendall(self._tls.pending())
+                self._take(self._came())
         except ssl.SSLError as error:
             raise ProofError(f"it speaks no TLS as this agent does, so it has no swarm key: {error.reason}") from None
 
@@ -146,12 +144,7 @@ class SealedSocket:
             data = self._sock.recv(count)
             if not data:
                 return b""
-            with self._turn:
-                self._early += self._tls.feed(data)
-                pending = self._tls.pending()
-            if pending:
-                with self._sending:
-                    self._sock.sendall(pending)
+            self._take(data)
         said, self._early = bytes(self._early), bytearray()
         return said
 
@@ -161,6 +154,15 @@ class SealedSocket:
                 sealed = self._tls.seal(data)
             self._sock.sendall(sealed)
 
+    def _take(self, data: bytes) -> None:
+        """Keep what the other end says in `data`, and send what TLS itself has to say to that."""
+        with self._turn:
+            self._early += self._tls.feed(data)
+            pending = self._tls.pending()
+        if pending:
+            with self._sending:
+                self._sock.sendall(pending)
+
     def _came(self) -> bytes:
         data = self._sock.recv(RECORD_BYTES)
         if not data:
@@ -168,11 +170,7 @@ class SealedSocket:
         return data
 
     def _exactly(self, count: int) -> bytes:
-        came = bytearray()
-        while len(came) < count:
-            part = self.recv(RECORD_BYTES)
-            if not part:
-                raise OSError("it closed the connection before it proved to have the swarm's key")
-            came += part
-        self._early[:0] = came[count:]
-        return bytes(came[:count])
+        while len(self._early) < count:
+            self._take(self._came())
+        said, self._early = bytes(self._early[:count]), self._early[count:]
+        return said

@@ -76,15 +76,16 @@ class SealedTransport(asyncio.WriteTransport):
 
     def opened(self, data: memoryview) -> bytes:
         """What the agent says in `data`, once it has shown the key; b"" before. Raises ProofError and ssl.SSLError."""
+        if not self.proven:
+            self._bytes += len(data)
+            if self._bytes > UNPROVEN_BYTES_MAX:
+                raise ProofError("it says much and shows no swarm key")
+        said, pending = self._tls.feed(data), self._tls.pending()
+        if pending:
+            self._transport.write(pending)
         if self.proven:
-            said = self._tls.feed(data)
-            self._send_pending()
             return said
-        self._bytes += len(data)
-        if self._bytes > UNPROVEN_BYTES_MAX:
-            raise ProofError("it says much and shows no swarm key")
-        self._answer += self._tls.feed(data)
-        self._send_pending()
+        self._answer += said
         if self._tls.shaken and not self._challenge:
             self._challenge = os.urandom(CHALLENGE_BYTES)
             self.write(self._challenge)
@@ -104,11 +105,6 @@ class SealedTransport(asyncio.WriteTransport):
                 return
         self.write(os.urandom(PROOF_BYTES))  # by which the agent knows what is wrong, and not only that something is
         raise ProofError("it has another swarm key, or none: compare the two files")
-
-    def _send_pending(self) -> None:
-        pending = self._tls.pending()
-        if pending:
-            self._transport.write(pending)
 
     # As a session uses it.
 
