@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.http.wire import ReadInto
-from agent.origin.client import Origin
+from agent.origin.client import Origin, Patience
 from agent.storage.blob import Blob
 from agent.storage.disk import hash_span
 from agent.storage.store import Store
@@ -37,10 +37,8 @@ COMING_CHUNK_BYTES = 128 << 10
 COMING_SECONDS_MAX = 0.5
 """A piece is passed on while it comes if all of it will be here so soon: for as long it takes a slot of its taker's."""
 LOOK_SECONDS = 0.25
-PATIENCE_SECONDS = 60.0
-"""For a registry that is slow to begin with a blob. Its first taker may have given up by then, and finds it with the next try."""
 PATIENT_MAX = 16
-"""Blobs with so much patience at once. Others fail sooner, so that a registry that is silent leaves threads for the rest."""
+"""Blobs at once whose registry may be slow to begin."""
 
 
 class AbandonedError(DarnerError):
@@ -81,7 +79,7 @@ class Seeder:
     store: Store
     origin: Origin
     fetcher: PieceFetcher
-    patient: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(PATIENT_MAX))
+    patience: Patience = field(default_factory=lambda: Patience(PATIENT_MAX))
 
     def seed(self, wanted: SeedRequest) -> None:
         """Get the blob, announcing pieces as they are ready. Never raises: `on_end` hears how it went."""
@@ -212,14 +210,8 @@ class _Seeding:
         wanted = self._wanted
         first = lowest(self._blob.missing) if self._blob else 0
         start = self._blob.layout.span(first)[0] if self._blob else 0
-        is_patient = self._seeder.patient.acquire(blocking=False)
-        try:
-            stream = self._seeder.origin.open_blob(
-                wanted.registry, wanted.repository, wanted.digest, None, start, PATIENCE_SECONDS if is_patient else None
-            )
-        finally:
-            if is_patient:
-                self._seeder.patient.release()
+        with self._seeder.patience.seconds() as seconds:
+            stream = self._seeder.origin.open_blob(wanted.registry, wanted.repository, wanted.digest, None, start, seconds)
 
         def read_into(buffer: memoryview) -> int:
             self._go_on()

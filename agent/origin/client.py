@@ -8,8 +8,9 @@ them.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -39,6 +40,8 @@ need as long itself: then an agent that asks once more still answers its runtime
 BLOB_SECONDS_MAX = 22.0
 """For the head of a blob's answer, which a registry may have to get from elsewhere first: what a runtime waits, less a margin."""
 
+PATIENCE_SECONDS = 60.0
+
 ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -58,6 +61,26 @@ _UNKNOWN = {"manifest": "MANIFEST_UNKNOWN", "blob": "BLOB_UNKNOWN", "listing": "
 
 
 T = TypeVar("T")
+
+
+class Patience:
+    """With registries that are slow to begin: a runtime gives up before that, and its next try finds what has come meanwhile.
+
+    `most` questions may have it at once. Others fail sooner, so that a registry that is silent leaves threads for the rest.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._places = threading.BoundedSemaphore(most)
+
+    @contextlib.contextmanager
+    def seconds(self) -> Iterator[float | None]:
+        """How long the registry may take; None, as for any question, where there is no place."""
+        has_place = self._places.acquire(blocking=False)
+        try:
+            yield PATIENCE_SECONDS if has_place else None
+        finally:
+            if has_place:
+                self._places.release()
 
 
 class _Endpoint(NamedTuple):

@@ -20,12 +20,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 
 from agent import metrics
-from agent.origin.client import Origin
+from agent.origin.client import Origin, Patience
 from agent.origin.shown import key_of
 from agent.storage.disk import allocated, changed_at, remove
 from agent.swarm import messages
@@ -41,11 +42,8 @@ VERDICT_SECONDS = 300.0
 """How long the origin's permission for a digest is believed."""
 WAIT_SECONDS_MAX = 20.0
 """How long one asks while another already asks the same."""
-PATIENCE_SECONDS = 60.0
-"""For a registry that is slow to find a manifest of which nothing can be said otherwise. A runtime gives up before that, and its
-next try finds what has come meanwhile."""
 PATIENT_MAX = 32
-"""Questions with so much patience at once. Others fail sooner, so that a registry that is silent leaves threads for the rest."""
+"""Questions at once that may last, about manifests of which nothing can be said otherwise."""
 FAILURE_SECONDS_MAX = 10.0
 """How long an origin that did not answer is not asked again, where its last answer can be used."""
 FAILURES_MAX = 1024
@@ -96,7 +94,7 @@ class Manifests:
         self._fresh = fresh
         self._now = now
         self._lock = threading.Lock()
-        self._patient = threading.BoundedSemaphore(PATIENT_MAX)
+        self._patience = Patience(PATIENT_MAX)
         self._asking: dict[str, Future[Manifest]] = {}
         self._failed_at: dict[str, float] = {}
         """When the origin did not answer, for names whose last answer is used instead."""
@@ -181,12 +179,8 @@ class Manifests:
         """
         if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
             return known
-        is_patient = may_last and self._patient.acquire(blocking=False)
-        try:
-            return self._origin.manifest(registry, repository, reference, credential, PATIENCE_SECONDS if is_patient else None)
-        finally:
-            if is_patient:
-                self._patient.release()
+        with self._patience.seconds() if may_last else nullcontext() as seconds:
+            return self._origin.manifest(registry, repository, reference, credential, seconds)
 
     def recall(self, question: messages.Recall) -> messages.Recalled:
         """The answer to a supernode that has lost its cache, which is soft: each node remembers what it was told of a name.
@@ -213,20 +207,19 @@ class Manifests:
     ) -> None:
         """Keep an answer that the origin gave `age` seconds ago, to this process or to another one."""
         self.keep(manifest)
-        answer = msgspec.msgpack.encode(_LastAnswer(manifest.digest, self._now() - age))
-        try:
-            _write(self._tags / _name(registry, repository, reference, credential), answer)
-        except OSError as error:  # the answer is right all the same
-            log.warning("an answer is not kept: %s", error)
+        self._note(_name(registry, repository, reference, credential), manifest.digest, self._now() - age)
 
     def _refused(self, name: str, error: OriginError) -> None:
         """What was allowed before is over; of a name that is there and not for this credential, that is remembered."""
         remove(self._tags / name)
         if error.status in (401, 403):
-            try:
-                _write(self._tags / name, msgspec.msgpack.encode(_LastAnswer(REFUSED, self._now())))
-            except OSError as failed:
-                log.warning("an answer is not kept: %s", failed)
+            self._note(name, REFUSED, self._now())
+
+    def _note(self, name: str, digest: str, asked_at: float) -> None:
+        try:
+            _write(self._tags / name, msgspec.msgpack.encode(_LastAnswer(digest, asked_at)))
+        except OSError as error:  # the answer is right all the same
+            log.warning("an answer is not kept: %s", error)
 
     def keep(self, manifest: Manifest) -> None:
         """Keep a manifest, which says nothing of who may have it: a runtime that asked for a tag asks for its digest next."""
@@ -242,7 +235,7 @@ class Manifests:
         with self._lock:
             self._bytes += allocated(path)
         if self._bytes > self._bytes_max():
-            self._evict(self._manifests, MANIFESTS_MAX, math.inf)
+            self._evict_manifests(math.inf)
 
     def kept(self, digest: str) -> Manifest | None:
         """A manifest that is here, if it still has the digest that it is named by."""
@@ -278,21 +271,26 @@ class Manifests:
 
     def evict_old(self, age: float) -> None:
         """Drop the files that nobody asked for in `age` seconds and those over the limits, the oldest first."""
-        self._evict(self._tags, ANSWERS_MAX, age)
-        self._evict(self._manifests, MANIFESTS_MAX, age)
+        _evict(self._tags, ANSWERS_MAX, age)
+        self._evict_manifests(age)
 
-    def _evict(self, directory: Path, most: int, age: float) -> None:
-        room, kept = self._bytes_max() if directory is self._manifests else sys.maxsize, 0
-        found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
-        for number, (changed, path) in enumerate(found):
-            size = allocated(path)
-            if number >= most or changed < time.time() - age or kept + size > room:
-                remove(path)
-            else:
-                kept += size
-        if directory is self._manifests:
-            with self._lock:
-                self._bytes = kept
+    def _evict_manifests(self, age: float) -> None:
+        kept = _evict(self._manifests, MANIFESTS_MAX, age, self._bytes_max())
+        with self._lock:
+            self._bytes = kept
+
+
+def _evict(directory: Path, most: int, age: float, bytes_max: int = sys.maxsize) -> int:
+    """Drop the files that are older, and the oldest of those over the limits. The bytes of the others."""
+    kept = 0
+    found = sorted(((changed_at(path), path) for path in directory.iterdir()), reverse=True)
+    for number, (changed, path) in enumerate(found):
+        size = allocated(path)
+        if number >= most or changed < time.time() - age or kept + size > bytes_max:
+            remove(path)
+        else:
+            kept += size
+    return kept
 
 
 def _name(registry: str, repository: str, reference: str, credential: Credential | None) -> str:

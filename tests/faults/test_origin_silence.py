@@ -15,12 +15,11 @@ from agent.download import planner
 from agent.http import client as http_client
 from agent.origin import client
 from agent.origin.destinations import LOOKUP_SECONDS_MAX
-from agent.registry import endpoint, manifests
+from agent.registry import endpoint
 from agent.swarm import supernodes
 from agent.values.address import Address
 from agent.values.errors import OriginError
 from hack.origin import Fault
-from supernode import seeder
 from tests.swarm import PIECE, Lab, noise
 
 BODY = noise(2 * PIECE)
@@ -34,8 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ASK_SECONDS_MAX", client.ASK_SECONDS_MAX / 10)
     monkeypatch.setattr(client, "BLOB_SECONDS_MAX", client.BLOB_SECONDS_MAX / 10)
     monkeypatch.setattr(supernodes, "RESOLVE_SECONDS_MAX", supernodes.RESOLVE_SECONDS_MAX / 10)
-    for module in (manifests, seeder):  # longer, but no client waits longer than this
-        monkeypatch.setattr(module, "PATIENCE_SECONDS", RUNTIME_SECONDS / 10)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", RUNTIME_SECONDS / 10)  # longer, but no client waits longer than this
     monkeypatch.setattr(http_client, "CONNECT_SECONDS_MAX", http_client.CONNECT_SECONDS_MAX / 10)
 
 

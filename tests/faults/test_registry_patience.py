@@ -21,7 +21,6 @@ from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
 from agent.swarm import supernodes
 from agent.values.address import Address
 from hack.origin import Fault, Origin
-from supernode import seeder
 from tests.endpoint import DIGEST, IMAGE, LAYER, Endpoint, push, wait_until
 from tests.swarm import PIECE, Lab, Node, noise
 
@@ -37,8 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (endpoint_module, "ASK_SECONDS_MAX"),
         (endpoint_module, "BESIDE_SECONDS"),
         (supernodes, "RESOLVE_SECONDS_MAX"),
-        (manifests, "PATIENCE_SECONDS"),
-        (seeder, "PATIENCE_SECONDS"),
+        (client, "PATIENCE_SECONDS"),
         (manifests, "WAIT_SECONDS_MAX"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name) / 10)
