@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from socket import socket
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -34,8 +35,12 @@ log = logging.getLogger(__name__)
 
 BACKLOG_MAX = 128
 """Connections that wait to be accepted; so many are tried at a time, and without a free descriptor each try is an error."""
+HOST_CHARACTERS_MAX = 100
+"""Of the name by which a client calls this machine, in a line of ours."""
 COMPLAINT_SECONDS = 10.0
 """Between two lines that say so."""
+TLS_SECONDS_MAX = 5.0
+"""For a client to begin TLS and agree on keys; asyncio's own 60 s are for the Internet."""
 STOP_SECONDS_MAX = 1
 """For the thread to end, beyond what the requests under way get."""
 
@@ -85,6 +90,9 @@ def health_routes(not_ready: NotReady) -> list[BaseRoute]:
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
+MayAsk = Callable[[asyncio.BaseTransport], bool]
+"""Whether a connection, whose TLS handshake is over, is that of a caller who is answered."""
+
 Forget = Callable[[str, str, str], int]
 """Drops the last answers about a registry, a repository and a tag, and says how many there were."""
 
@@ -99,12 +107,19 @@ def from_this_machine(request: Request) -> bool:
     return request.client is not None and here is not None and request.client.host == here[0]
 
 
+def may_act(request: Request) -> bool:
+    """Who changes something here: a process on this machine, and no page of the Internet in the browser of a person who has a
+    port-forward open. A browser says in every request to another site whose page it is from (Fetch standard, `Origin`).
+    """
+    return from_this_machine(request) and not any(name in request.headers for name in ("origin", "sec-fetch-site"))
+
+
 def forget_route(forget: Forget) -> Route:
     """`POST /api/v1/forget?image=NAME`, by which a person on this machine has a tag asked for anew (`cli.forget`)."""
 
     def handle(request: Request) -> Response:
-        if not from_this_machine(request):
-            return Response("only a process on this machine may say what is to be forgotten\n", status_code=403)
+        if not may_act(request):
+            return Response("only a process on this machine, and no browser, may say what is to be forgotten\n", status_code=403)
         try:
             name = Reference.parse(request.query_params.get("image", ""))
         except InvalidReference as error:
@@ -118,8 +133,40 @@ def forget_route(forget: Forget) -> Route:
     return Route("/api/v1/forget", handle, methods=["POST"])
 
 
+def state_refusal(request: Request) -> str:
+    """Why the state is not shown to whoever asks; "" when it is.
+
+    A page of the Internet may have a name that it turns into 127.0.0.1 once it is loaded: the browser of a person with an open
+    port-forward would let that page read what is answered here. It says that name as the host.
+    """
+    if not from_this_machine(request):
+        return "the state is shown on this machine alone; use kubectl port-forward"
+    host = request.url.hostname or ""
+    if host != "localhost":
+        try:
+            ip_address(host)
+        except ValueError:
+            return f"the state is not shown as {host[:HOST_CHARACTERS_MAX]!a}; say localhost"
+    return ""
+
+
+def state_route(describe: Callable[[], dict[str, Any]]) -> Route:
+    """`GET /api/v1/state`: what is going on in this process, as JSON; for this machine alone, as names of images are in it."""
+
+    def handle(request: Request) -> Response:
+        if refusal := state_refusal(request):
+            return JSONResponse({"error": refusal}, status_code=403)
+        return JSONResponse(describe())
+
+    return Route("/api/v1/state", handle, methods=["GET"])
+
+
 def application(not_ready: NotReady, *more: BaseRoute) -> Starlette:
     return Starlette(routes=[*health_routes(not_ready), *more])
+
+
+_MAY_BEGIN_AN_ANSWER = ("IDLE", "SEND_RESPONSE")
+"""States of h11's."""
 
 
 class _Connection(H11Protocol):
@@ -137,7 +184,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._is_one_too_many():
+        if self._is_one_too_many() or not cast("_Config", self.config).may_ask(transport):
             transport.abort()
             return
         if self._limits.connection_seconds_max is not None:
@@ -150,6 +197,19 @@ class _Connection(H11Protocol):
             self._head_end = None
         else:
             self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Also while an earlier request is being answered, or was before its body came.
+
+        Nobody is sent more of that answer, and no traceback is logged.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if str(self.conn.our_state) in _MAY_BEGIN_AN_ANSWER:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -172,7 +232,9 @@ class _Connection(H11Protocol):
 
 
 class _Config(uvicorn.Config):
-    def __init__(self, app: Callable[..., Any], limits: SurfaceLimits, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: Callable[..., Any], limits: SurfaceLimits, context: ssl.SSLContext | None, may_ask: MayAsk | None
+    ) -> None:
         super().__init__(
             app,
             http=_Connection,
@@ -187,6 +249,7 @@ class _Config(uvicorn.Config):
             timeout_graceful_shutdown=limits.drain_seconds_max,
         )
         self.limits = limits
+        self.may_ask = may_ask or (lambda _: True)
 
 
 class Surface(uvicorn.Server):
@@ -196,9 +259,14 @@ class Surface(uvicorn.Server):
     """
 
     def __init__(
-        self, app: Callable[..., Any], sock: socket, limits: SurfaceLimits = HEALTH_LIMITS, context: ssl.SSLContext | None = None
+        self,
+        app: Callable[..., Any],
+        sock: socket,
+        limits: SurfaceLimits = HEALTH_LIMITS,
+        context: ssl.SSLContext | None = None,
+        may_ask: MayAsk | None = None,
     ) -> None:
-        super().__init__(_Config(app, limits, context))
+        super().__init__(_Config(app, limits, context, may_ask))
         self.limits = limits
         self.sock = sock
 
@@ -210,6 +278,20 @@ class Surface(uvicorn.Server):
     async def serve(self, sockets: list[socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(AcceptComplaints())
         await super().serve(sockets or [self.sock])
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """As uvicorn's own, which says nothing of how long TLS may take."""
+
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        seconds, backlog = TLS_SECONDS_MAX if tls else None, self.config.backlog
+        self.servers = [
+            await loop.create_server(self.connection, sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=seconds)
+            for sock in sockets or [self.sock]
+        ]
+        self.started = True
+
+    def connection(self) -> _Connection:
+        return _Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -11,10 +11,10 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, field, fields
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, NoReturn, TypeVar
 
-from agent.values.address import Address
+from agent.values.address import Address, Network
 from agent.values.errors import UsageError
 from agent.values.space import Percent
 
@@ -87,6 +87,14 @@ def address(value: str) -> Address:
     return Address(match[1] or match[2], int(match[3]))
 
 
+def network(value: str) -> Network:
+    """`10.96.0.0/12`, or one address."""
+    try:
+        return ip_network(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no network; write its first address and a length, such as 10.96.0.0/12") from None
+
+
 def reachable(value: str) -> Address:
     """An address that others connect to: `0.0.0.0`, `[::]` and port 0 mean something to whoever listens, and to nobody else."""
     parsed = address(value)
@@ -117,6 +125,13 @@ def whole(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise ValueError(f"{value!r} is not a whole number")
     return int(value)
+
+
+def mode(value: str) -> int:
+    """Permissions of a file, as chmod takes them: `0660`."""
+    if not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError(f"{value!r} is no mode of a file; write it as 0660")
+    return int(value, 8)
 
 
 def listed(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

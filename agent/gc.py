@@ -50,7 +50,10 @@ class GarbageCollector:
     def look(self, *, evict: bool) -> None:
         self._store.beside = self._manifests.bytes_kept
         self._store.shrink()
-        metrics.STORE_BYTES.set(self._store.used)
+        room = self._store.room()
+        metrics.STORE_BYTES.set(room.used)
+        metrics.STORE_QUOTA_BYTES.set(room.quota)
+        metrics.STORE_FREE_BYTES.set(room.free)
         if evict:
             self._store.evict_old()
             self._manifests.evict_old(self._store.age)

@@ -5,16 +5,20 @@ The agent and the supernode share it; so does whatever else `darner` starts.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from agent.build import announce
 from agent.config import load
 from agent.values.errors import UsageError
 
@@ -25,6 +29,15 @@ DIED_STATUS = 70
 """EX_SOFTWARE of sysexits.h: the process found a mistake of its own."""
 
 Settings = TypeVar("Settings", contravariant=True)
+
+
+def steady(wall: Callable[[], float] = time.time) -> Callable[[], float]:
+    """Unix time that goes on evenly from now: when somebody sets the wall clock, no interval measured with this one changes.
+
+    What is written down with it means something to the next process all the same.
+    """
+    ahead = wall() - time.monotonic()
+    return lambda: time.monotonic() + ahead
 
 
 class Service(Protocol):
@@ -45,7 +58,8 @@ def run(cls: type[Settings], program: str, build: Callable[[Settings], Service],
         signal.signal(number, lambda received, _: signals.put(received))
     try:
         settings = load(cls, program, argv, os.environ)
-        log_to_stderr(getattr(settings, "log_level", "info"))
+        log_to_stderr(getattr(settings, "log_level", "info"), getattr(settings, "log_format", "text"))
+        announce(program.removeprefix("darner "))
         _take_all_descriptors()
         service = build(settings)
         ready = service.start()
@@ -80,6 +94,25 @@ class LogFormatter(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
 
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, for what collects logs: time (RFC 3339), level, logger, message, and the fields of the record.
+
+    Everything but ASCII is escaped, so that no stranger's text begins a line. A traceback is a field.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
 def escaped(text: str) -> str:
     """The text with `\\n`, `\\x1b`, `\\u2028` and the like in place of what is not printable."""
     if text.isprintable():
@@ -91,10 +124,16 @@ def _indented(lines: str) -> str:
     return "\n".join(f"    {escaped(line)}" for line in lines.split("\n"))
 
 
-def log_to_stderr(level: str) -> None:
-    """The log of all three processes: one line a record, on standard error."""
+LOG_FORMATS: dict[str, Callable[[], logging.Formatter]] = {
+    "text": lambda: LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"),
+    "json": JsonFormatter,
+}
+
+
+def log_to_stderr(level: str, form: str = "text") -> None:
+    """The log of all three processes: one line a record, on standard error, as text or as JSON."""
     handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LOG_FORMATS[form]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of its start is said in the one line
 

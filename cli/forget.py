@@ -13,15 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 from urllib.parse import urlencode
 
-from agent.config import Parser, address, is_wildcard, reachable
+from agent.config import Parser, reachable
 from agent.values.address import Address
 from agent.values.errors import DarnerError, UsageError
 from agent.values.reference import Reference, from_local, is_local
+from cli.local import of_this_container
 
 PROGRAM = "darner forget"
-HTTP_LISTEN = "DARNER_HTTP_LISTEN"
-"""The setting of the process in whose container the command is typed."""
-HTTP_PORT = 65003
 ANSWER_SECONDS_MAX = 10.0
 ANSWER_BYTES_MAX = 4096
 PARTLY_STATUS = 2
@@ -42,16 +40,9 @@ def read(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[list[Refe
             raise UsageError(f"{PROGRAM}: {image} has a digest, which always means the same; name a tag")
     try:
         addresses = [reachable(text) for text in (*options.agent, *options.supernode)]
-        return images, addresses or [_of_this_container(environment)]
+        return images, addresses or [of_this_container(environment)]
     except ValueError as error:
         raise UsageError(f"{PROGRAM}: {error}") from None
-
-
-def _of_this_container(environment: Mapping[str, str]) -> Address:
-    where = address(environment.get(HTTP_LISTEN) or f"127.0.0.1:{HTTP_PORT}")
-    if is_wildcard(where):
-        return Address("::1" if ":" in where.host else "127.0.0.1", where.port)
-    return where
 
 
 def told(images: Sequence[Reference], addresses: Sequence[Address]) -> Iterator[tuple[str, bool]]:

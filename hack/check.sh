@@ -15,6 +15,9 @@ check ruff format --check .
 check mypy
 check lint-imports
 check hack/chart/lint.sh
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+NO_MKDOCS_2_WARNING=1 check mkdocs build --strict --quiet --site-dir "$site"
 
 if ((${#failed[@]})); then
     printf 'make check failed: %s\n' "${failed[@]}" >&2

@@ -18,7 +18,9 @@ compile() {
         --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header "$@" pyproject.toml
 }
 
-compile "$@" --output-file requirements.txt
+# With what people type, which the image has too.
+compile "$@" --extra cli --output-file requirements.txt
 # The product's pins bind the development list: tests run against exactly what is shipped.
-compile "$@" --extra dev --constraint requirements.txt --output-file requirements-dev.txt
-compile "$@" --extra bench --constraint requirements.txt --output-file requirements-bench.txt
+compile "$@" --extra cli --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+compile "$@" --extra cli --extra bench --constraint requirements.txt --output-file requirements-bench.txt
+compile "$@" --extra cli --extra fuzz --constraint requirements.txt --output-file requirements-fuzz.txt

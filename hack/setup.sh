@@ -8,7 +8,8 @@ declare -A package_of=(
     [containerd]=containerd [ctr]=containerd [runc]=runc [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci
     [ip]=iproute2 [jq]=jq [git]=git [curl]=curl
     [iptables]=iptables [nft]=nftables [conntrack]=conntrack [ipset]=ipset [socat]=socat [openssl]=openssl
-    [nginx]=nginx-light [buildah]=buildah [mmdebstrap]=mmdebstrap [sysctl]=procps [gcc]=gcc
+    [podman]=podman [nginx]=nginx-light [buildah]=buildah [mmdebstrap]=mmdebstrap [sysctl]=procps [gcc]=gcc
+    [dockerd]=docker.io [promtool]=prometheus [chromium]=chromium
 )
 
 missing=()

@@ -1,6 +1,7 @@
 """Which files of the agent one cold GET of a blob passes through: `python -m hack.way`.
 
-An agent, a supernode and an origin run on this machine, each in a process of its own. From the request to its last byte, each
+Two agents, a supernode and an origin run on this machine, each in a process of its own. One of the agents has the blob, which the
+other is asked for. From the request to its last byte, each
 call of a function of the agent is noted with the file that it is in: in the thread of the client's connection, in the threads of
 the download and in those of the channels. What the agent does at its own pace, whoever pulls, is left out.
 """
@@ -48,14 +49,16 @@ def files_of_a_cold_get() -> list[str]:
 
 
 def files_called(directory: Path, registry: str, image: Image) -> list[str]:
-    pieces, channel, state, upload, endpoint, health = (f"127.0.0.1:{port}" for port in free_ports(6))
+    pieces, channel, state = (f"127.0.0.1:{port}" for port in free_ports(3))
     common = ["--insecure-registries", registry]
     supernode = ["-m", "supernode", "--node-name", "supernode", "--store", str(directory / "supernode"), "--piece-listen", pieces]
     supernode += ["--piece-address", pieces, "--http-listen", state, "--channel-listen", channel, *common]
-    agent = ["-m", "hack.way", "agent", "--node-name", "node", "--store", str(directory / "agent"), "--piece-listen", upload]
-    agent += ["--piece-address", upload, "--http-listen", health, "--registry-listen", endpoint, "--supernodes", channel, *common]
+    common += ["--supernodes", channel]
     prefix = f"/v2/{registry.replace(':', '_')}/{REPOSITORY}"
-    with started(supernode), started(agent) as process:
+    (holder, first), (agent, endpoint) = (agent_of(directory, name, common) for name in ("holder", "node"))
+    with started(supernode), started(["-m", "agent", *holder]), started(["-m", "hack.way", "agent", *agent]) as process:
+        for path in ("manifests/1", f"blobs/{image.layers[0]}"):
+            get(first, f"{prefix}/{path}")
         get(endpoint, f"{prefix}/manifests/1")
         assert process.stdout is not None
         process.send_signal(signal.SIGUSR1)
@@ -63,6 +66,13 @@ def files_called(directory: Path, registry: str, image: Image) -> list[str]:
         get(endpoint, f"{prefix}/blobs/{image.layers[0]}")
         process.send_signal(signal.SIGUSR1)
         return process.stdout.readline().split()
+
+
+def agent_of(directory: Path, name: str, common: list[str]) -> tuple[list[str], str]:
+    """The arguments of an agent, and where its registry endpoint is."""
+    upload, endpoint, health = (f"127.0.0.1:{port}" for port in free_ports(3))
+    argv = ["--node-name", name, "--store", str(directory / name), "--piece-listen", upload, "--piece-address", upload]
+    return [*argv, "--http-listen", health, "--registry-listen", endpoint, *common], endpoint
 
 
 def get(where: str, path: str) -> bytes:

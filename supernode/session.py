@@ -35,8 +35,12 @@ class AgentSession:
     writer: asyncio.WriteTransport
     introduction: bytes = b""
     """What others are told before they are first sent to its piece server: a frame."""
+    fingerprint: bytes = b""
+    """Of its piece server."""
     proven: Proven | None = None
     """Whose token has shown that it is this node's agent, if tokens are asked for."""
+    located: bool = True
+    """It is at `where`: it connects from there, or has answered there."""
     heard_at: float = 0.0
     introduced: set[int] = field(default_factory=set)
     """The peers that it knows by number; some of them."""
@@ -49,7 +53,7 @@ class AgentSession:
     unsent: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.introduction = frame(messages.Peer(self.number, self.where.host, self.where.port))
+        self.introduction = frame(messages.Peer(self.number, self.where.host, self.where.port, self.fingerprint))
 
     def send(self, *said: messages.Message) -> None:
         self._put(*map(frame, said))

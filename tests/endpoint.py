@@ -19,7 +19,7 @@ from agent.download.manager import DownloadManager
 from agent.origin.client import Origin as OriginClient
 from agent.origin.credential_provider import CredentialProviders
 from agent.origin.mirrors import Mirror
-from agent.origin.shown import Permission
+from agent.origin.shown import Permission, WhenDown
 from agent.registry.endpoint import HEAD_SECONDS_MAX, Registry
 from agent.registry.manifests import Manifests
 from agent.storage.store import Store
@@ -30,6 +30,7 @@ from agent.values.pattern import Pattern
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from agent.values.space import Percent
 from hack.origin import Image, Origin
+from tests.swarm import Node
 
 REPOSITORY = "team/app"
 LAYER = random.Random(11).randbytes(3 * PIECE_BYTES_CUT_MIN + 4321)
@@ -71,16 +72,29 @@ class Endpoint:
         interval: float = 30.0,
         providers: CredentialProviders | None = None,
         mirrors: Iterable[Mirror] = (),
+        when_down: WhenDown = WhenDown.SAME_IMAGE,
+        lazy: bool = False,
     ) -> None:
         self.origin = origin
         self.store = Store(root, quota=quota, free=free, age=3600.0)
         self.client = OriginClient([origin.address], [], mirrors=mirrors)
-        manifests = Manifests(root, self.client, interval=interval, stale_if_error=3600.0)
+        manifests = Manifests(root, self.client, interval=interval, stale_if_error=3600.0, when_down=when_down)
         swarm = Supernodes((), _no_hello, lambda _: None, manifests.recall)
         self.downloads = DownloadManager(self.store, swarm, self.client, SwarmKey(""))
         registry = Registry(
-            self.store, self.downloads, manifests, Permission(), swarm, self.client, head_seconds, allow, providers
+            self.store,
+            self.downloads,
+            manifests,
+            Permission(),
+            swarm,
+            self.client,
+            head_seconds,
+            allow,
+            providers,
+            when_down,
+            lazy=lazy,
         )
+        self.client.on_shown = registry.shown
         self.listener = registry.listener(Address("127.0.0.1", 0))
         self.prefix = f"/v2/{origin.address.replace(':', '_')}/{REPOSITORY}"
 
@@ -161,3 +175,21 @@ def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     while not holds():
         assert time.monotonic() < end, "did not come about in time"
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def runtime_at_node(
+    node: Node, origin: Origin, head_seconds: float = HEAD_SECONDS_MAX, *, lazy: bool = False
+) -> Iterator[Endpoint]:
+    """The registry endpoint of a node that has supernodes, asked as a runtime asks it."""
+    permission = Permission()
+    registry = Registry(node.store, node.downloads, node.manifests, permission, node.swarm, node.client, head_seconds, lazy=lazy)
+    node.client.on_shown = registry.shown
+    endpoint = Endpoint.__new__(Endpoint)
+    endpoint.listener, endpoint.origin = registry.listener(Address("127.0.0.1", 0)), origin
+    endpoint.prefix = f"/v2/{origin.address.replace(':', '_')}/{REPOSITORY}"
+    endpoint.listener.start()
+    try:
+        yield endpoint
+    finally:
+        endpoint.listener.stop()

@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from hack.secrecy import secret
 from supernode.node_tokens import AUDIENCE
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -35,7 +36,7 @@ def token(key: Any = RSA, kid: str = "one", algorithm: str = "RS256", **changed:
     now = int(time.time())
     times = {"exp": now + 7200, "iat": now, "nbf": now}
     claims = {"aud": [AUDIENCE], "iss": "https://any", **times, "kubernetes.io": named, **changed}
-    return jwt.encode(claims, key, algorithm, headers={"kid": kid})
+    return secret(jwt.encode(claims, key, algorithm, headers={"kid": kid}), "a node token")
 
 
 def named(**changed: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from agent.values.reference import to_local
 from hack.lab.apiserver import ApiServer, Document
+from hack.secrecy import secret
 from tests.kubelet_keyring import auths_of, credentials_for
 
-PASSWORD = "s3cret-of-alice"
+PASSWORD = secret("s3cret-of-alice", "a password")
 LOGIN = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.download.manager import DownloadManager
+from agent.http.certificate import Certificate
 from agent.http.server import Exchange, Listener
 from agent.origin.client import Origin as OriginClient
 from agent.origin.mirrors import Mirror
@@ -32,10 +33,12 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.channel import Channel, Frames, agent_message, frame, supernode_message
+from agent.swarm.describe import Describer
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
+from agent.values.credential import Credential
 from agent.values.errors import SourceError
 from agent.values.manifest import Manifest
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
@@ -44,6 +47,7 @@ from agent.values.tag_pattern import TagPattern
 from hack.origin import Image, Origin
 from supernode.app import Supernode
 from supernode.settings import SupernodeSettings
+from tests.acceptor import Acceptor
 
 REPOSITORY = "team/app"
 SECONDS = 20.0
@@ -107,8 +111,12 @@ class Node:
         quota: int = 1 << 30,
         key: str | None = None,
         clock: Callable[[], float] = time.time,
+        through: Callable[[Address], Address] = lambda where: where,
     ) -> None:
-        """With `wait`, every supernode has welcomed it. `key` is a file, if not the one of the lab."""
+        """With `wait`, every supernode has welcomed it. `key` is a file, if not the one of the lab.
+
+        `through` says where others are told that its piece server is.
+        """
         self.name = name
         self.fetched: list[tuple[int, Address, int]] = []
         """Pieces that were asked for at other nodes: number, from where, and the verdict."""
@@ -119,14 +127,18 @@ class Node:
             root / name, self.client, interval=lab.tag_interval, stale_if_error=3600.0, fresh=lab.fresh_tags
         )
         swarm_key = SwarmKey(lab.key if key is None else key)
-        self.pieces = piece_listener(PieceServer(self.store, swarm_key, clocks=lambda: self.swarm.clocks()).handle)
-        where = self.pieces.address
+        server = PieceServer(self.store, swarm_key, clocks=lambda: self.swarm.clocks(), node_name=name)
+        self.pieces = piece_listener(server.handle)
+        where = through(self.pieces.address)
+        server._addresses = (where,)
 
         def hello() -> messages.Hello:
             holdings = [messages.Holding(raw_digest(digest), size) for digest, size in self.store.offered().items()]
-            return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings)
+            mark = certificate().fingerprint
+            return messages.Hello(messages.VERSION, name, zone, where.host, where.port, 0, holdings, fingerprint=mark)
 
-        self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall, swarm_key)
+        self.describer = Describer(self.store)
+        self.swarm = Supernodes(tuple(lab.channels), hello, self._up, self.manifests.recall, swarm_key, self.describer.describe)
         self.swarm.clock = clock
         self.downloads = DownloadManager(self.store, self.swarm, self.client, swarm_key)
         self.store.on_change = self.swarm.tell
@@ -139,11 +151,17 @@ class Node:
         self.downloads.swarm_is_up()
 
     def _note_fetch(
-        self, blob: Blob, piece: int, digest: bytes | None, where: Address, unix_seconds: float | None = None
+        self,
+        blob: Blob,
+        piece: int,
+        digest: bytes | None,
+        where: Address,
+        unix_seconds: float | None = None,
+        fingerprint: bytes = b"",
     ) -> None:
         verdict = messages.DELIVERED
         try:
-            self._fetch(blob, piece, digest, where, unix_seconds)
+            self._fetch(blob, piece, digest, where, unix_seconds, fingerprint)
         except SourceError as error:
             verdict = error.verdict
             raise
@@ -166,13 +184,14 @@ class Node:
         seconds: float = SECONDS,
         on_bytes: Callable[[int], None] = lambda count: None,
         registry: str = "",
+        credential: Credential | None = None,
     ) -> bytes:
         """All bytes of a blob, each run as soon as it is there, as the registry endpoint reads it. Raises what it would raise."""
         until = time.monotonic() + seconds
         stored = self.store.blob(digest)
         if stored:
             return read(stored, until)
-        with self.downloads.reading(registry or self._lab.origin.address, REPOSITORY, digest, None, 0) as reader:
+        with self.downloads.reading(registry or self._lab.origin.address, REPOSITORY, digest, credential, 0) as reader:
             blob = reader.download.blob(seconds)
 
             def moved(count: int) -> None:
@@ -181,6 +200,12 @@ class Node:
 
             return read(blob, until, moved)
 
+    def held(self, digest: str) -> int:
+        """How many pieces of a blob are here that is on its way."""
+        download = self.downloads._active.get(digest)
+        blob = download._blob if download else None
+        return blob.held.bit_count() if blob else 0
+
     def sources(self) -> set[Address]:
         """The nodes that gave it a piece."""
         return {where for _, where, verdict in self.fetched if verdict == messages.DELIVERED}
@@ -188,6 +213,7 @@ class Node:
     def close(self) -> None:
         self.downloads.stop()
         self.swarm.stop()
+        self.describer.stop()
         self.pieces.stop()
         self.client.close()
         self.store.close()
@@ -204,9 +230,27 @@ def read(blob: Blob, until: float, moved: Callable[[int], None] = lambda count: 
     return bytes(body)
 
 
+_certificates: list[Certificate] = []
+_making = threading.Lock()
+
+
+def certificate() -> Certificate:
+    """One for all nodes of a test: to make one takes another process."""
+    with _making:
+        if not _certificates:
+            _certificates.append(Certificate.make())
+        return _certificates[0]
+
+
 def piece_listener(handle: Callable[[Exchange], None]) -> Listener:
     listener = Listener(
-        Address("127.0.0.1", 0), handle, name="pieces", connections_max=512, per_address_max=512, idle_seconds=30.0
+        Address("127.0.0.1", 0),
+        handle,
+        name="pieces",
+        connections_max=512,
+        per_address_max=512,
+        idle_seconds=30.0,
+        tls=certificate().context,
     )
     listener.start()
     return listener
@@ -243,7 +287,8 @@ class Lab:
         self._http = [free_address() for _ in range(supernodes)]
         self._settings = settings
         self._names = itertools.count()
-        self._stores = 0
+        self._stores = [0] * supernodes
+        """How many each supernode has had."""
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
@@ -264,10 +309,10 @@ class Lab:
 
     def start_supernode(self, number: int = 0, *, empty: bool = True) -> Supernode:
         """On the same addresses as before, with an empty store or with the last one."""
-        self._stores += empty
+        self._stores[number] += empty
         settings = SupernodeSettings(
             node_name=f"supernode-{number}",
-            store=str(self.root / f"supernode-{number}-{self._stores}"),
+            store=str(self.root / f"supernode-{number}-{self._stores[number]}"),
             piece_listen=self._pieces[number],
             channel_listen=self.channels[number],
             http_listen=self._http[number],
@@ -317,13 +362,31 @@ class Lab:
         wait: bool = True,
         key: str | None = None,
         clock: Callable[[], float] = time.time,
+        through: Callable[[Address], Address] = lambda where: where,
     ) -> Node:
-        node = Node(self.root, f"node-{next(self._names)}", self, zone, wait=wait, quota=quota, key=key, clock=clock)
+        name = f"node-{next(self._names)}"
+        node = Node(self.root, name, self, zone, wait=wait, quota=quota, key=key, clock=clock, through=through)
         self.nodes.append(node)
         return node
 
     def push(self, *layers: bytes, tag: str = "1") -> Image:
         return self.origin.push(REPOSITORY, tag, Image.of(layers))
+
+    def distribute(self, body: bytes) -> str:
+        """A blob that the supernode has whole, and no node that is there."""
+        digest = self.push(body).layers[0]
+        holder = self.node()
+        assert holder.pull(digest) == body
+        wait_until(lambda: all(swarm["whole"] for swarm in self.state()["swarms"]), said=lambda: str(self.state()))
+        self.nodes.remove(holder)
+        holder.close()
+        wait_until(lambda: holder.name not in [node["name"] for node in self.state()["nodes"]])
+        return digest
+
+    def settled(self) -> int:
+        """The blob bytes that the origin has sent, when it sends no more."""
+        wait_until(lambda: not self.origin._under_way)
+        return self.origin.blob_bytes_sent
 
     def pull_everywhere(self, digest: str, nodes: list[Node] | None = None) -> list[bytes]:
         """On all nodes at once."""
@@ -399,39 +462,17 @@ class RawSupernode:
 
     def __init__(self, converse: Callable[[socket.socket, Iterator[messages.FromAgent]], None]) -> None:
         self._converse = converse
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, name="raw supernode")]
-        self._threads[0].start()
-
-    @property
-    def where(self) -> Address:
-        return Address(*self._server.getsockname())
+        self._acceptor = Acceptor("raw supernode", self._serve)
+        self.where = self._acceptor.where
 
     def __enter__(self) -> RawSupernode:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        for sock in list(self._sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(SECONDS)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._server.accept()
-                self._sockets.append(sock)
-                thread = threading.Thread(target=self._serve, args=(sock,), name="raw supernode's channel")
-                self._threads.append(thread)
-                thread.start()
+        self._acceptor.close()
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError):
+        with sock:
             self._converse(sock, _messages(sock))
 
 

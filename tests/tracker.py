@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import random
 import time
@@ -11,7 +10,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
+from blake3 import blake3
 
+from agent.origin.shares import Prompt, Seat, Shares
 from agent.registry.manifests import Manifests
 from agent.storage.blob import Blob
 from agent.swarm import messages
@@ -20,6 +21,7 @@ from agent.values.address import Address
 from agent.values.errors import DarnerError
 from agent.values.manifest import Manifest
 from agent.values.pieces import Layout, to_bytes
+from agent.values.reference import raw_digest
 from supernode.scheduler.limits import Limits
 from supernode.seeder import Seeder, SeedRequest
 from supernode.session import AgentSession
@@ -75,17 +77,36 @@ class Agent:
         hello = messages.Hello(messages.VERSION, name, "", "10.0.0.1", port, 0, held)
         self.session: AgentSession = lab.tracker.join_agent(hello, cast(asyncio.WriteTransport, self.writer))
         lab.sessions.append(self.session)
+        self._ended = 0
 
     def say(self, *said: messages.FromAgent) -> None:
         for message in said:
             self.lab.tracker.receive(self.session, message)
         self.lab.flush()
 
-    def open(self, request: int = 1, digest: bytes = RAW, have: int = 0) -> None:
-        self.say(messages.Open(request, digest, "registry.test", "team/app", to_bytes(have), []))
+    def open(
+        self, request: int = 1, digest: bytes = RAW, have: int = 0, size: int = LAYOUT.size, registry: str = "registry.test"
+    ) -> None:
+        """With the size 0 the answer comes when the supernode has found it."""
+        self.say(messages.Open(request, digest, registry, "team/app", to_bytes(have), [], size))
 
     def report(self, *done: messages.Done, window: int = 4, task: int | None = None) -> None:
         self.say(messages.Report(self.task.task if task is None else task, list(done), window, []))
+
+    def bring(self, *pieces: int, digest: Callable[[int], bytes] | None = None) -> None:
+        """Name pieces as if they had come from the origin: rightly, or as `digest` has it."""
+        name = digest or digest_of
+        self.say(messages.Brought(self.task.task, {piece: name(piece) for piece in pieces}))
+
+    def end_run(self, outcome: int = messages.RUN_WHOLE, retry_after: int = 0) -> None:
+        """The first of its runs that has not ended."""
+        self.say(messages.RunEnded(self.task.task, self.runs[self._ended].first, outcome, retry_after))
+        self._ended += 1
+
+    def cannot_fetch(self) -> None:
+        """Its origin refuses it all runs."""
+        while len(self.runs) > self._ended:
+            self.end_run(messages.RUN_REFUSED)
 
     def take(self, verdict: Callable[[int], int] = lambda source: messages.DELIVERED) -> None:
         """Fetch what is granted until nothing more is, and say of each source what `verdict` says; alternatives deliver."""
@@ -112,6 +133,10 @@ class Agent:
     def granted(self) -> list[messages.Granted]:
         return [piece for grant in self.heard(messages.Grant) for piece in grant.pieces]
 
+    @property
+    def runs(self) -> list[messages.Run]:
+        return self.heard(messages.Run)
+
     def leave(self) -> None:
         self.lab.tracker.leave(self.session)
 
@@ -122,9 +147,16 @@ class Lab:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.patch = patch
         self.wanted: list[SeedRequest] = []
+        self.cached: list[bytes] = []
+        """What is in the supernode's cache: a seed begins with its first Open, and no node is granted a run."""
+        self.sizes: dict[bytes, int | DarnerError | None] = {}
+        """What the origin says how long blobs are, where it is not `LAYOUT.size`."""
+        self.sizes_asked: list[tuple[str, str, bytes]] = []
         self.sessions: list[AgentSession] = []
         self.names: list[tuple[str, str, str]] = []
         self.answer: Manifest | Exception = MANIFEST
+        self.prompt = Prompt()
+        self.origin = self
         self.tracker = Tracker(
             "supernode",
             Address("10.0.0.9", 65002),
@@ -137,7 +169,9 @@ class Lab:
         )
 
         # Seeds begin in the order in which blobs are opened, so that the same chances give the same test.
-        patch.setattr(self.tracker.seeds._threads, "submit", lambda begin, wanted: begin(wanted))
+        patch.setattr(
+            self.tracker.seeds._threads._threads, "submit", lambda registry, node, do: do(Seat(Shares(1), registry, node))
+        )
 
     def flush(self) -> None:
         for session in self.sessions:
@@ -149,9 +183,26 @@ class Lab:
     def join(self) -> None:
         self.tracker.join()
 
+    @property
+    def store(self) -> Lab:
+        """The cache's part."""
+        return self
+
+    def size_of(self, digest: str) -> int | None:
+        return LAYOUT.size if raw_digest(digest) in self.cached else None
+
     def seed(self, wanted: SeedRequest) -> None:
         """The seeder's part: the test does the rest."""
         self.wanted.append(wanted)
+
+    def blob_size(self, registry: str, repository: str, digest: str, credential: None = None) -> int | None:
+        """The seeder's part, and the origin's."""
+        raw = bytes.fromhex(digest.removeprefix("sha256:"))
+        self.sizes_asked.append((registry, repository, raw))
+        size = self.sizes.get(raw, LAYOUT.size)
+        if isinstance(size, DarnerError):
+            raise size
+        return size
 
     def resolve(self, registry: str, repository: str, reference: str) -> Manifest:
         """The manifests' part."""
@@ -161,6 +212,10 @@ class Lab:
             raise self.answer
         return self.answer
 
+    def believed_seconds(self, registry: str, repository: str, reference: str) -> float:
+        """The manifests' part."""
+        return 60.0
+
     async def until(self, holds: Callable[[], object]) -> None:
         end = time.monotonic() + SECONDS
         while not holds():
@@ -168,12 +223,21 @@ class Lab:
             await asyncio.sleep(0.005)
 
     async def sized(self, number: int = 0, layout: Layout = LAYOUT) -> SeedRequest:
-        """The seed learns the size of the blob."""
+        """The seed has a file for the blob."""
         await self.until(lambda: len(self.wanted) > number)
         wanted = self.wanted[number]
         wanted.on_size(Blob(wanted.digest, layout, open_nothing()))
         await asyncio.sleep(0.01)
         return wanted
+
+    async def sized_blob(self, *, private: bool = False) -> Blob:
+        """The same, and the blob itself."""
+        await self.until(lambda: self.wanted)
+        wanted = self.wanted[0]
+        blob = Blob(wanted.digest, LAYOUT, open_nothing(), private=private)
+        wanted.on_size(blob)
+        await asyncio.sleep(0.01)
+        return blob
 
     async def seeded(self, wanted: SeedRequest, *pieces: int) -> None:
         for piece in pieces:
@@ -193,11 +257,12 @@ class Lab:
 
 
 def digest_of(piece: int) -> bytes:
-    return hashlib.sha256(bytes([piece])).digest()
+    return blake3(bytes([piece])).digest()
 
 
 def open_nothing() -> int:
-    return os.open("/dev/null", os.O_RDONLY)
+    """A file of nobody else's: a blob of a private image makes its own file private."""
+    return os.memfd_create("a blob")
 
 
 def in_loop(test: Callable[[Lab], Coroutine[Any, Any, None]]) -> Callable[[pytest.MonkeyPatch], None]:

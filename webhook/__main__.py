@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from agent.build import announce
 from agent.process import log_to_stderr
 from agent.values.errors import DarnerError
 from webhook.server import run
@@ -16,7 +17,8 @@ from webhook.settings import PROGRAM, load_webhook_settings
 def main(argv: Sequence[str]) -> int:
     try:
         settings = load_webhook_settings(argv, os.environ)
-        log_to_stderr(settings.log_level)
+        log_to_stderr(settings.log_level, settings.log_format)
+        announce("webhook")
         asyncio.run(run(settings))
     except DarnerError as error:
         said = str(error)

@@ -13,6 +13,12 @@ class BadReview(DarnerError):  # noqa: N818 (the field's word; "Error" would say
     status = 400
 
 
+class Busy(BadReview):
+    """The caller's fault, or that of others: more is under way than there may be. The API server admits the pod as it is."""
+
+    status = 429
+
+
 class Unreachable(DarnerError):  # noqa: N818 (it says what the matter is)
     """The cluster's fault, or the network's: the next moment may bring another answer of the API server."""
 
@@ -35,6 +41,7 @@ class Obstacle(StrEnum):
     CONFLICT = "conflict"
     FOREIGN = "foreign"
     TOO_MANY = "too-many"
+    TOO_LARGE = "too-large"
 
 
 class NotDerived(DarnerError):  # noqa: N818 (the field's word; "Error" would say nothing more)

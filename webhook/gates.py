@@ -38,6 +38,7 @@ class Reason(StrEnum):
     NODE_CREDENTIAL = "node-credential"
     NO_AGENT_THERE = "no-agent-there"
     REFUSED = "refused"
+    NO_RIGHTS = "no-rights"
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-ADMISSIONS = Counter("darner_admissions", "Questions of the API server, by what became of them", ["outcome"])
+ADMISSIONS = Counter("darner_webhook_admissions", "Questions of the API server, by what became of them", ["outcome"])
 ADMISSION_SECONDS = Histogram(
-    "darner_admission_seconds", "From a question's first byte to its answer", buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 3)
+    "darner_webhook_admission_duration_seconds",
+    "From a question's first byte to its answer",
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 3),
 )
-REWRITTEN_IMAGES = Counter("darner_rewritten_images", "Image names that were rewritten")
-LEFT_ALONE = Counter("darner_left_alone", "Images, or whole pods, that were not rewritten, by reason", ["reason"])
-CERTIFICATE_EXPIRY = Gauge("darner_certificate_expiry_timestamp_seconds", "When the serving certificate ends")
-CERTIFICATE_FAILURES = Counter("darner_certificate_failures", "Times that the certificate, or the trust in it, could not be kept")
-AGENTS = Gauge("darner_webhook_agents", "Nodes with an agent, by whether it can serve a pull now", ["state"])
+REWRITTEN_IMAGES = Counter("darner_webhook_rewritten_images", "Image names that were rewritten")
+LEFT_ALONE = Counter("darner_webhook_left_alone", "Images, or whole pods, that were not rewritten, by reason", ["reason"])
+CERTIFICATE_EXPIRY = Gauge("darner_webhook_certificate_expiry_timestamp_seconds", "When the serving certificate ends")
+CERTIFICATE_FAILURES = Counter(
+    "darner_webhook_certificate_failures", "Times that the certificate, or the trust in it, could not be kept"
+)
+LAST_ADMISSION = Gauge("darner_webhook_last_admission_timestamp_seconds", "When a question was last answered; 0: never")
+AGENTS = Gauge(
+    "darner_webhook_agents", "Nodes, by whether their agent can serve a pull now, and those that are to have none", ["state"]
+)
 AGENTS_VIEW_AGE = Gauge("darner_webhook_agents_view_age_seconds", "How long ago it was last certain which agents are ready")
 DERIVED_WRITES = Counter("darner_webhook_derived_secrets", "Derived pull secrets that were written", ["how"])
 DERIVED_FAILURES = Counter("darner_webhook_derived_secret_failures", "Pods whose pull secrets could not be derived", ["cause"])

@@ -24,6 +24,7 @@ from agent.http.server import bind
 from agent.values.errors import DarnerError
 from webhook.admission.http import admission_app
 from webhook.certificates.authority import Lifetimes
+from webhook.certificates.clients import Clients
 from webhook.certificates.rotation import Publish, Rotation
 from webhook.certificates.stores import DirectoryStore, Files, KeyStore, SecretStore, settle
 from webhook.certificates.trust import trust
@@ -71,7 +72,8 @@ async def run(settings: WebhookSettings) -> None:
     store, publish, make_swarm_key = _resources(settings, cluster)
     wiring = wired(settings, cluster)
     lifetimes = Lifetimes(settings.certificate_life, settings.authority_life, settings.authority_overlap)
-    rotation = Rotation(store, settings.certificate_names, lifetimes, publish)
+    clients = Clients(settings.client_ca_file, settings.client_names) if settings.client_ca_file else None
+    rotation = Rotation(store, settings.certificate_names, lifetimes, publish, clients=clients)
 
     async def prepare() -> None:
         await asyncio.to_thread(make_swarm_key)
@@ -81,7 +83,13 @@ async def run(settings: WebhookSettings) -> None:
     if stopped.is_set():
         return
     ending = threading.Event()
-    admission = Surface(admission_app(wiring.judge(settings.policy)), admission_socket, ADMISSION_LIMITS, rotation.context)
+    admission = Surface(
+        admission_app(wiring.judge(settings.policy)),
+        admission_socket,
+        ADMISSION_LIMITS,
+        rotation.context,
+        clients.may_ask if clients else None,
+    )
     reasons = (rotation.unready, *wiring.unready)
     health = Surface(application(lambda: next(filter(None, (reason() for reason in reasons)), None)), health_socket)
     threads = [in_thread(name, work, ending) for name, work in wiring.working.items()]

@@ -20,8 +20,16 @@ from webhook.breaker.pauses import OwnerKind, owner_kind
 from webhook.kube.api import ObjectName, object_name
 
 PROGRAM = "darner webhook"
+ONLY_NAMESPACES_MAX = 32
+"""Two watches and two threads for each."""
 AGENT_VIEW_AGE_SECONDS_MIN = 20
 """A view is confirmed every 10 seconds, and a broken connection is found out and replaced within 10 more."""
+
+
+def namespace_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is no name of a namespace")
+    return value
 
 
 def label_value(value: str) -> str:
@@ -45,7 +53,7 @@ def server_name(value: str) -> str:
 class WebhookSettings:
     """Rewrite the image names of pods at admission, so that they are pulled through the agent on their node."""
 
-    listen: Address = setting(address, "admission over HTTPS", "0.0.0.0:8443")
+    listen: Address = setting(address, "admission over HTTPS", "0.0.0.0:10250")
     http_listen: Address = setting(address, "health and metrics", "0.0.0.0:8080")
     certificate_dir: str = setting(text, "directory of the certificate; made, with the certificate, if missing", "")
     certificate_secret: ObjectName | None = setting(object_name, "Secret of the certificate, instead; made if missing", "")
@@ -56,6 +64,10 @@ class WebhookSettings:
     authority_life: float = setting(duration, "life of the authority that signs it", "3650d")
     authority_overlap: float = setting(duration, "how long an old and a new authority are trusted side by side", "10m")
     certificate_interval: float = setting(duration, "how often the certificate and the trust in it are looked at", "30s")
+    client_ca_file: str = setting(
+        text, "PEM file of the authorities of API servers' client certificates; whoever reaches the port may ask if empty", ""
+    )
+    client_names: tuple[str, ...] = setting(listed(text), "common names of the API servers' client certificates", "")
     webhook_configuration: str = setting(text, "MutatingWebhookConfiguration whose caBundle is kept; none if empty", "")
     swarm_secret: ObjectName | None = setting(object_name, "Secret of the swarm's key; made if missing", "")
     namespace: str = setting(text, "namespace of this release; its pods are left alone", "")
@@ -64,6 +76,9 @@ class WebhookSettings:
         listed(text),
         "more namespaces whose pods are left alone",
         "kube-system,kube-public,kube-node-lease",
+    )
+    only_namespaces: tuple[str, ...] = setting(
+        listed(namespace_name), "the only namespaces in which it has rights; pods elsewhere are left alone; all if empty", ""
     )
     include_images: tuple[Pattern, ...] = setting(
         listed(pattern), "only these are rewritten: registries, or patterns of REGISTRY/REPOSITORY; all if empty", ""
@@ -90,6 +105,9 @@ class WebhookSettings:
     startup_taint: bool = setting(
         yes_or_no, "with a Lease: whether nodes lose the taint darner.dev/agent-not-ready when their agent is ready", "false"
     )
+    node_runtimes: bool = setting(
+        yes_or_no, "whether pods are left alone that go to nodes whose container runtime does not pull from an agent", "false"
+    )
     pull_secrets: bool = setting(yes_or_no, "whether pods are given their pull secrets for the agent: true or false", "false")
     pull_secret_deadline: float = setting(
         duration, "how long an admission waits for them; beyond, the pod is left alone", "1500ms"
@@ -111,6 +129,7 @@ class WebhookSettings:
         "Cluster.postgresql.cnpg.io,CatalogSource.operators.coreos.com,Cluster.postgresql.k8s.enterprisedb.io",
     )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
+    log_format: str = setting(one_of("text", "json"), "a line of text for each record of the log, or a JSON object", "text")
 
     @property
     def policy(self) -> Policy:
@@ -137,8 +156,14 @@ def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -
     settings = load(WebhookSettings, PROGRAM, argv, environment)
     if bool(settings.certificate_dir) == bool(settings.certificate_secret):
         raise UsageError(f"{PROGRAM}: write either --certificate-dir DIR or --certificate-secret NAMESPACE/NAME")
+    if bool(settings.client_ca_file) != bool(settings.client_names):
+        raise UsageError(
+            f"{PROGRAM}: write --client-ca-file and --client-names together: an authority may sign for others than API servers"
+        )
     if not settings.certificate_names:
         raise UsageError(f"{PROGRAM}: --certificate-names is empty; write the names by which the API server reaches the webhook")
+    if len(settings.only_namespaces) > ONLY_NAMESPACES_MAX:
+        raise UsageError(f"{PROGRAM}: --only-namespaces names more than {ONLY_NAMESPACES_MAX}; each is followed by itself")
     if settings.agent_ready_percent >= 100:
         raise UsageError(f"{PROGRAM}: --agent-ready-percent must be less than 100, because more than so many have to be ready")
     if settings.agent_view_age < AGENT_VIEW_AGE_SECONDS_MIN:

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from webhook.errors import Unreachable
-from webhook.kube.api import Api, items_of, mapping_at, mappings_at, text_at
+from webhook.kube.api import Api, mapping_at, mappings_at, text_at
+from webhook.kube.nodes import nodes_named
 from webhook.metrics import STARTUP_TAINTS
 
 log = logging.getLogger(__name__)
 
 TAINT = "darner.dev/agent-not-ready"
 LOOK_SECONDS = 1.0
-SINGLE_MAX = 50
-"""More nodes than these are looked at in pages: all of them are new to a leader."""
-PAGE_NODES = 100
-"""A node may be tens of KiB, most of it names of images."""
-PAGES_MAX = 1000
 
 
 class StartupTaint:
@@ -49,28 +45,10 @@ class StartupTaint:
         ready = self._ready()
         self._done &= ready
         fresh = ready - self._done
-        for node in self._nodes(fresh) if fresh else ():
+        for node in nodes_named(self._api, fresh):
             name = text_at(mapping_at(node, "metadata"), "name")
             if name in fresh and self._freed(name, node):
                 self._done |= {name}
-
-    def _nodes(self, names: frozenset[str]) -> Iterator[Mapping[str, Any]]:
-        if len(names) <= SINGLE_MAX:
-            yield from (self._get(f"/api/v1/nodes/{name}", {}) for name in sorted(names))
-            return
-        query = {"limit": str(PAGE_NODES)}
-        for _ in range(PAGES_MAX):
-            page = self._get("/api/v1/nodes", query)
-            yield from items_of(page) or ()
-            query["continue"] = text_at(mapping_at(page, "metadata"), "continue")
-            if not query["continue"]:
-                return
-
-    def _get(self, path: str, query: Mapping[str, str]) -> Mapping[str, Any]:
-        found = self._api.ask("GET", path, query=query)
-        if found.status not in (200, 404):  # A node may be gone before its agent's address is.
-            raise Unreachable(f"the API server answered {found.status} about {path}")
-        return found.document if found.status == 200 else {}
 
     def _freed(self, name: str, node: Mapping[str, Any]) -> bool:
         taints = list(mappings_at(mapping_at(node, "spec"), "taints"))

@@ -18,6 +18,7 @@ from webhook.admission.handler import Judge
 from webhook.admission.immutable import proven_only
 from webhook.admission.policy import Policy
 from webhook.admission.readiness import ready_nodes_only
+from webhook.admission.rights import only_in
 from webhook.breaker.half_open import one_at_a_time, only_with_secret
 from webhook.breaker.pauses import leave_alone
 from webhook.breaker.refusals import Refusals
@@ -27,6 +28,7 @@ from webhook.kube.events import Events
 from webhook.kube.lease import Lease
 from webhook.kube.worker import Work
 from webhook.metrics import LEADING
+from webhook.node_runtimes import NodeRuntimes
 from webhook.pullsecrets.cache import PullSecretCache
 from webhook.pullsecrets.reconciler import PullSecretReconciler
 from webhook.pullsecrets.writer import PullSecretWriter
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 @dataclass
 class Wiring:
     gates: list[Gate] = field(default_factory=list)
+    remembering: list[Gate] = field(default_factory=list)
+    """Some of them."""
     without_secret: CredentialGate | None = None
     unready: list[Callable[[], str | None]] = field(default_factory=list)
     """Each says in words why it cannot do its work yet, None if it can."""
@@ -52,7 +56,7 @@ class Wiring:
 
     def judge(self, policy: Policy) -> Judge:
         secrets = self.pull_secrets.secrets_for if self.pull_secrets else None
-        judge = Judge(policy, tuple(self.gates), secrets, self.without_secret)
+        judge = Judge(policy, tuple(self.gates), secrets, self.without_secret, remembering=tuple(self.remembering))
         return replace(judge, rewritten=self.refusals.rewritten) if self.refusals else judge
 
     def close(self) -> None:
@@ -67,7 +71,8 @@ def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
     wiring = Wiring()
     identity = f"{socket.gethostname()[:50]}_{uuid.uuid4().hex[:10]}"
     breakers = SharedBreakers(Events(cluster, identity) if cluster else None)
-    # First, because what is left alone needs no agent and no pull secret.
+    wiring.gates.append(only_in(settings.only_namespaces))
+    # Before those below, because what is left alone needs no agent and no pull secret.
     wiring.gates.append(leave_alone(breakers.now, settings.excluded_owners, time.time))
     if cluster and settings.lease:
         wiring.lease = lease = Lease(cluster, settings.lease, identity, breakers.publish, breakers.told)
@@ -75,10 +80,13 @@ def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
         LEADING.set_function(lease.leading)
         wiring.working["lease"] = lease.run
         if settings.revert:
-            controller = RevertController(cluster, Events(cluster, identity), breakers, lease.leading, settings.release)
+            controller = RevertController(
+                cluster, Events(cluster, identity), breakers, lease.leading, settings.release, settings.only_namespaces
+            )
             wiring.refusals = refusals = Refusals(Events(cluster, identity), controller.view_age_seconds)
             controller.appeared = refusals.appeared
             wiring.gates.append(refusals.gate)
+            wiring.remembering.append(refusals.gate)
             wiring.working |= controller.working() | {"refusals": refusals.run}
     wiring.gates.append(no_agent_there(settings.exclude_nodes))
     agents = None
@@ -94,15 +102,20 @@ def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
         wiring.working |= agents.working()
         if settings.startup_taint and wiring.lease:
             wiring.working["startup taint"] = StartupTaint(cluster, agents.ready_nodes, wiring.lease.leading).run
+        if settings.node_runtimes:
+            wiring.working["node runtimes"] = NodeRuntimes(cluster, agents.ready_nodes, agents.refuse).run
     if cluster and settings.lease and settings.revert:
         # Where nothing is put back, no image is different from the others.
         now = agents.now if agents else None
         wiring.gates.append(proven_only(breakers.evidence.proves, now, settings.immutable_images, time.time))
-        wiring.gates.append(one_at_a_time(breakers.now, breakers.evidence, time.time))
+        one_by_one = one_at_a_time(breakers.now, breakers.evidence, time.time)
+        wiring.gates.append(one_by_one)
+        wiring.remembering.append(one_by_one)
         wiring.without_secret = only_with_secret(breakers.now, time.time)
     if cluster and settings.pull_secrets:
         writer = PullSecretWriter(cluster, settings.release)
         wiring.pull_secrets = PullSecretCache(writer.settle, settings.pull_secret_deadline)
         leading = wiring.lease.leading if wiring.lease else lambda: True
-        wiring.working |= PullSecretReconciler(cluster, writer.settle, wiring.pull_secrets.changed, leading).working()
+        changed, namespaces = wiring.pull_secrets.changed, settings.only_namespaces
+        wiring.working |= PullSecretReconciler(cluster, writer.settle, changed, leading, namespaces).working()
     return wiring

@@ -7,6 +7,7 @@ back. Pieces are fetched by threads that all downloads share, the origin's bytes
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -23,7 +24,9 @@ from agent.download import events
 from agent.download.events import News, Order
 from agent.download.origin_stream import OriginStream
 from agent.download.planner import EVIDENCE_SECONDS, Mode, Planner, Trouble
+from agent.origin.blobstream import BlobStream
 from agent.origin.client import Origin
+from agent.pulls import BlobPull, Pulls
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
@@ -34,6 +37,7 @@ from agent.values.address import Address
 from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SourceError, StoreError, SupersededError
 from agent.values.pieces import Layout
+from agent.values.web_file import WebFile
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +50,12 @@ COMING_SECONDS = 0.5
 planner loses patience (`agent.swarm.piece_server`)."""
 PAUSE_SECONDS_MAX = 0.5
 """A longer pause without any fetch ends a silence: there was nothing that could have come."""
+EARLIER_SECONDS_MAX = 2.0
+"""How long the end of an earlier download of the same blob is waited for."""
 LINGER_SECONDS = 0.5
 """How long a download goes on after its last reader left: parallel range readers come and go."""
+KEPT_SECONDS_MAX = 3600.0
+"""The same of one that is kept, so that a registry that sends a byte now and then does not hold it for ever."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Shared:
     """Of so many pieces, of so many bytes each, how many can come in time beside so many that are being fetched."""
     on_end: Callable[[Download], None]
     """Told of each download's end, by its own thread."""
+    pulls: Pulls
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,20 @@ class BlobOrigin:
     digest: str
     credential: Credential | None
 
+    @property
+    def file(self) -> WebFile | None:
+        """Where this is no blob, but a file of a web server."""
+        return None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes take part."""
+        return True
+
+    def open(self, origin: Origin, start: int, end: int | None) -> BlobStream:
+        """The bytes from `start` to `end` (not included; None: the last). Raises OriginError."""
+        return origin.open_blob(self.registry, self.repository, self.digest, self.credential, start, end=end)
+
 
 @dataclass(eq=False)
 class Reader:
@@ -85,9 +108,13 @@ class Reader:
 
 
 class Download:
-    def __init__(self, origin: BlobOrigin, shared: Shared, earlier: Download | None = None) -> None:
+    def __init__(self, origin: BlobOrigin, shared: Shared, pull: BlobPull, earlier: Download | None = None) -> None:
         """`earlier` is a download of the same blob that nobody can join any more; this one sees to it that it writes no more."""
         self.digest = origin.digest
+        self.registry = origin.registry
+        self.is_of_file = origin.file is not None
+        """Whether it is no blob, but a file of a web server."""
+        self.pull = pull
         self._from = origin
         self._shared = shared
         self._earlier = earlier
@@ -95,8 +122,14 @@ class Download:
         self._planner = Planner()
         self._channel: Channel | None = None
         """To the supernode that was asked to let this node take part."""
+        self._private = origin.credential is not None or not origin.shared
+        """Whether a reader, or somebody in the swarm, needs a credential for the blob: runtimes send one when they were asked."""
         self._opened = 0
         """How often one was asked. What was begun for an earlier one, and fails, is nobody's failure any more."""
+        self._size = 0
+        """Bytes of the blob, as the origin said when it was asked for that; 0 when it was not."""
+        self._opened_size = 0
+        """As the supernode was told."""
         self._asked_at: float | None = None
         """When a supernode was, which has not answered."""
         self._seeding = f"blobs of {origin.registry}"
@@ -115,9 +148,9 @@ class Download:
         self._readers: list[Reader] = []
         self._left_at = 0.0
         """When the last reader left."""
-        self._closed = False
+        self._closed = self._kept = False
         self._readers_lock = threading.Lock()
-        """Guards the three above, and is held for nothing that takes time: the manager waits for it under its own lock."""
+        """Guards the four above, and is held for nothing that takes time: the manager waits for it under its own lock."""
         self._blob: Blob | None = None
         self._error: DarnerError | None = None
         self._blob_lock = threading.Lock()
@@ -128,6 +161,10 @@ class Download:
 
     # Readers.
 
+    def is_from(self, registry: str, repository: str, credential: Credential | None) -> bool:
+        """Whether this is where it asks the origin, and as whom: else a reader may have the blob though this download fails."""
+        return (self._from.registry, self._from.repository, self._from.credential) == (registry, repository, credential)
+
     def begin(self, offset: int) -> Reader:
         """Start, with the first reader."""
         reader = Reader(self, offset)
@@ -135,8 +172,10 @@ class Download:
         self._thread.start()
         return reader
 
-    def join(self, offset: int) -> Reader | None:
+    def join(self, offset: int, *, private: bool) -> Reader | None:
         """Take part; None when this download has failed or is being abandoned, so that another has to be begun."""
+        if private:
+            self._hide()
         with self._readers_lock:
             if self._closed or self._error or (self._blob and self._blob.error):
                 return None
@@ -148,6 +187,18 @@ class Download:
         with self._readers_lock:
             self._readers.remove(reader)
             self._left_at = time.monotonic()
+
+    def keep(self) -> None:
+        """Go on to the end, though no reader waits: whoever reads a part at a time comes back for others."""
+        with self._readers_lock:
+            self._kept = True
+
+    def keep_no_longer(self) -> bool:
+        """Whether it was kept for nobody who waits: then it ends in a moment, and what has come stays for the next reader."""
+        with self._readers_lock:
+            was_kept_for_nobody = self._kept and not self._readers
+            self._kept = self._kept and not was_kept_for_nobody
+            return was_kept_for_nobody
 
     def known(self, seconds: float) -> bool:
         """Whether `blob` has an answer within that time."""
@@ -163,6 +214,12 @@ class Download:
             ended = OriginError(504, f"the download of {self.digest} ended", certain=False)
             raise self._error.again() if self._error else ended
         return self._blob
+
+    def _hide(self) -> None:
+        """Keep the blob from everybody's eyes from now on. Whoever makes its file looks whether this was said before."""
+        self._private = True
+        if self._blob:
+            self._blob.hide()
 
     # From other threads.
 
@@ -192,11 +249,13 @@ class Download:
         try:
             if self._earlier:  # no two downloads ever write to the same file
                 self._earlier.fail(StoreError(f"the download of {self.digest} was begun anew"))
+                self._earlier.wait_for_end(EARLIER_SECONDS_MAX)  # it may have to dispute the swarm that this one is not to join
                 self._earlier = None
             self._blob = self._shared.store.blob(self.digest)
             if self._blob:  # an earlier download ended between the client's look into the store and now
+                self.pull.sources["store"] += self._blob.size
                 return
-            now, owners = time.monotonic(), self._shared.swarm.owners(self.digest)
+            now, owners = time.monotonic(), self._shared.swarm.owners(self.digest) if self._from.shared else []
             is_silent = bool(owners) and self._shared.swarm.memory.avoids(("supernode", owners[0].where), now)
             is_slow = bool(owners) and self._shared.swarm.memory.avoids((self._seeding, owners[0].where), now)
             self._do(self._planner.start(bool(owners), now, is_silent=is_silent, is_slow=is_slow))
@@ -221,6 +280,8 @@ class Download:
         if self._blob and self._blob.error:  # the store has given it up
             self.fail(self._blob.error)
             return
+        if isinstance(happened, messages.Run):  # some of it may be here from nodes of an earlier supernode
+            self._name(happened.task, range(happened.first, happened.end))
         now = time.monotonic()
         for event in [*self._readers_moved(), *self._idle(now), *self._prepared(happened)]:
             self._do(self._planner.handle(event, now))
@@ -268,11 +329,14 @@ class Download:
     def _is_abandoned(self, now: float) -> bool:
         """Whether nobody has read for a while. From then on nobody joins, and the next client begins another download."""
         with self._readers_lock:
-            self._closed = not self._readers and now - self._left_at >= LINGER_SECONDS
+            seconds = KEPT_SECONDS_MAX if self._kept else LINGER_SECONDS
+            self._closed = not self._readers and now - self._left_at >= seconds
             return self._closed
 
     def _end(self) -> None:
         """Leave everything in order: the swarm, the origin's stream, and the readers that still wait."""
+        if self._blob and isinstance(self._blob.error, DigestError) and not self._blob.missing:
+            self._dispute(self._blob)
         self._leave_swarm()
         if self._error:
             self.fail(self._error)
@@ -281,6 +345,8 @@ class Download:
             self._stream = None  # the stream knows this download, which shall go, with its blob's file, when its last reader does
         self._shared.on_end(self)
         self._known.set()
+        error = self._error or (self._blob.error if self._blob else None)
+        self._shared.pulls.ended(self.pull, str(error) if error else None)
 
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
@@ -297,8 +363,8 @@ class Download:
                         self._blob.confirm(piece, digest)
                 case messages.Report():
                     self._report(command)
-                case messages.Offer() | messages.AskLeave():
-                    if self._channel and self._channel.tells_time:
+                case messages.Brought() | messages.RunEnded() | messages.AskLeave():
+                    if self._channel:
                         self._channel.tell(command)
                 case events.FetchOrigin(first, end):
                     self._begin_stream(first, end)
@@ -317,10 +383,17 @@ class Download:
                 return None
             if self._blob is None:
                 try:
-                    self._blob = self._shared.store.receive(self.digest, layout)
+                    file = self._from.file
+                    self._blob = self._shared.store.receive(
+                        self.digest, layout, public=not self._private, contents=file.digest if file else None
+                    )
+                    if self._private:
+                        self._blob.hide()
                 except StoreError as error:
                     self._error = error
                     return None
+                self.pull.sources["store"] += self._blob.size - self._blob.to_come
+                self._blob.provenance.begin(self._from.registry, self._from.repository, is_empty=not self._blob.held)
                 self._events.put(events.SizeKnown(layout, self._blob.held))
                 self._blob.finish_if_empty()
                 self._known.set()
@@ -331,21 +404,41 @@ class Download:
 
     def _receive_size(self, size: int) -> Blob | None:
         """The supernode may have cut the blob in another way than this node would. Raises ValueError."""
-        return self._receive(self._blob.layout if self._blob and self._blob.size == size else Layout.of(size))
+        blob = self._receive(self._blob.layout if self._blob and self._blob.size == size else Layout.of(size))
+        if blob:
+            blob.provenance.keep(blob.provenance.wanted)
+        return blob
 
     # The swarm.
 
     def _open_swarm(self) -> None:
         self._leave_swarm()
+        if not self._from.shared:
+            self._events.put(News.NO_SWARM)
+            return
         self._opened += 1
         self._asked_at = time.monotonic()
         origin, checked = self._from, self._blob.checked if self._blob else 0
-        size = self._shared.origin.sizes.of(origin.registry, origin.repository, self.digest) or 0
+        size = self._size or self._shared.origin.sizes.of(origin.registry, origin.repository, self.digest) or 0
+        opened = None
+        if file := origin.file:
+            size, opened = file.size, messages.OpenedFile(file.url, file.validator, file.digest)
+        self._opened_size = size
+        listener, readers = self._heard, self._planner.readers
         self._channel = self._shared.swarm.open(
-            self.digest, origin.registry, origin.repository, checked, self._planner.readers, self._heard, size
+            self.digest, origin.registry, origin.repository, checked, readers, listener, size, self._private, opened
         )
         if self._channel is None:
             self._events.put(News.NO_SWARM)
+
+    def _finds_size(self) -> bool:
+        """Ask the origin for the size that neither this node's manifests say nor the supernode may ask for."""
+        if self._opened_size or self._size:
+            return False
+        origin = self._from
+        with contextlib.suppress(OriginError):
+            self._size = self._shared.origin.blob_size(origin.registry, origin.repository, self.digest, origin.credential) or 0
+        return self._size > 0
 
     def _leave_swarm(self) -> None:
         if self._channel:
@@ -354,7 +447,10 @@ class Download:
 
     def _heard(self, message: messages.TaskMessage | None) -> None:
         """Called by the channel's thread: the deciding thread looks at the message."""
-        self._events.put(message or News.SWARM_LOST)
+        if isinstance(message, messages.Private) or (isinstance(message, messages.Task) and message.private):
+            self._hide()
+        if not isinstance(message, messages.Private):
+            self._events.put(message or News.SWARM_LOST)
 
     def _prepared(self, event: events.Event) -> list[events.Event]:
         """What the planner is told of an event: of a supernode's answer after the blob has its file, and the digests it names."""
@@ -378,11 +474,34 @@ class Download:
                 is_doubted = self._shared.swarm.memory.avoids(place, time.monotonic())
                 return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]
         if isinstance(event, messages.TaskFailed):
-            log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
-            if event.retry_after:  # then it is not asked from here either
-                refused = OriginError(event.status, event.reason, "TOOMANYREQUESTS", retry_after=event.retry_after)
-                self._shared.origin.throttle.keep(self._from.registry, None, refused)
+            return self._refused(event)
         return [event]
+
+    def _refused(self, event: messages.TaskFailed) -> list[events.Event]:
+        """The supernode cannot get the blob: perhaps for want of its size alone, which this node may ask for."""
+        if not event.task and event.status in (401, 403, 404) and self._finds_size():
+            self._open_swarm()
+            return []
+        log.warning("the supernode cannot get %s: %s", self.digest, event.reason)
+        if event.retry_after:  # then it is not asked from here either
+            refused = OriginError(event.status, event.reason, "TOOMANYREQUESTS", retry_after=event.retry_after)
+            self._shared.origin.throttle.keep(self._from.registry, None, refused)
+        return [event]
+
+    def _name(self, task: int, pieces: range) -> None:
+        """Tell the supernode the digests of those of the pieces that are here."""
+        blob, channel = self._blob, self._channel
+        if blob is None or channel is None:
+            return
+        here = [(piece, blob.digests[piece]) for piece in pieces if blob.checked >> piece & 1 and piece in blob.digests]
+        for first in range(0, len(here), messages.BATCH_MAX):
+            channel.tell(messages.Brought(task, dict(here[first : first + messages.BATCH_MAX])))
+
+    def _dispute(self, blob: Blob) -> None:
+        """All pieces are here, and the blob is wrong."""
+        if self._channel:
+            self._name(self._planner.task, range(blob.layout.count))  # those that came last are not named yet
+            self._channel.tell(messages.Disputed(self._planner.task))
 
     def _report(self, report: messages.Report) -> None:
         length = self._blob.layout.length if self._blob else 1
@@ -422,14 +541,14 @@ class Download:
 
         event: events.Event
         try:
-            shared.fetcher.fetch(blob, piece, digest, where, channel.unix_seconds)
+            shared.fetcher.fetch(blob, piece, digest, where, channel.unix_seconds, channel.fingerprints.get(where, b""))
         except SourceError as error:
             self._note_failure(error, piece, where, began)
             event = done(error.verdict)
         except SupersededError:
             event = events.Superseded(piece, source)
         except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
-            log.info("piece %d of %s is not fetched: %s", piece, self.digest, error)
+            log.debug("piece %d of %s is not fetched: %s", piece, self.digest, error)
             event = done(messages.UNREACHABLE)
         except OSError as error:
             event = events.Broken(StoreError(f"the store cannot be written: {error.strerror}"))
@@ -438,7 +557,7 @@ class Download:
             event = events.Broken(DarnerError(f"fetching a piece failed inside: {type(error).__name__}"))
         else:
             start, end = blob.layout.span(piece)
-            metrics.RECEIVED_BYTES.labels("supernode" if source == messages.SEED else "peer").inc(end - start)
+            self._count("supernode" if source == messages.SEED else "peer", end - start)
             event = done(messages.DELIVERED)
             shared.swarm.memory.worked(("swarms", channel.where))
             shared.swarm.sources.worked(("pieces", where))
@@ -450,11 +569,16 @@ class Download:
         if opened == self._opened or not is_failure:
             self._events.put(event)
 
+    def _count(self, source: str, size: int) -> None:
+        metrics.RECEIVED_BYTES.labels(source).inc(size)
+        with self._blob_lock:
+            self.pull.sources[source] += size
+
     def _note_failure(self, error: SourceError, piece: int, where: Address, now: float) -> None:
         memory, is_refused = self._shared.swarm.memory, isinstance(error, TicketRefusedError)
         metrics.PIECE_FAILURES.labels("refused" if is_refused else messages.VERDICT_NAMES[error.verdict]).inc()
         is_news = is_refused and not memory.avoids(("tickets", where), now)
-        log.log(logging.WARNING if is_news else logging.INFO, "piece %d of %s did not come: %s", piece, self.digest, error)
+        log.log(logging.WARNING if is_news else logging.DEBUG, "piece %d of %s did not come: %s", piece, self.digest, error)
         if is_refused:
             memory.failed(("tickets", where), now)
         if error.verdict in (messages.UNREACHABLE, messages.STALLED):
@@ -465,14 +589,20 @@ class Download:
     def _begin_stream(self, first: int, end: int | None) -> None:
         """The planner begins one stream at a time: the last one has ended."""
         shares = bool(self._shared.swarm.channels)
-        if shares:
+        if shares and self._planner.mode is not Mode.SWARM:
             metrics.FALLBACKS.inc()
-        origin = self._from
-        start = self._blob.layout.span(first)[0] if self._blob and first else 0
+        origin, layout = self._from, self._blob.layout if self._blob else None
+        start = layout.span(first)[0] if layout and first else 0
+        stop = layout.span(end - 1)[1] if layout and end else None
+
+        def ask() -> BlobStream:
+            return origin.open(self._shared.origin, start, stop)
+
         self._stream = OriginStream(
-            lambda: self._shared.origin.open_blob(origin.registry, origin.repository, origin.digest, origin.credential, start),
+            ask,
             self._receive_size,
             self.happened,
+            came=lambda size: self._count("origin", size),
             first=first,
             end=end,
             shares=shares,

@@ -1,8 +1,8 @@
 """The events that a download's planner is told, and the commands that it answers. Values only.
 
-What a node and its supernode say to each other goes in and out as it is on the wire: `Task`, `Grant`, `Seeding`, `Leave` and
-`TaskFailed` are events, `Report`, `Offer` and `AskLeave` are commands, and each piece that a fetch has ended for is told as the
-`Done` that the report will hold.
+What a node and its supernode say to each other goes in and out as it is on the wire: `Task`, `Grant`, `Run`, `Seeding`,
+`Leave` and `TaskFailed` are events, `Report`, `Brought`, `RunEnded` and `AskLeave` are commands, and each piece that a fetch has
+ended for is told as the `Done` that the report will hold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 import msgspec
 
-from agent.swarm.messages import AskLeave, Done, Offer, Report, TaskMessage
+from agent.swarm.messages import AskLeave, Brought, Done, Report, RunEnded, TaskMessage
 from agent.values.errors import DarnerError
 from agent.values.pieces import Layout
 
@@ -46,9 +46,10 @@ class Idle(msgspec.Struct, frozen=True):
 
 
 class OriginPiece(msgspec.Struct, frozen=True):
-    """The origin's stream filled a piece."""
+    """The origin's stream filled a piece. `digest` is of its bytes; None where no other node may ask for it."""
 
     piece: int
+    digest: bytes | None
 
 
 class OriginEnded(msgspec.Struct, frozen=True):
@@ -105,4 +106,4 @@ class GiveUp(msgspec.Struct, frozen=True):
     error: DarnerError
 
 
-Command = Order | Fetch | Confirm | Report | Offer | AskLeave | FetchOrigin | GiveUp
+Command = Order | Fetch | Confirm | Report | Brought | RunEnded | AskLeave | FetchOrigin | GiveUp

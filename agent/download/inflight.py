@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from agent.download.events import Command, Confirm, Fetch, FetchOrigin
-from agent.swarm.messages import COMING, DELIVERED, Done, Granted, Report
+from agent.swarm.messages import COMING, DELIVERED, RUN_FAILED, RUN_WHOLE, Done, Granted, Report, Run, RunEnded
 from agent.values.pieces import Layout, lowest
 
 WINDOW = 16
@@ -40,8 +40,16 @@ class Inflight:
     """Granted pieces that the origin's stream is writing."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
-    streamed: int = 0
-    """What the origin's stream brought."""
+    streamed: dict[int, bytes] = field(default_factory=dict)
+    """The digests of what the origin's stream brought, by piece."""
+    is_whole: bool = False
+    """The registry sends whole blobs only: it is asked for no end, and the stream stops there by itself."""
+    runs: list[Run] = field(default_factory=list)
+    """What the supernode wants this node to get from the origin, in that order."""
+    run: Run | None = None
+    """The one that the origin's stream is for."""
+    _run_moved: bool = False
+    """The stream has brought a piece of it."""
     _unreported: list[Done] = field(default_factory=list)
     _report_at: float = 0.0
     _piece_seconds: float = 1.0
@@ -124,6 +132,8 @@ class Inflight:
         self.asked_anew.clear()
         self.put_off.clear()
         self._unreported.clear()
+        self.runs.clear()
+        self.run = None
 
     def _take_up(self, piece: int, now: float) -> list[Command]:
         """The origin's stream does not write this piece any more: what was put off because of it is fetched, or confirmed."""
@@ -138,12 +148,40 @@ class Inflight:
         ahead = (reader + lowest(free >> reader) for reader in readers if free >> reader)
         first = self.stream_at = next(ahead, lowest(free))
         after = self.layout.everything & ~free if self.layout else 0
-        return [FetchOrigin(first, first + lowest(after >> first) if after >> first else None)]
+        return [FetchOrigin(first, first + lowest(after >> first) if after >> first and not self.is_whole else None)]
 
-    def stream_came(self, piece: int, now: float) -> list[Command]:
+    def begin_run(self) -> list[Command]:
+        """Ask for the first of the pieces that the supernode wants from the origin, if nothing else is asked for there."""
+        commands: list[Command] = []
+        while self.runs and self.stream_at is None:
+            run = self.runs.pop(0)
+            free = self.missing & ((1 << run.end) - (1 << run.first))
+            if free:
+                first = self.stream_at = lowest(free)
+                self.run, self._run_moved = run, False
+                end = first + lowest(~free >> first)
+                is_last = self.layout is not None and run.end == self.layout.count  # all of it, for registries without ranges
+                commands.append(FetchOrigin(first, None if is_last else end))
+            else:
+                commands.append(RunEnded(run.task, run.first, RUN_WHOLE))
+        return commands
+
+    def run_ended(self, outcome: int, retry_after: int) -> list[Command]:
+        """The stream has ended. What broke off in the middle of a run is asked for anew, from there on."""
+        run, self.run = self.run, None
+        if run is None:
+            return []
+        if self._run_moved and outcome in (RUN_WHOLE, RUN_FAILED):
+            self.runs.insert(0, run)
+            return []
+        return [RunEnded(run.task, run.first, outcome, retry_after)]
+
+    def stream_came(self, piece: int, digest: bytes | None, now: float) -> list[Command]:
         self.held |= 1 << piece
-        self.streamed |= 1 << piece
+        if digest is not None:
+            self.streamed[piece] = digest
         self.stream_at = piece + 1
+        self._run_moved = True
         return self._take_up(piece, now)
 
     def stream_ended(self, now: float) -> list[Command]:

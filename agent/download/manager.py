@@ -10,55 +10,89 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from agent.download import events
 from agent.download.download import BlobOrigin, Download, Reader, Shared
 from agent.http.ratelimit import Pace
 from agent.origin.client import Origin
+from agent.pulls import BlobPull, Pulls
 from agent.storage.store import Store
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.supernodes import Supernodes
-from agent.swarm.tickets import SwarmKey
+from agent.swarm.tickets import Encryption, SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import RequestError
 
-DOWNLOADS_MAX = 64
+DOWNLOADS_MAX = 96
+DOWNLOADS_OF_ONE_MAX = 64
+"""From one registry, so that one that sends a byte a second leaves places for the others."""
+FILES_MAX = 32
+"""Of web servers: pods that ask for them leave places for the images that their node pulls."""
 FETCHERS_MAX = 32
 STOP_SECONDS_MAX = 5.0
 
 
 class DownloadManager:
-    def __init__(self, store: Store, swarm: Supernodes, origin: Origin, swarm_key: SwarmKey, pace: Pace | None = None) -> None:
-        self.fetcher = PieceFetcher(swarm_key, pace)
+    def __init__(
+        self,
+        store: Store,
+        swarm: Supernodes,
+        origin: Origin,
+        swarm_key: SwarmKey,
+        pace: Pace | None = None,
+        encryption: Encryption = Encryption.PRIVATE,
+    ) -> None:
+        self.fetcher = PieceFetcher(swarm_key, pace, encryption=encryption)
+        self.pulls = Pulls()
         self.threads = ThreadPoolExecutor(FETCHERS_MAX, thread_name_prefix="fetch")
         self._pace = pace
-        self._shared = Shared(store, swarm, origin, self.fetcher, self.threads, self.window, self._ended)
+        self._shared = Shared(store, swarm, origin, self.fetcher, self.threads, self.window, self._ended, self.pulls)
         self._lock = threading.Lock()
         self._active: dict[str, Download] = {}
         self._stopping = False
 
-    @contextmanager
     def reading(
-        self, registry: str, repository: str, digest: str, credential: Credential | None, offset: int
-    ) -> Iterator[Reader]:
-        """Take part in the download of a blob, beginning it if need be. Raises RequestError when there are too many."""
+        self, registry: str, repository: str, digest: str, credential: Credential | None, offset: int, asked_by: str = ""
+    ) -> AbstractContextManager[Reader]:
+        """Take part in the download of a blob, beginning it if need be. Raises RequestError when there are too many.
+
+        `asked_by` is what the client calls itself.
+        """
+        return self.reading_from(BlobOrigin(registry, repository, digest, credential), offset, asked_by)
+
+    @contextmanager
+    def reading_from(self, origin: BlobOrigin, offset: int, asked_by: str = "") -> Iterator[Reader]:
+        """The same, from an origin that may be another than a registry's."""
+        digest = origin.digest
         with self._lock:
             if self._stopping:
                 raise RequestError(503, "UNAVAILABLE", "this agent is stopping")
             download = self._active.get(digest)
-            reader = download.join(offset) if download else None
+            reader = download.join(offset, private=origin.credential is not None) if download else None
             if reader is None:  # there is no download, or one that has failed or is being abandoned
-                if download is None and len(self._active) >= DOWNLOADS_MAX:
-                    raise RequestError(503, "TOOMANYREQUESTS", f"{DOWNLOADS_MAX} blobs are being downloaded already")
-                origin = BlobOrigin(registry, repository, digest, credential)
-                download = Download(origin, self._shared, earlier=download)
+                if download is None:
+                    self._check_room(origin)
+                pull = BlobPull(f"{origin.registry}/{origin.repository}", digest, asked_by)
+                download = Download(origin, self._shared, pull, earlier=download)
                 reader = download.begin(offset)
                 self._active[digest] = download
         try:
             yield reader
         finally:
             reader.download.leave(reader)
+
+    def _check_room(self, origin: BlobOrigin) -> None:
+        """A download that nobody waits for, and is kept all the same, makes room for one that somebody waits for."""
+        registry, active = origin.registry, list(self._active.values())
+        if origin.file and sum(download.is_of_file for download in active) >= FILES_MAX:
+            raise RequestError(503, "TOOMANYREQUESTS", f"{FILES_MAX} files are being downloaded already")
+        if len(active) >= DOWNLOADS_MAX and not any(download.keep_no_longer() for download in active):
+            raise RequestError(503, "TOOMANYREQUESTS", f"{DOWNLOADS_MAX} blobs are being downloaded already")
+        of_one = [download for download in active if download.registry == registry]
+        if len(of_one) >= DOWNLOADS_OF_ONE_MAX and not any(download.keep_no_longer() for download in of_one):
+            words = f"{DOWNLOADS_OF_ONE_MAX} blobs of the registry {registry} are being downloaded already"
+            raise RequestError(503, "TOOMANYREQUESTS", words)
 
     def window(self, wanted: int, length: int, fetching: int) -> int:
         """Of `wanted` further pieces of `length` bytes, how many can come in time beside those that are being fetched."""

@@ -1,6 +1,7 @@
 """The origin's stream of a download: one answer of the registry, from which a thread fills one piece after the other.
 
-These bytes are believed only with the whole blob. When a stream begins and ends is decided by `agent.download.planner`.
+These bytes are believed only with the whole blob; each piece of them has a digest that other nodes check it against. When a
+stream begins and ends is decided by `agent.download.planner`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from agent import metrics
 from agent.download import events
 from agent.origin.blobstream import BlobStream
 from agent.storage.blob import Blob
@@ -28,6 +28,7 @@ class OriginStream:
         receive: Callable[[int], Blob | None],
         happened: Callable[[events.Event], None],
         *,
+        came: Callable[[int], None],
         first: int,
         end: int | None,
         shares: bool,
@@ -35,12 +36,13 @@ class OriginStream:
         """Pieces `first` to `end` (not included; None: the blob's last), from the bytes that `ask` gets from the registry.
 
         `receive` gives the file to write to, now that the blob's size is known, or None when the download is over. `happened` is
-        told of each piece and, at last, of the end. All three are called from the stream's thread. With `shares`, other nodes may
-        be given pieces of the blob before it is whole, so that each piece needs a digest of its own.
+        told of each piece and, at last, of the end, `came` of how many bytes each piece has. The stream's thread calls them all.
+        With `shares`, other nodes may be given pieces of the blob before it is whole, so that each needs a digest of its own.
         """
         self._ask = ask
         self._receive = receive
         self._happened = happened
+        self._came = came
         self._first = first
         self._end = end
         self._shares = shares
@@ -103,10 +105,10 @@ class OriginStream:
                     digest = None  # the digest of the whole blob covers this piece
                     for _ in pour(blob, piece, claim, answer.read_into):
                         pass
-                blob.add(piece, digest, checked=False, claim=claim)
+                blob.add(piece, digest, checked=digest is not None, claim=claim)
                 start, end = blob.layout.span(piece)
-                metrics.RECEIVED_BYTES.labels("origin").inc(end - start)
-                self._happened(events.OriginPiece(piece))
+                self._came(end - start)
+                self._happened(events.OriginPiece(piece, digest))
             answer.deny(blob.error)
         finally:
             self._answer = None

@@ -30,9 +30,8 @@ from agent.download.events import (
 )
 from agent.download.inflight import Inflight
 from agent.swarm import messages
-from agent.swarm.messages import READERS_MAX, AskLeave, Done, Granted, Offer, Report
-from agent.values import pieces
-from agent.values.errors import DarnerError, DigestError, OriginError
+from agent.swarm.messages import BATCH_MAX, READERS_MAX, AskLeave, Brought, Done, Granted, Report
+from agent.values.errors import DarnerError, DigestError, OriginError, RangesError
 from agent.values.pieces import Layout
 
 OPEN_SECONDS_MAX = 15.0
@@ -181,6 +180,11 @@ class Planner:
         return self._inflight.layout
 
     @property
+    def task(self) -> int:
+        """The number of the swarm that this node was in last."""
+        return self._task
+
+    @property
     def held(self) -> int:
         """The set of pieces that are here."""
         return self._inflight.held
@@ -222,6 +226,8 @@ class Planner:
                 self._inflight.held |= held  # pieces fetched meanwhile may be news to the source of this event
             case messages.Grant(task, pieces) if task == self._task:
                 return self._granted(pieces, now)
+            case messages.Run(task) if task == self._task:
+                return self._run_granted(event, now)
             case messages.Seeding(task) if task == self._task:
                 self._quiet_at = now
                 return self._ask_leave_late(now)
@@ -236,10 +242,14 @@ class Planner:
             case Idle(since):
                 self._idle_since = since
                 return [] if since is None else self._inflight.ask_anew()
-            case OriginPiece(piece):
-                return self._origin_piece(piece, now)
+            case OriginPiece(piece, digest):
+                return self._origin_piece(piece, digest, now)
             case OriginEnded(error):
-                return [*self._inflight.stream_ended(now), *self._origin_ended(error, now)]
+                commands = self._inflight.stream_ended(now)
+                self._inflight.is_whole |= isinstance(error, RangesError)
+                if self._inflight.run:
+                    return [*commands, *self._run_ended(error)]
+                return [*commands, *self._origin_ended(error, now)]
             case Broken(error):
                 return self._give_up(error, now)
             case ReadersMoved(pieces):
@@ -277,8 +287,9 @@ class Planner:
         self._origin_tries = 0
         self._swarm_is_well(now)
         commands: list[Command] = [] if self._inflight.stream_at is None else [Order.LEAVE_ORIGIN]
-        if self._inflight.streamed:
-            commands.append(Offer(task, pieces.to_bytes(self._inflight.streamed)))
+        streamed = list(self._inflight.streamed.items())
+        for first in range(0, len(streamed), BATCH_MAX):
+            commands.append(Brought(task, dict(streamed[first : first + BATCH_MAX])))
         return [*commands, self._report(now)]
 
     def _lost(self, now: float) -> list[Command]:
@@ -337,7 +348,8 @@ class Planner:
             found.append((self._granted_at + EVIDENCE_SECONDS, Trouble.FAILING))
         if self._idle_since is not None and self._inflight.flights:
             found.append((max(self._idle_since, self._piece_at) + IDLE_SECONDS_MAX, Trouble.FAILING))
-        if not self._inflight.flights and not self._inflight.put_off and self._inflight.report_due_at() is None:
+        is_idle = not self._inflight.flights and not self._inflight.put_off and self._inflight.stream_at is None
+        if is_idle and self._inflight.report_due_at() is None:
             found.append((self._quiet_at + EVIDENCE_SECONDS, Trouble.SILENT))
         return min(found, key=lambda item: item[0])
 
@@ -428,13 +440,37 @@ class Planner:
             self._refusals += 1
         return self._inflight.not_fetched(done, now)
 
-    def _origin_piece(self, piece: int, now: float) -> list[Command]:
+    def _origin_piece(self, piece: int, digest: bytes | None, now: float) -> list[Command]:
+        hungry_at = self._hungry_at
         self._piece_came(now)
         self._carried = 0
-        commands = self._inflight.stream_came(piece, now)
-        if self.mode in (Mode.SWARM, Mode.BESIDE):
-            commands.append(Offer(self._task, pieces.to_bytes(1 << piece)))
+        is_run = self._inflight.run is not None
+        commands = self._inflight.stream_came(piece, digest, now)
+        if is_run:
+            self._swarm_tries = 0
+            if self.readers and not any(self.held >> reader & 1 for reader in self.readers):
+                self._hungry_at = hungry_at  # what comes for the others is no help to a reader that waits for another piece
+        if self.mode in (Mode.SWARM, Mode.BESIDE) and digest is not None:
+            commands.append(Brought(self._task, {piece: digest}))
         return commands
+
+    def _run_granted(self, run: messages.Run, now: float) -> list[Command]:
+        """`_settle` asks the origin, when nothing else is asked for there."""
+        self._quiet_at = now
+        if self.mode is Mode.SWARM:
+            self._inflight.runs.append(run)
+            return []
+        return [messages.RunEnded(run.task, run.first, messages.RUN_FAILED)]
+
+    def _run_ended(self, error: DarnerError | None) -> list[Command]:
+        outcome, pause = messages.RUN_WHOLE if error is None else messages.RUN_FAILED, 0
+        if isinstance(error, RangesError):
+            outcome = messages.RUN_NO_RANGES
+        elif isinstance(error, OriginError) and error.status == 429:
+            outcome, pause = messages.RUN_TOO_MANY, int(error.retry_after)
+        elif isinstance(error, OriginError) and error.answered:
+            outcome = messages.RUN_REFUSED
+        return self._inflight.run_ended(outcome, pause)
 
     def _report(self, now: float) -> Report:
         self._quiet_at = now
@@ -484,6 +520,8 @@ class Planner:
         """Report outcomes that are due, begin the origin's stream, end when all pieces are here; and say when to look again."""
         if self.mode in (Mode.SWARM, Mode.BESIDE) and self._inflight.report_is_due(now):
             commands.append(self._report(now))
+        if self.mode is Mode.SWARM and self._wanting:
+            commands += self._inflight.begin_run()
         if self.mode in (Mode.ORIGIN, Mode.BESIDE) and self._wanting and self._inflight.stream_at is None:
             begun = self._inflight.stream(self.readers)
             self._origin_tries += len(begun)

@@ -9,6 +9,7 @@ the same connections (docs/decisions/0005).
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import threading
@@ -20,8 +21,10 @@ from typing import NamedTuple
 
 import h11
 
+from agent.http.sealed import RECORD_BYTES, Sealed
 from agent.http.wire import (
     HEAD_BYTES_MAX,
+    Stream,
     announced_length,
     joined,
     receive_at_least,
@@ -52,10 +55,15 @@ _QUESTIONS = {method: h11.Request(method=method, target="/", headers=[("Host", "
 """What h11 is told was asked: to read an answer it has to know the method, and nothing else. Made once, for h11 takes 30
 microseconds to make one (docs/decisions/0012)."""
 _END_OF_QUESTION = h11.EndOfMessage()
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
 
 
 class TransferError(DarnerError):
     """The network's fault or the server's: no connection, no whole answer, or bytes that are not HTTP."""
+
+
+class NotTriedError(TransferError):
+    """This process's own fault: it has no descriptor, port or memory left for a connection."""
 
 
 class StalledError(TransferError):
@@ -79,6 +87,8 @@ class Place(NamedTuple):
     """The server behind a proxy, whose addresses these are."""
     tls: ssl.SSLContext | None = None
     """What this server has to prove, and is shown, if that is not what the pool has for all. It belongs to the name and port."""
+    fingerprint: bytes = b""
+    """Of the one certificate that this server has, which no authority vouches for; without it, no such TLS."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +118,14 @@ def connect(
     seconds: float,
     window_bytes: int = 0,
     tunnel: Tunnel | None = None,
+    fingerprint: bytes = b"",
 ) -> Connection:
     """A connection to a server, through the proxy at `where` if a tunnel is wanted. Raises TransferError."""
     until = time.monotonic() + seconds
+    stream: Stream
     with contextlib.ExitStack() as undo:
         try:
-            sock = socket.create_connection(where, timeout=seconds)
+            stream = sock = socket.create_connection(where, timeout=seconds)
             undo.callback(sock.close)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if window_bytes:
@@ -124,28 +136,41 @@ def connect(
                 Connection(sock, where).pass_through(tunnel, until)
             if tls:
                 sock.settimeout(max(0.1, until - time.monotonic()))
-                sock = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
+                stream = tls.wrap_socket(sock, server_hostname=server_name)  # closes it when the handshake fails
+            elif fingerprint:
+                stream = Sealed.to(sock, fingerprint, until + seconds)  # not its kernel alone has to answer now
         except TimeoutError:
             raise StalledError(f"{where} did not accept a connection within {seconds:.0f} s") from None
         except ssl.SSLCertVerificationError as error:
             raise TransferError(f"the certificate of {where} is not accepted: {error.verify_message}") from None
         except (OSError, ValueError) as error:
-            raise TransferError(f"{where} cannot be connected to: {error}") from None
+            kind = NotTriedError if isinstance(error, OSError) and error.errno in _EXHAUSTED else TransferError
+            raise kind(f"{where} cannot be connected to: {error}") from None
         undo.pop_all()
-    return Connection(sock, where, server_name, tunnel)
+    return Connection(stream, where, server_name, tunnel, fingerprint)
 
 
 class Connection:
     """One connection, one request at a time. Raises TransferError."""
 
-    def __init__(self, sock: socket.socket, where: Address, server_name: str = "", tunnel: Tunnel | None = None) -> None:
+    def __init__(
+        self,
+        sock: Stream,
+        where: Address,
+        server_name: str = "",
+        tunnel: Tunnel | None = None,
+        fingerprint: bytes = b"",
+    ) -> None:
         """On a socket that is connected, and waits no longer than it may when it sends."""
         self.where = where
+        self.fingerprint = fingerprint
         self.server_name = server_name
         self.tunnel = tunnel
         self.idle_since = 0.0
         self._sock = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._unread_bytes = RECORD_BYTES if fingerprint else 0
+        """Of a body, so much may have come that is not readable yet: a part of a TLS record."""
         self._protocol = h11.Connection(h11.CLIENT)
         self.until = 0.0
         """When the head of an answer, and a small body, have to be here."""
@@ -236,12 +261,13 @@ class Connection:
             self._buffered = self._buffered[count:]
         while count < wanted:
             # What is worth waking for must never be more than what still comes, so the end of a body is received on its own.
-            ahead = self._left - count - WAKE_BYTES
+            ahead = self._left - count - WAKE_BYTES - self._unread_bytes
             self._wake_for(WAKE_BYTES if ahead > 0 else 1)
             upto = min(wanted, count + ahead) if ahead > 0 else wanted
             try:
                 until = min(time.monotonic() + self._stall_seconds, self._body_until)
-                received = self._receive(buffer[count:upto], until, socket.MSG_WAITALL)
+                flags = socket.MSG_WAITALL if ahead > 0 or not self._unread_bytes else 0
+                received = self._receive(buffer[count:upto], until, flags)
             except TimeoutError:
                 raise StalledError(f"{self.where} sends too slowly, or nothing any more") from None
             except OSError as error:
@@ -286,8 +312,11 @@ class Connection:
     def abort(self) -> None:
         """Make another thread, which waits for this connection, see its end."""
         with contextlib.suppress(OSError):
-            # Not SSLSocket's own, after which that thread would take encrypted bytes for the body.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            if isinstance(self._sock, socket.socket):
+                # Not SSLSocket's own, after which that thread would take encrypted bytes for the body.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            else:
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._sock.close()
@@ -328,7 +357,8 @@ class Connection:
 class ConnectionPool:
     """Outgoing connections: those in use, and idle ones.
 
-    A connection is used again only for the address and the name that it was made for: its certificate was checked for no other.
+    A connection is used again only for the address, and the name or the fingerprint, that it was made for: its certificate was
+    checked for no other.
     """
 
     def __init__(
@@ -348,7 +378,7 @@ class ConnectionPool:
         self._connect_seconds_max = connect_seconds_max
         self._lock = threading.Lock()
         self._busy: set[Connection] = set()
-        self._idle: defaultdict[tuple[Address, str, Tunnel | None], list[Connection]] = defaultdict(list)
+        self._idle: defaultdict[tuple[Address, str, Tunnel | None, bytes], list[Connection]] = defaultdict(list)
         self._closed = False
 
     def ask(
@@ -384,7 +414,9 @@ class ConnectionPool:
                 break
             try:
                 tls = (place.tls or self._tls) if place.server_name else None
-                connection = connect(address, place.server_name, tls, seconds, self._window_bytes, place.tunnel)
+                connection = connect(
+                    address, place.server_name, tls, seconds, self._window_bytes, place.tunnel, place.fingerprint
+                )
                 connection.until = until
             except TransferError as failed:
                 error = failed
@@ -394,7 +426,7 @@ class ConnectionPool:
                     self._busy.add(connection)
                     return connection
             connection.close()
-            raise TransferError("this process is stopping")
+            raise NotTriedError("this process is stopping")
         raise error or StalledError(f"no time is left to connect to {place.addresses[0]}")
 
     def give_back(self, connection: Connection) -> None:
@@ -402,7 +434,7 @@ class ConnectionPool:
         connection.idle_since = time.monotonic()
         with self._lock:
             self._drop_old(connection.idle_since)
-            idle = self._idle[connection.where, connection.server_name, connection.tunnel]
+            idle = self._idle[connection.where, connection.server_name, connection.tunnel, connection.fingerprint]
             if connection.reusable and not self._closed and len(idle) < self._idle_max:
                 self._busy.discard(connection)
                 idle.append(connection)
@@ -429,7 +461,7 @@ class ConnectionPool:
         with self._lock:
             self._drop_old(time.monotonic())
             for address in place.addresses:
-                if idle := self._idle.get((address, place.server_name, place.tunnel)):
+                if idle := self._idle.get((address, place.server_name, place.tunnel, place.fingerprint)):
                     connection = idle.pop()
                     self._busy.add(connection)
                     return connection

@@ -4,6 +4,9 @@ A `Listener` owns the sockets, the threads and how many there may be; `Requests`
 its deadline; an `Exchange` is one of them and the answer to it, kept within the length that its head announces, whose body may be
 sent by `sendfile`. What clients send in a body is never read. The registry endpoint (`agent.registry.endpoint`) and the piece
 server (`agent.swarm.piece_server`) are handlers on top of it. Why threads and not an event loop is in docs/decisions/0001.
+
+A listener with a certificate speaks TLS too, to those whose first byte says that they do. One may be at a Unix socket instead of
+a port: who may connect there is the file's mode to say.
 """
 
 from __future__ import annotations
@@ -14,17 +17,31 @@ import logging
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import h11
 
 from agent.http.port import listening_socket
-from agent.http.wire import HEAD_BYTES_MAX, answer_head, do_not_pace, joined, stays_open, wait_to_receive, wait_to_send
+from agent.http.sealed import HELLO_BYTE, SEALED_BYTES, Sealed
+from agent.http.unix import UnixSocket
+from agent.http.wire import (
+    HEAD_BYTES_MAX,
+    Stream,
+    answer_head,
+    buffer,
+    do_not_pace,
+    joined,
+    stays_open,
+    wait_to_receive,
+    wait_to_send,
+)
 from agent.values.address import Address
 from agent.values.errors import DarnerError, RequestError, StoreError, UsageError, oci_body
 
@@ -35,15 +52,22 @@ ACCEPT_RETRY_SECONDS = 0.1
 ACCEPT_WARNING_SECONDS = 10.0
 """Between two lines in the log about connections that cannot be accepted."""
 HEAD_SECONDS_MAX = 5.0
-"""From the first byte of a request, or from the connection, to the end of its head."""
+"""From the connection to the end of its first request's head, TLS included; of a later one from its first byte."""
 SEND_STALL_SECONDS_MAX = 60.0
 """How long a client may take nothing before it is given up. containerd unpacks while it pulls, which is slow on slow disks."""
 SENDFILE_BYTES_MAX = 8 << 20
+PACKET_BYTES_MAX = 64 << 10
+"""The longest body that goes with its head in one call."""
 LINGER_SECONDS = 0.05
 """How long a client that is turned away may go on sending, so that the answer reaches it before the end of the connection."""
 LINGER_READS_MAX = 64
+ENDING_MAX = 64
+"""Connections that were told to make room, whose threads have not ended yet."""
 SHOWN_CHARACTERS_MAX = 256
 
+_USER = re.compile(r"//[^/@]*@")
+_NAMED = re.compile(r"ns=[^@%]*(?:%3[Aa][0-9]+)?")
+"""The registry that a runtime means by its mirror; all else of a query stays out of the log."""
 _REQUEST_START = re.compile(rb"[A-Z]{1,24}( |\Z)")
 _REQUEST_LINE = re.compile(rb"[A-Z]{1,24} [^ \r\n]+ HTTP/1\.[01]\r?\n")
 
@@ -67,14 +91,18 @@ class Request:
     """Whether another request may follow on the connection: the client wants it, and sends no body, which nothing here reads."""
 
     def __str__(self) -> str:
-        """For the log: nothing that it could break, and not too much of it."""
-        return f"{self.method} {ascii(self.target[:SHOWN_CHARACTERS_MAX])[1:-1]}"
+        """For the log: nothing that it could break, not too much of it, and no secret that a client has put into its URL."""
+        path, _, query = self.target.partition("?")
+        named = next((field for field in query.split("&") if _NAMED.fullmatch(field)), "")
+        shown = _USER.sub("//", path) + ("?" if query else "") + named
+        return f"{self.method} {ascii(shown[:SHOWN_CHARACTERS_MAX])[1:-1]}"
 
 
 class Exchange:
     """One request and the answer to it. Raises ClientGone from every method that writes."""
 
-    def __init__(self, sock: socket.socket, request: Request) -> None:
+    def __init__(self, stream: Stream, sock: socket.socket, request: Request) -> None:
+        """`stream` is the client's connection: the socket, or TLS over it."""
         self.request = request
         self.began = time.monotonic()
         self.answered = False
@@ -85,8 +113,14 @@ class Exchange:
         self._body_bytes = 0
         """Of the whole body, as the head announces it."""
         self._sock = sock
+        self._stream = stream
         self._unsent_head = b""
         """It goes with the first bytes of the body, in one packet."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nobody on the way can read what is sent."""
+        return self._stream is not self._sock
 
     @property
     def reached(self) -> Address:
@@ -96,7 +130,12 @@ class Exchange:
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"", phrase: str = "") -> None:
         """A whole answer, in one packet if it is small. To a HEAD the body is left out, and its length is told all the same."""
         shown = b"" if self.request.method == "HEAD" else body
-        self._send(self._head(status, {**headers, "Content-Length": str(len(body))}, phrase) + shown)
+        head = self._head(status, {**headers, "Content-Length": str(len(body))}, phrase)
+        if len(shown) > PACKET_BYTES_MAX:  # as it is, and not once more for each client
+            self._send(head, socket.MSG_MORE)
+            self._send(shown)
+        else:
+            self._send(head + shown)
         self._count(len(shown))
         self.finish()
 
@@ -117,7 +156,11 @@ class Exchange:
         self._send_head(socket.MSG_MORE)
         while offset < end:
             try:
-                sent = os.sendfile(self._sock.fileno(), fd, offset, min(end - offset, SENDFILE_BYTES_MAX))
+                if self.sealed:
+                    sent = os.preadv(fd, [buffer()[: min(end - offset, SEALED_BYTES)]], offset)
+                    self._send(buffer()[:sent])
+                else:
+                    sent = os.sendfile(self._sock.fileno(), fd, offset, min(end - offset, SENDFILE_BYTES_MAX))
             except OSError as error:
                 if error.errno == errno.EIO:  # of all that can go wrong here this alone is not the socket's
                     raise StoreError(f"a blob cannot be read from the store: {error.strerror}") from error
@@ -162,7 +205,7 @@ class Exchange:
     def _send(self, data: bytes | memoryview | None, flags: int = 0) -> None:
         if data:
             try:
-                self._sock.sendall(data, flags)
+                self._stream.sendall(data, flags)
             except OSError as error:
                 raise ClientGone from error
 
@@ -175,16 +218,18 @@ class Exchange:
 class Requests:
     """The requests of one client, one after the other."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """On a new connection, which from now on waits for its client no longer than it may."""
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wait_to_send(sock, SEND_STALL_SECONDS_MAX)
-        self._sock = sock
+    def __init__(self, stream: Stream, until: float) -> None:
+        """The first one's head has to be here by that time (monotonic)."""
+        self._stream = stream
+        self._until = until
         self._rest = b""
         """What came behind the last request."""
 
-    def next(self, wait_seconds: float) -> Request | None:
-        """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1."""
+    def next(self, wait_seconds: float | None = None) -> Request | None:
+        """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1.
+
+        Its first byte is waited for as long as is said; of the first one it is known when all of its head is here.
+        """
         protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         try:
             head = self._receive_head(protocol, wait_seconds)
@@ -198,23 +243,27 @@ class Requests:
         keeps_connection = stays_open(head.http_version, headers) and not has_body
         return Request(head.method.decode("ascii"), head.target.decode("latin-1"), headers, keeps_connection)
 
-    def _receive_head(self, protocol: h11.Connection, wait_seconds: float) -> h11.Request | None:
+    def _receive_head(self, protocol: h11.Connection, wait_seconds: float | None) -> h11.Request | None:
         """What h11 makes of all that comes up to the end of a head. Raises what `next` raises, and h11's RemoteProtocolError."""
         seen = self._rest
-        deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
+        deadline = self._until
+        if wait_seconds is not None:
+            deadline = time.monotonic() + (HEAD_SECONDS_MAX if seen else wait_seconds)
         if seen:  # to h11, no bytes are the end of the connection
             protocol.receive_data(seen)
         while (event := protocol.next_event()) is h11.NEED_DATA:
-            wait_to_receive(self._sock, max(0.001, deadline - time.monotonic()))
+            wait_to_receive(self._stream, max(0.001, deadline - time.monotonic()))
             try:
-                data = self._sock.recv(HEAD_BYTES_MAX)
+                data = self._stream.recv(HEAD_BYTES_MAX)
             except BlockingIOError:
+                if time.monotonic() < deadline:
+                    continue
                 if seen:
                     raise NOT_HTTP from None
                 return None
             if not data:
                 return None
-            if not seen:
+            if not seen and wait_seconds is not None:
                 deadline = time.monotonic() + HEAD_SECONDS_MAX
             # What is plainly something else is answered now: h11 would wait for the rest of a head that never comes.
             seen += data
@@ -224,7 +273,7 @@ class Requests:
         return event if isinstance(event, h11.Request) else None
 
 
-def refuse(sock: socket.socket, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:
+def refuse(sock: Stream, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:
     """Answer in HTTP/1.1 whatever the client speaks, and close: containerd 2 goes on from TLS to HTTP only when it sees that."""
     body = oci_body(error)
     headers = {"Connection": "close", "Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -236,7 +285,7 @@ def refuse(sock: socket.socket, error: DarnerError, linger_seconds: float = LING
     part(sock, linger_seconds)
 
 
-def part(sock: socket.socket, linger_seconds: float = LINGER_SECONDS) -> None:
+def part(sock: Stream, linger_seconds: float = LINGER_SECONDS) -> None:
     """Say that nothing more comes, and take a little of what the client still sends.
 
     What is unread when a socket is closed resets the connection under the answer (RFC 9112 section 9.6).
@@ -255,23 +304,46 @@ def part(sock: socket.socket, linger_seconds: float = LINGER_SECONDS) -> None:
 Handler = Callable[[Exchange], None]
 
 
+class State(Enum):
+    """Of a connection."""
+
+    SILENT = "it has made no request yet"
+    BUSY = "a request is under way"
+    IDLE = "its last request was answered"
+
+
 class Listener:
-    """Accepts connections and gives each request to `handle`. Limits are numbers of connections, in all and from one address."""
+    """Accepts connections and gives each request to `handle`. Limits are numbers of connections, in all and from one address.
+
+    Where there are as many as may be, the one that has been silent for longest makes room for a new one.
+    """
 
     def __init__(
-        self, where: Address, handle: Handler, *, name: str, connections_max: int, per_address_max: int, idle_seconds: float
+        self,
+        where: Address | UnixSocket,
+        handle: Handler,
+        *,
+        name: str,
+        connections_max: int,
+        per_address_max: int,
+        idle_seconds: float,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
+        self._tls = tls
         self._handle = handle
         self._connections_max = connections_max
         self._per_address_max = per_address_max
         self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
         self._from: Counter[str] = Counter()
-        self._open: dict[socket.socket, bool] = {}
-        """The connections, and whether a request is under way on each."""
+        self._open: dict[socket.socket, State] = {}
+        """The connections, the oldest first."""
+        self._ending = 0
+        """Those that make room, until their threads have ended."""
         self._stopping = False
-        self._sock = bind(where, name)
+        self._where = where
+        self._sock = where.listen(BACKLOG) if isinstance(where, UnixSocket) else bind(where, name)
         self._thread = threading.Thread(target=self._accept, name=name, daemon=True)
 
     @property
@@ -285,6 +357,8 @@ class Listener:
     def stop(self, drain_seconds: float = 0.0) -> None:
         """Accept nothing more, close what is idle, let what is under way go on for a while, then cut it off."""
         self._stopping = True
+        if isinstance(self._where, UnixSocket):
+            self._where.remove()  # as long as it is surely this one's: the next process makes its own when nobody listens
         _shut(self._sock)  # wakes the accepting thread, which a close alone would not
         self._sock.close()
         self._shut_open(busy=False)
@@ -295,7 +369,7 @@ class Listener:
 
     def _shut_open(self, *, busy: bool) -> None:
         with self._lock:
-            for sock in [sock for sock, is_busy in self._open.items() if is_busy == busy]:
+            for sock in [sock for sock, state in self._open.items() if (state is State.BUSY) == busy]:
                 _shut(sock)
 
     def _accept(self) -> None:
@@ -311,14 +385,14 @@ class Listener:
                     log.warning("%s: connections cannot be accepted: %s", self.name, error)
                 time.sleep(ACCEPT_RETRY_SECONDS)  # out of descriptors: some will be closed
                 continue
-            self._admit(sock, peer[0])
+            self._admit(sock, peer[0] if peer else "")
 
     def _admit(self, sock: socket.socket, host: str) -> None:
         """Give the connection a thread, or turn it away without waiting for it: others wait behind it."""
         with self._lock:
-            admitted = len(self._open) < self._connections_max and self._from[host] < self._per_address_max
+            admitted = self._from[host] < self._per_address_max and self._has_room()
             if admitted:
-                self._open[sock] = False
+                self._open[sock] = State.SILENT
                 self._from[host] += 1
         if not admitted:
             refuse(sock, _TOO_MANY, linger_seconds=0)
@@ -329,6 +403,18 @@ class Listener:
         except RuntimeError:  # out of threads: this client can come back, the others go on
             refuse(sock, _TOO_MANY, linger_seconds=0)
             self._forget(sock, host)
+
+    def _has_room(self) -> bool:
+        """Whether there is room for one more, after making it if need be. Called with the lock."""
+        if len(self._open) < self._connections_max:
+            return True
+        silent = next((sock for sock, state in self._open.items() if state is State.SILENT), None)
+        if silent is None or self._ending >= ENDING_MAX:
+            return False
+        del self._open[silent]
+        self._ending += 1
+        _shut(silent)
+        return True
 
     def _serve(self, sock: socket.socket, host: str) -> None:
         try:
@@ -342,32 +428,55 @@ class Listener:
 
     def _forget(self, sock: socket.socket, host: str) -> None:
         with self._lock:
-            self._open.pop(sock, None)
+            if self._open.pop(sock, None) is None:
+                self._ending -= 1
             self._from[host] -= 1
             if not self._from[host]:
                 del self._from[host]
         sock.close()
 
     def _converse(self, sock: socket.socket) -> None:
-        requests = Requests(sock)
-        wait_seconds = HEAD_SECONDS_MAX
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wait_to_send(sock, SEND_STALL_SECONDS_MAX)
+        until = time.monotonic() + HEAD_SECONDS_MAX
+        stream = self._opened(sock, until) if self._tls else sock
+        requests = Requests(stream, until)
+        wait_seconds: float | None = None
         while not self._stopping:
             try:
                 request = requests.next(wait_seconds)
             except RequestError as error:
-                refuse(sock, error)
+                refuse(stream, error)
                 return
-            if request is None:
+            if request is None or not self._note(sock, State.BUSY):
                 return
-            self._open[sock] = True
-            exchange = Exchange(sock, request)
+            exchange = Exchange(stream, sock, request)
             if not self._answer(exchange):
                 return
             if not exchange.reusable:
                 part(sock)
                 return
-            self._open[sock] = False
+            self._note(sock, State.IDLE)
             wait_seconds = self._idle_seconds
+
+    def _opened(self, sock: socket.socket, until: float) -> Stream:
+        """The connection, inside TLS if its client speaks that. Raises OSError."""
+        assert self._tls  # noqa: S101 (who calls has looked)
+        wait_to_receive(sock, until - time.monotonic())
+        if sock.recv(1, socket.MSG_PEEK) != HELLO_BYTE:
+            return sock
+        sealed = Sealed(sock, self._tls, server=True)
+        sealed.shake(until)
+        return sealed
+
+    def _note(self, sock: socket.socket, state: State) -> bool:
+        """Whether the connection goes on: it may have had to make room."""
+        with self._lock:
+            if sock not in self._open:
+                return False
+            self._open[sock] = state
+            return True
 
     def _answer(self, exchange: Exchange) -> bool:
         """Whether the request was answered to its end. An answer that broke off is cut, never ended cleanly."""

@@ -16,6 +16,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 HEAD_BYTES_MAX = 16 << 10
 BUFFER_BYTES = 256 << 10
@@ -30,6 +31,18 @@ _buffers = threading.local()
 
 ReadInto = Callable[[memoryview], int]
 """Puts some bytes into a buffer and says how many; 0 at the end."""
+
+
+class Stream(Protocol):
+    """What HTTP needs of a connected socket, which may be inside TLS (`agent.http.sealed`)."""
+
+    def recv(self, bufsize: int, /) -> bytes: ...
+    def recv_into(self, buffer: memoryview, nbytes: int, flags: int, /) -> int: ...
+    def sendall(self, data: bytes | memoryview, flags: int = ..., /) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
 
 
 # Heads.
@@ -58,9 +71,9 @@ def announced_length(headers: Mapping[str, str]) -> int | None:
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
-    """A request without a body. Raises ValueError for what a request line or a field may not contain."""
+    """A request without a body. Raises ValueError, without a value that may be a secret, for what HTTP cannot say."""
     if not _TARGET.fullmatch(target):
-        raise ValueError(f"{target!a} is no target of a request")
+        raise ValueError("what is asked for is no target of a request")
     return _head(f"{method} {target} HTTP/1.1", headers)
 
 
@@ -73,24 +86,24 @@ def _head(first: str, headers: Mapping[str, str]) -> bytes:
     lines = [f"{name}: {value}" for name, value in headers.items()]
     for line in lines:
         if not _LINE.fullmatch(line):
-            raise ValueError(f"{line!a} is no field of HTTP")
+            raise ValueError(f"{line.partition(':')[0]!a} and its value are no field of HTTP")
     return "\r\n".join([first, *lines, "", ""]).encode("latin-1")
 
 
 # Sockets.
 
 
-def wait_to_receive(sock: socket.socket, seconds: float) -> None:
+def wait_to_receive(sock: Stream, seconds: float) -> None:
     """Receiving raises BlockingIOError when nothing came for so long, and gives what has come when not all of it came."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
 
-def wait_to_send(sock: socket.socket, seconds: float) -> None:
+def wait_to_send(sock: Stream, seconds: float) -> None:
     """Sending raises BlockingIOError when nothing was taken for so long."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
 
 
-def receive_at_least(sock: socket.socket, count: int) -> None:
+def receive_at_least(sock: Stream, count: int) -> None:
     """Whoever waits to receive is not woken for fewer bytes, unless the peer has ended or the receive window is full."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 

@@ -14,7 +14,7 @@ from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import chunks
 from agent.origin.encodings import Gunzip, is_gzip
 from agent.origin.reply import Reply
-from agent.values.errors import DarnerError, DigestError, OriginError
+from agent.values.errors import DarnerError, DigestError, OriginError, RangesError
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
@@ -30,8 +30,11 @@ class BlobStream:
         paces: Sequence[Pace],
         listed: int | None = None,
         blame: Callable[[DarnerError], None] | None = None,
+        end: int | None = None,
     ) -> None:
         """Takes the reply over, and skips to byte `start` where the registry does not know ranges.
+
+        Where bytes up to `end` (not included) were asked for, a registry that sends all of them is a RangesError.
 
         `listed` is the blob's size as its manifest says it, for a registry that does not say it itself. `blame` hears what goes
         wrong with the bytes of a mirror, for which no registry is charged.
@@ -42,7 +45,7 @@ class BlobStream:
         self._read_into = slowed(read_into, *paces) if paces else read_into
         self._registry = registry
         try:
-            self.size = self._size(start, listed)
+            self.size = self._size(start, end, listed)
             """Bytes of the whole blob."""
             if is_coded(reply, listed):
                 self._read_into = Gunzip(self._read_into)
@@ -80,15 +83,18 @@ class BlobStream:
     def close(self) -> None:
         self._reply.close()
 
-    def _size(self, start: int, listed: int | None) -> int:
+    def _size(self, start: int, end: int | None, listed: int | None) -> int:
         length, headers = self._reply.length, self._reply.headers
+        if self._reply.status != 206 and end is not None:
+            raise RangesError(502, f"the registry {self._registry} sends no part of a blob")
         if self._reply.status != 206:
             size = listed if length is None or is_coded(self._reply, listed) else length
             if size is None:
                 raise OriginError(502, f"the registry {self._registry} does not say how long the blob is")
             return size
         first, last, whole = content_range(headers)
-        if (first, last + 1) != (start, whole) or length not in (None, whole - start):
+        until = whole if end is None else end
+        if (first, last + 1) != (start, until) or length not in (None, until - start):
             raise OriginError(502, f"the registry {self._registry} answers another range than it was asked for")
         return whole
 

@@ -10,28 +10,31 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from agent import metrics
-from agent.http.client import StalledError, TransferError
+from agent.http.client import NotTriedError, StalledError, TransferError
 from agent.http.ratelimit import Pace
 from agent.origin.auth import Access, Authorizer
 from agent.origin.blobstream import BlobStream, content_range, is_coded
-from agent.origin.destinations import DestinationError, Destinations, LookUp
+from agent.origin.destinations import DestinationError, Destinations, Forbidden, LookUp
 from agent.origin.documents import is_listing, is_manifest
 from agent.origin.encodings import gunzipped, is_gzip
 from agent.origin.mirrors import Mirror, Mirrors
 from agent.origin.proxies import Proxies
 from agent.origin.redirects import Redirects
 from agent.origin.reply import Reply
+from agent.origin.shares import Prompt, Shares
 from agent.origin.shown import Sizes
 from agent.origin.throttle import Throttle
 from agent.origin.tls import RegistryTls, TlsFiles
+from agent.origin.web import WebServers
 from agent.values.credential import Credential
-from agent.values.errors import DigestError, OriginError
+from agent.values.errors import DigestError, OriginError, RangesError
 from agent.values.manifest import MANIFEST_BYTES_MAX, Manifest
 
 ASK_SECONDS_MAX = 11.0
@@ -41,6 +44,10 @@ BLOB_SECONDS_MAX = 22.0
 """For the head of a blob's answer, which a registry may have to get from elsewhere first: what a runtime waits, less a margin."""
 
 PATIENCE_SECONDS = 60.0
+PLACE_SECONDS = 60.0
+"""How long a registry need not be asked again where a blob is that it sent this client elsewhere for: such URLs are good for
+minutes, and one that is so no more is asked for anew."""
+PLACES_MAX = 1024
 
 ACCEPT = ", ".join(
     (
@@ -70,17 +77,13 @@ class Patience:
     """
 
     def __init__(self, most: int) -> None:
-        self._places = threading.BoundedSemaphore(most)
+        self._shares = Shares(most)
 
     @contextlib.contextmanager
-    def seconds(self) -> Iterator[float | None]:
+    def seconds(self, registry: str) -> Iterator[float | None]:
         """How long the registry may take; None, as for any question, where there is no place."""
-        has_place = self._places.acquire(blocking=False)
-        try:
-            yield PATIENCE_SECONDS if has_place else None
-        finally:
-            if has_place:
-                self._places.release()
+        with self._shares.take(registry) or contextlib.nullcontext() as place:
+            yield PATIENCE_SECONDS if place else None
 
 
 class _Endpoint(NamedTuple):
@@ -90,6 +93,29 @@ class _Endpoint(NamedTuple):
     until: float
     """When the head of an answer, and a small body, have to be here, in monotonic time."""
     mirror: Mirror | None = None
+
+
+class _Places:
+    """Where registries sent a client for a blob: URLs that prove by themselves who may read there, for that client alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Access, str], tuple[str, float]] = OrderedDict()
+
+    def note(self, what: tuple[Access, str], url: str) -> None:
+        with self._lock:
+            self._known[what] = url, time.monotonic() + PLACE_SECONDS
+            if len(self._known) > PLACES_MAX:
+                self._known.popitem(last=False)
+
+    def of(self, what: tuple[Access, str]) -> str | None:
+        with self._lock:
+            url, until = self._known.get(what, ("", 0.0))
+            return url if url and time.monotonic() < until else None
+
+    def forget(self, what: tuple[Access, str]) -> None:
+        with self._lock:
+            self._known.pop(what, None)
 
 
 class Origin:
@@ -106,6 +132,7 @@ class Origin:
         mirrors: Iterable[Mirror] = (),
         registry_tls: Iterable[TlsFiles] = (),
         credentials: Callable[[str], list[Credential]] | None = None,
+        forbidden: Forbidden | None = None,
     ) -> None:
         """`paces` limit the bytes of blobs; `trusted_realms` are `agent.origin.auth`'s.
 
@@ -116,11 +143,17 @@ class Origin:
         self._mirrors = Mirrors(mirrors)
         self._credentials = credentials
         listed = [*insecure_registries, *(mirror.listed for mirror in mirrors)]
-        self._destinations = Destinations(listed, look_up, proxies)
+        self._destinations = Destinations(listed, look_up, proxies, forbidden)
         self._redirects = Redirects(self._destinations, RegistryTls(ca_files, registry_tls))
         self._authorizer = Authorizer(self._redirects, trusted_realms)
+        self.web = WebServers(self._redirects, self._paces)
+        """Which are no registries."""
+        self._places = _Places()
         self.sizes = Sizes()
+        self.on_shown: Callable[[str, str, str, Credential | None], None] = lambda *_: None
+        """Told of each blob that a registry has begun to send: which, and to whom."""
         self.throttle = Throttle()
+        self.prompt = Prompt()
 
     def close(self) -> None:
         """End all that is under way."""
@@ -170,8 +203,10 @@ class Origin:
         self.sizes.learn(registry, repository, manifest.sizes())
         return manifest
 
-    def blob_size(self, registry: str, repository: str, digest: str, credential: Credential | None) -> int | None:
-        """Bytes of a blob, or None when the repository does not hold it."""
+    def blob_size(
+        self, registry: str, repository: str, digest: str, credential: Credential | None, seconds: float | None = None
+    ) -> int | None:
+        """Bytes of a blob, or None when the repository does not hold it. The registry itself may take `seconds`."""
         listed = self.sizes.of(registry, repository, digest)
 
         def ask(at: _Endpoint) -> int:
@@ -189,7 +224,7 @@ class Origin:
             return size
 
         try:
-            return self._first(registry, repository, credential, ask, digest=digest)
+            return self._first(registry, repository, credential, ask, seconds, digest)
         except OriginError as error:
             if error.status == 404:
                 return None
@@ -217,23 +252,47 @@ class Origin:
         credential: Credential | None,
         start: int = 0,
         seconds: float | None = None,
+        end: int | None = None,
     ) -> BlobStream:
         """The bytes of a blob from `start` on, which the registry itself may take `seconds` to begin with; or as long as usual.
 
-        The caller reads them and closes the stream.
+        With `end` not those from there on; RangesError where the registry sends whole blobs only. The caller reads them and
+        closes the stream.
         """
         listed = self.sizes.of(registry, repository, digest)
 
         def ask(at: _Endpoint) -> BlobStream:
-            headers = {"Range": f"bytes={start}-"} if start else {}
-            reply = self._ask("GET", at, f"blobs/{digest}", "blob", headers, big=True)
+            last = "" if end is None else str(end - 1)
+            headers = {"Range": f"bytes={start}-{last}"} if start or last else {}
+            reply = self._where_it_was(at, digest, headers) if last else None
+            if reply is None:
+                reply = self._ask("GET", at, f"blobs/{digest}", "blob", headers, big=True)
+                if reply.foreign:
+                    self._places.note((at.access, digest), reply.url)
             if reply.status == 206 and is_coded(reply, listed):  # a part of the encoded bytes is of no use
                 reply.close()
                 reply = self._ask("GET", at, f"blobs/{digest}", "blob", big=True)
             blame = partial(self._mirrors.failed, at.mirror, digest=digest) if at.mirror else None
-            return BlobStream(reply, at.access.registry, start, self._paces, listed, blame)
+            return BlobStream(reply, at.access.registry, start, self._paces, listed, blame, end)
 
-        return self._first(registry, repository, credential, ask, seconds or BLOB_SECONDS_MAX, digest)
+        stream = self._first(registry, repository, credential, ask, seconds or BLOB_SECONDS_MAX, digest)
+        self.on_shown(registry, repository, digest, credential)
+        return stream
+
+    def _where_it_was(self, at: _Endpoint, digest: str, headers: dict[str, str]) -> Reply | None:
+        """A further part of a blob from where the registry sent this client for it lately; None when it has to be asked again."""
+        url = self._places.of((at.access, digest))
+        if url is None:
+            return None
+        try:
+            reply = self._redirects.ask("GET", url, headers, None, at.until, big=True)
+            if reply.status == 206:
+                return reply
+            reply.close()
+        except (TransferError, DestinationError):
+            pass  # the registry may know another place
+        self._places.forget((at.access, digest))
+        return None
 
     def _first(
         self,
@@ -255,6 +314,8 @@ class Origin:
             share = (began + ASK_SECONDS_MAX - now) / (len(mirrors) - number + 1)
             try:
                 return self._at_mirror(mirror, repository, now + share, ask)
+            except RangesError:  # it has the blob, and is asked for the whole next, as a cache is that just gets it
+                raise
             except (OriginError, DigestError) as error:
                 self._mirrors.failed(mirror, error)
             now = time.monotonic()
@@ -307,7 +368,8 @@ class Origin:
             outcome = "timeout" if isinstance(error, StalledError) else outcome
             raise _unanswered(registry, "cannot be reached", error) from None
         except DestinationError as error:
-            raise OriginError(error.status, f"the registry {registry} cannot be asked: {error}", error.code) from None
+            words = f"the registry {registry} cannot be asked: {error}"
+            raise OriginError(error.status, words, error.code, asked=error.asked) from None
         except OriginError as error:
             self.throttle.keep(registry, credential, error)
             raise
@@ -344,4 +406,4 @@ def _read(reply: Reply, registry: str, bytes_max: int) -> bytes:
 def _unanswered(registry: str, words: str, error: TransferError) -> OriginError:
     if isinstance(error, StalledError):
         return OriginError(504, f"the registry {registry} did not answer in time")
-    return OriginError(502, f"the registry {registry} {words}: {error}")
+    return OriginError(502, f"the registry {registry} {words}: {error}", asked=not isinstance(error, NotTriedError))

@@ -94,7 +94,8 @@ def parse_config(text: bytes) -> tuple[list[Provider], list[str]]:
         config = msgspec.convert(yaml.safe_load(text), _Config)
     except msgspec.ValidationError as error:
         raise ProviderError(f"it is no CredentialProviderConfig: {error}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # whose words would show lines of it
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
+        # Their words would show lines of it. The last two PyYAML raises for texts that are not of the type which they claim.
         mark = getattr(error, "problem_mark", None)
         raise ProviderError("it is neither YAML nor JSON" + (f", in line {mark.line + 1}" if mark else "")) from None
     if config.kind != "CredentialProviderConfig" or not config.api_version.startswith(CONFIG_GROUP):

@@ -5,8 +5,11 @@ Encoders in Go write `null` for a list that is empty, so every member may be nul
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
+from agent.values.credential import SECRET_CHARACTERS_MIN, secrets_in
 from agent.values.errors import OriginError
 from agent.values.manifest import Descriptor, decoded
 
@@ -16,6 +19,10 @@ TOKEN_CHARACTERS_MAX = 64 << 10
 TOKEN_SECONDS_DEFAULT = 60.0
 """When a token service does not say (distribution's token specification)."""
 TOKEN_SECONDS_MARGIN = 0.8
+
+
+_TOKEN = re.compile(r"[!-~]+")
+"""With a space at an end it could not be sent."""
 
 
 class _Shape(msgspec.Struct):
@@ -52,7 +59,7 @@ def token_of(registry: str, body: bytes) -> tuple[str, float]:
     """
     answer = decoded(body, _Token) or _Token()
     value = answer.token or answer.access_token or ""
-    if not value.isascii() or not value.isprintable() or not 0 < len(value) <= TOKEN_CHARACTERS_MAX:
+    if not _TOKEN.fullmatch(value) or len(value) > TOKEN_CHARACTERS_MAX:
         raise OriginError(502, f"the token service of the registry {registry} did not answer with a token")
     seconds = TOKEN_SECONDS_DEFAULT if answer.expires_in is None else answer.expires_in
     return value, max(0.0, seconds) * TOKEN_SECONDS_MARGIN
@@ -67,9 +74,15 @@ class _Errors(msgspec.Struct):
     errors: list[_Error] | None = None
 
 
-def what_it_said(body: bytes) -> str:
-    """The message of a registry's error, on one line and cut, or nothing when it is not an OCI error."""
+def what_it_said(body: bytes, *sent: str) -> str:
+    """The message of a registry's error, on one line and cut, or nothing when it is not an OCI error.
+
+    Some repeat what they were `sent` as Authorization, or in another header field that says who asks: that is left out.
+    """
     answer = decoded(body, _Errors) or _Errors()
     errors = (answer.errors or [])[:SAID_ERRORS_MAX]
     said = "; ".join(" ".join(filter(None, (error.code, error.message))) for error in errors)
+    for secret in [secret for value in sent for secret in (*secrets_in(value), value)]:
+        if len(secret) >= SECRET_CHARACTERS_MIN:
+            said = said.replace(secret, "***")
     return "".join(character if character.isprintable() else " " for character in said[:SAID_CHARACTERS_MAX])

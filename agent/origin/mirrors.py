@@ -64,7 +64,8 @@ def mirror(value: str) -> Mirror:
     """`REGISTRY=URL`, with the prefix as the URL's path: `docker.io=https://harbor.example.com/hub`."""
     found = _MIRROR.fullmatch(value)
     if not found:
-        raise ValueError(f"{value!r} is no mirror; write REGISTRY=https://HOST[:PORT][/PREFIX], without the /v2/ of its API")
+        shown = re.sub(r"//.*@", "//", value)
+        raise ValueError(f"{shown!r} is no mirror; write REGISTRY=https://HOST[:PORT][/PREFIX], without the /v2/ of its API")
     registry, server = parse_registry(found["registry"]), parse_registry(found["server"])
     return Mirror(registry, server, found["prefix"] or "", found["scheme"] == "http")
 

@@ -9,15 +9,19 @@ however slowly a server sends. httpx follows no redirect, reads no variable of t
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpcore
-import httpx
+# Where rich is installed, for Darner's own command line, httpx would load it for one of httpx's, on every node.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-from agent.http.client import Answer, Connection, TransferError
-from agent.http.wire import announced_length, joined
-from agent.origin.destinations import DestinationError, Hop
+import httpcore  # noqa: E402
+import httpx  # noqa: E402
+
+from agent.http.client import Answer, Connection, TransferError  # noqa: E402
+from agent.http.wire import announced_length, joined  # noqa: E402
+from agent.origin.destinations import DestinationError, Hop  # noqa: E402
 
 for library in ("httpx", "httpcore"):
     logging.getLogger(library).setLevel(logging.WARNING)  # below that they log whole URLs, and a signed one is a secret
@@ -31,8 +35,8 @@ def ask(connection: Connection, hop: Hop, method: str, headers: dict[str, str]) 
         lines = {"Accept-Encoding": "identity", **headers}
         request = httpx.Request(method, url, headers=lines, extensions={"target": hop.target.encode("ascii")})
         response = client.send(request, stream=True)
-    except (httpx.InvalidURL, httpcore.LocalProtocolError, UnicodeError) as error:
-        raise TransferError(f"{hop.authority} cannot be asked: {error}") from None
+    except (httpx.InvalidURL, httpcore.LocalProtocolError, UnicodeError):  # whose words may show what proves who asks
+        raise TransferError(f"{hop.authority} cannot be asked: its URL, or what it is to be sent, is none of HTTP") from None
     except httpcore.RemoteProtocolError as error:
         raise TransferError(f"{connection.where} did not answer in HTTP: {error}") from None
     except httpx.RemoteProtocolError:  # httpx's own, for where it would go if it followed redirects

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urljoin
 
@@ -44,15 +45,24 @@ class Redirects:
         self._pool.close()
 
     def ask(
-        self, method: str, url: str, headers: dict[str, str], authorization: str | None, until: float, *, big: bool = False
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        authorization: str | None,
+        until: float,
+        *,
+        big: bool = False,
+        own: Mapping[str, str] | None = None,
     ) -> Reply:
         """The last hop's answer, whatever its status, if its head is here by `until` (monotonic), and a small body as well.
 
         A server that fails, and does not ask for a long pause, is asked once more, as runtimes do: many may share its name.
 
-        The body of a `big` answer may take longer, and is received from the reply's connection.
+        The body of a `big` answer may take longer, and is received from the reply's connection. Header fields that are the first
+        server's `own` are sent to no other, as the authorization.
         """
-        first, failed = None, False
+        first, failed, own = None, False, own or {}
         for _ in range(REDIRECTS_MAX + 1):
             hop = self._destinations.hop(url, until)
             if hop.scheme == "https":
@@ -61,10 +71,11 @@ class Redirects:
             lines = {"Host": hop.authority, **headers}
             if hop.proxy_authorization:
                 lines["Proxy-Authorization"] = hop.proxy_authorization
-            if authorization and hop.server == first:
+            if hop.server != first:
+                authorization, own = None, {}  # also when a later hop leads back
+            lines |= own
+            if authorization:
                 lines["Authorization"] = authorization
-            else:
-                authorization = None  # also when a later hop leads back
             reply = (self._open if big else self._question)(hop, method, lines, until)
             if reply.status == PROXY_REFUSES:
                 reply.close()
@@ -77,6 +88,7 @@ class Redirects:
                 continue
             reply.foreign = hop.server != first
             reply.url = url
+            reply.sent = (authorization or "", *own.values())
             location = reply.headers.get("location")
             if reply.status not in _REDIRECTS or not location:
                 return reply

@@ -32,6 +32,8 @@ class Reply:
         """Whether another server answers than the one that was asked: a redirect led to it."""
         self.url = ""
         """Where the answer is from."""
+        self.sent: tuple[str, ...] = ()
+        """What it was told of who asks, which no message repeats: the Authorization, and header fields of a user's."""
         self._pool = pool
 
     def __enter__(self) -> Self:
@@ -50,7 +52,7 @@ class Reply:
         A pull without a credential hears a 403 as 401: runtimes send theirs only when they are asked for it.
         """
         try:
-            said = what_it_said(self.read(ERROR_BYTES_MAX))
+            said = what_it_said(self.read(ERROR_BYTES_MAX), *self.sent)
         except TransferError:
             said = ""
         status = self.status if 400 <= self.status < 500 and self.status != NOT_ASKED else 502

@@ -2,22 +2,23 @@
 
 Every server has to prove its name by an authority of the system or of `--ca-files`. A registry may have authorities and a client
 certificate of its own, in a directory with the names that a Secret of Kubernetes has (`ca.crt`, `tls.crt`, `tls.key`): they are
-for that server alone, whatever leads there, and read anew when they change. Verification cannot be switched off.
+for that server alone, whatever leads there. All of these files are read anew when they change. Verification is never switched
+off.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import ssl
-import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from agent.files import Reread
 from agent.origin.destinations import HTTPS_PORT, server_of
 from agent.values.errors import UsageError
 from agent.values.reference import parse_registry
@@ -25,9 +26,6 @@ from agent.values.reference import parse_registry
 log = logging.getLogger(__name__)
 
 FILES = ("ca.crt", "tls.crt", "tls.key")
-
-_Stamp = tuple[tuple[int, int, int] | None, ...]
-"""By which a change of the files is seen."""
 
 
 class TlsFiles(NamedTuple):
@@ -51,24 +49,36 @@ class RegistryTls:
 
     def __init__(self, ca_files: Iterable[str] = (), own: Iterable[TlsFiles] = ()) -> None:
         self._ca_files = tuple(ca_files)
-        self._usual = self._believing()
-        self._lock = threading.Lock()
-        self._own = {_server(files.registry): (files, _stamp(files), self._of(files)) for files in own}
+        self._usual = self._context("--ca-files", self._believing)
+        self._own = {
+            _server(files.registry): self._context(
+                str(files), partial(self._of, files), *(files.directory / name for name in FILES)
+            )
+            for files in own
+        }
 
     def context(self, host: str, port: int) -> ssl.SSLContext:
         """What a connection to this server is made with. Files that became unusable leave it as it was, and the log says so."""
-        with self._lock:
-            if (host, port) not in self._own:
-                return self._usual
-            files, stamp, context = self._own[host, port]
-            if (now := _stamp(files)) != stamp:
-                try:
-                    context = self._of(files)
-                    log.info("%s is read anew", files)
-                except UsageError as error:
-                    log.error("%s; it stays as it was", error)
-                self._own[host, port] = files, now, context
-            return context
+        return self._own.get((host, port), self._usual)()
+
+    def _context(self, what: str, make: Callable[[], ssl.SSLContext], *own: Path) -> Callable[[], ssl.SSLContext]:
+        """One that is made again when a file changes that it is made from: those for all, or its own."""
+
+        def read(last: ssl.SSLContext | None) -> ssl.SSLContext:
+            try:
+                made = make()
+            except UsageError as error:
+                if last is None:
+                    raise
+                log.error("%s; it stays as it was", error)
+                return last
+            if last is not None:
+                log.info("%s: read anew", what)
+            return made
+
+        context = Reread(read, *self._ca_files, *own)
+        context()
+        return context
 
     def _of(self, files: TlsFiles) -> ssl.SSLContext:
         context = self._believing()
@@ -112,13 +122,3 @@ def _why(error: Exception) -> str:
 def _server(registry: str) -> tuple[str, int]:
     parts = urlsplit(f"//{server_of(registry)}")
     return parts.hostname or "", parts.port or HTTPS_PORT
-
-
-def _stamp(files: TlsFiles) -> _Stamp:
-    found: list[tuple[int, int, int] | None] = []
-    for name in FILES:
-        status = None
-        with contextlib.suppress(OSError):
-            status = (files.directory / name).stat()
-        found.append((status.st_ino, status.st_mtime_ns, status.st_size) if status else None)
-    return tuple(found)

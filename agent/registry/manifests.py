@@ -22,12 +22,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from agent import metrics
 from agent.origin.client import Origin, Patience
-from agent.origin.shown import key_of
+from agent.origin.shares import Prompt
+from agent.origin.shown import Said, WhenDown, key_of
 from agent.storage.disk import allocated, changed_at, remove
 from agent.swarm import messages
 from agent.values.credential import Credential
@@ -52,19 +55,44 @@ MANIFESTS_MAX = 10_000
 """Kept on disk; a manifest is a few KiB, and at most 4 MiB."""
 
 
+Answer = TypeVar("Answer")
+
+SHARED_BYTES_MIN = 64 << 10
+"""Manifests from this length on are in memory once, however many are given them; there are some of 4 MiB."""
+
 REFUSED = ""
 """In the place of a digest: the last answer was that this credential may not read the name."""
 
 
+_UNREADABLE = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
+"""A file that is not there, or that a bad disk has changed, is as if nothing had been kept."""
+
+
 class _LastAnswer(msgspec.Struct, frozen=True):
     digest: str
-    asked_at: float
+    asked_at: messages.UnixSeconds
     """Unix seconds: it has to mean something after a restart."""
 
 
 class _ManifestRecord(msgspec.Struct, frozen=True):
     media_type: str
     body: bytes
+
+
+class SharedVerdicts(Protocol):
+    """The permissions of the whole cluster (`agent.swarm.supernodes`)."""
+
+    def verdict(self, registry: str, repository: str, path: str, credential: Credential | None) -> Said | None: ...
+
+    def told(
+        self,
+        registry: str,
+        repository: str,
+        path: str,
+        credential: Credential | None,
+        outcome: int,
+        manifest: Manifest | None = None,
+    ) -> None: ...
 
 
 class Manifests:
@@ -80,9 +108,13 @@ class Manifests:
         fresh: tuple[TagPattern, ...] = (),
         now: Callable[[], float] = time.time,
         bytes_max: Callable[[], int] = lambda: sys.maxsize,
+        when_down: WhenDown = WhenDown.SAME_IMAGE,
     ) -> None:
         """`bytes_max` is how much room there is for manifests on the disk; those that were asked for longest ago make place."""
         self._bytes_max = bytes_max
+        self.shared: SharedVerdicts | None = None
+        """Asked for what credentials may have. What is public, supernodes are asked for elsewhere."""
+        self._when_down = when_down
         self._manifests = directory / "manifests"
         self._tags = directory / "tags"
         for path in (self._manifests, self._tags):
@@ -95,7 +127,10 @@ class Manifests:
         self._now = now
         self._lock = threading.Lock()
         self._patience = Patience(PATIENT_MAX)
-        self._asking: dict[str, Future[Manifest]] = {}
+        self._asking: dict[str, Future[Any]] = {}
+        self._reading = threading.Lock()
+        self._in_use: WeakValueDictionary[str, Manifest] = WeakValueDictionary()
+        """By digest: many who are given a long one at once share it."""
         self._failed_at: dict[str, float] = {}
         """When the origin did not answer, for names whose last answer is used instead."""
         self._forgets = 0
@@ -104,45 +139,61 @@ class Manifests:
     def resolve(self, registry: str, repository: str, reference: str, credential: Credential | None = None) -> Manifest:
         """The manifest that a tag or a digest names, for clients with this credential. Raises OriginError and DigestError."""
         name = _name(registry, repository, reference, credential)
+        try:
+            return self.together(name, lambda: self._resolve(name, registry, repository, reference, credential))
+        except TimeoutError:
+            raise OriginError(504, f"the registry {registry} did not answer in time") from None
+
+    def together(self, name: str, question: Callable[[], Answer]) -> Answer:
+        """The answer to a question, and the failure too, is shared by all who ask the same meanwhile.
+
+        Raises TimeoutError for those that have waited long for another one's answer.
+        """
         with self._lock:
             asked = self._asking.get(name)
             answer = self._asking.setdefault(name, Future())
-        if asked:  # all who ask the same share the answer, and the failure too
-            try:
-                return asked.result(WAIT_SECONDS_MAX)
-            except TimeoutError:
-                raise OriginError(504, f"the registry {registry} did not answer in time") from None
+        if asked:
+            shared: Answer = asked.result(WAIT_SECONDS_MAX)
+            return shared
         try:
-            answer.set_result(self._resolve(name, registry, repository, reference, credential))
+            answer.set_result(question())
         except BaseException as error:
             answer.set_exception(error)
         finally:
             with self._lock:
                 del self._asking[name]
-        return answer.result()
+        own: Answer = answer.result()
+        return own
 
     def _resolve(self, name: str, registry: str, repository: str, reference: str, credential: Credential | None) -> Manifest:
         forgets = self._forgets
         last = self._last_answer(name)
         known = self.kept(last.digest) if last else None
-        if last and known and 0 <= self._now() - last.asked_at < self._believed_seconds(registry, repository, reference):
+        if last and known and 0 <= self._now() - last.asked_at < self.believed_seconds(registry, repository, reference):
             return known
-        usable = known if last and abs(self._now() - last.asked_at) < self._stale_if_error else None
+        said = (
+            self.shared.verdict(registry, repository, f"manifests/{reference}", credential)
+            if self.shared and credential
+            else None
+        )
+        if said and said.manifest and said.age is not None and not said.is_yours:
+            self.remember(registry, repository, reference, credential, said.manifest, said.age)
+            return said.manifest
+        usable = self._usable(name, said)
         if usable and 0 <= self._now() - self._failed_at.get(name, -math.inf) < min(self._interval, FAILURE_SECONDS_MAX):
             return usable.as_stale()
+        expected = known or (said.manifest if said else None)
         try:
-            manifest = self._ask(registry, repository, reference, credential, known, may_last=usable is None)
+            manifest = self._ask_for_all(registry, repository, reference, credential, expected, may_last=usable is None)
         except OriginError as error:
             if error.answered:
                 self._refused(name, error)
+            if not error.failed_there:
                 raise
-            if last and usable:
-                age = self._now() - last.asked_at
-                log.warning("%s/%s:%s is served as it was %d s ago: %s", registry, repository, reference, age, error)
+            if usable:
+                log.warning("%s/%s:%s is served as it was: %s", registry, repository, reference, error)
                 metrics.STALE_ANSWERS.inc()
-                while len(self._failed_at) >= FAILURES_MAX:
-                    self._failed_at.pop(next(iter(self._failed_at)), None)
-                self._failed_at[name] = self._now()
+                self._failed(name)
                 return usable.as_stale()
             if last and last.digest == REFUSED and abs(self._now() - last.asked_at) < self._stale_if_error:
                 # So a runtime shows its credential, for which there may be an answer.
@@ -157,7 +208,48 @@ class Manifests:
             self.keep(manifest)
         return manifest
 
-    def _believed_seconds(self, registry: str, repository: str, reference: str) -> float:
+    def _ask_for_all(
+        self,
+        registry: str,
+        repository: str,
+        reference: str,
+        credential: Credential | None,
+        known: Manifest | None,
+        may_last: bool,
+    ) -> Manifest:
+        """As `_ask`, and the other nodes with this credential are told what comes of it."""
+        outcome, manifest = messages.UNANSWERED, None
+        try:
+            manifest = self._ask(registry, repository, reference, credential, known, may_last)
+            outcome = messages.ALLOWED
+            return manifest
+        except OriginError as error:
+            outcome = messages.REFUSED if error.answered else outcome
+            raise
+        finally:
+            if self.shared and credential:
+                self.shared.told(registry, repository, f"manifests/{reference}", credential, outcome, manifest)
+
+    def _usable(self, name: str, said: Said | None) -> Manifest | None:
+        """What may be given while the origin cannot be asked."""
+        if self._when_down is WhenDown.DENY:
+            return None
+        names = [name]
+        if self._when_down is WhenDown.ALLOW:  # what it said to anybody
+            names += sorted(
+                (path.name for path in self._tags.glob(f"{name.partition('.')[0]}.*")), key=self._asked_at, reverse=True
+            )
+        for one in names:
+            last = self._last_answer(one)
+            if last and abs(self._now() - last.asked_at) < self._stale_if_error and (known := self.kept(last.digest)):
+                return known
+        return said.manifest if said and said.age is not None and said.age < self._stale_if_error else None
+
+    def _asked_at(self, name: str) -> float:
+        last = self._last_answer(name)
+        return last.asked_at if last else 0.0
+
+    def believed_seconds(self, registry: str, repository: str, reference: str) -> float:
         """How long the origin's answer is used without another question."""
         if reference.startswith("sha256:"):
             return VERDICT_SECONDS
@@ -179,7 +271,7 @@ class Manifests:
         """
         if known and self._origin.digest_of(registry, repository, reference, credential, known.digest) == known.digest:
             return known
-        with self._patience.seconds() if may_last else nullcontext() as seconds:
+        with self._patience.seconds(registry) if may_last else nullcontext() as seconds:
             return self._origin.manifest(registry, repository, reference, credential, seconds)
 
     def recall(self, question: messages.Recall) -> messages.Recalled:
@@ -209,6 +301,18 @@ class Manifests:
         self.keep(manifest)
         self._note(_name(registry, repository, reference, credential), manifest.digest, self._now() - age)
 
+    def remember_recalled(self, registry: str, repository: str, reference: str, manifest: Manifest, age: float) -> None:
+        """Keep what nodes say that the origin said `age` seconds ago, when it could not be asked: however young they say it is,
+        it is never more than an old answer."""
+        age = max(age, self.believed_seconds(registry, repository, reference))
+        self.remember(registry, repository, reference, None, manifest, age)
+        self._failed(_name(registry, repository, reference, None))
+
+    def _failed(self, name: str) -> None:
+        while len(self._failed_at) >= FAILURES_MAX:
+            self._failed_at.pop(next(iter(self._failed_at)), None)
+        self._failed_at[name] = self._now()
+
     def _refused(self, name: str, error: OriginError) -> None:
         """What was allowed before is over; of a name that is there and not for this credential, that is remembered."""
         remove(self._tags / name)
@@ -225,7 +329,10 @@ class Manifests:
         """Keep a manifest, which says nothing of who may have it: a runtime that asked for a tag asks for its digest next."""
         path = self._manifests / manifest.digest.removeprefix("sha256:")
         try:
-            if self.kept(manifest.digest):
+            with self._reading:
+                self._share(manifest)
+                is_here = self._read(manifest.digest) is not None
+            if is_here:
                 os.utime(path)
                 return
             _write(path, msgspec.msgpack.encode(_ManifestRecord(manifest.media_type, manifest.body)))
@@ -239,10 +346,21 @@ class Manifests:
 
     def kept(self, digest: str) -> Manifest | None:
         """A manifest that is here, if it still has the digest that it is named by."""
+        with self._reading:
+            manifest = self._in_use.get(digest) or self._read(digest)
+            if manifest:
+                self._share(manifest)
+        return manifest
+
+    def _share(self, manifest: Manifest) -> None:
+        if len(manifest.body) >= SHARED_BYTES_MIN:
+            self._in_use[manifest.digest] = manifest
+
+    def _read(self, digest: str) -> Manifest | None:
         try:
             raw = (self._manifests / digest.removeprefix("sha256:").replace("/", "")).read_bytes()
             record = msgspec.msgpack.decode(raw, type=_ManifestRecord)
-        except (OSError, msgspec.MsgspecError):
+        except _UNREADABLE:
             return None
         manifest = Manifest.of(record.media_type, record.body)
         return manifest if manifest.digest == digest else None
@@ -261,8 +379,12 @@ class Manifests:
     def _last_answer(self, name: str) -> _LastAnswer | None:
         try:
             return msgspec.msgpack.decode((self._tags / name).read_bytes(), type=_LastAnswer)
-        except (OSError, msgspec.MsgspecError):
+        except _UNREADABLE:
             return None
+
+    @property
+    def prompt(self) -> Prompt:
+        return self._origin.prompt
 
     @property
     def bytes_kept(self) -> int:

@@ -56,18 +56,19 @@ class NodeCredentials:
     def _with_the_nodes(self, exchange: Exchange, resource: Resource, image: str, answer: Answer) -> bool:
         """Whether the origin took one of the node's credentials."""
         for credential in self._ask(exchange, resource.registry, lambda: self._providers.credentials(image)):
+            with self._lock:  # before the client has its answer, and asks for what comes next
+                self._private[image] = None
+                self._private.move_to_end(image)
+                while len(self._private) > PRIVATE_MAX:
+                    self._private.popitem(last=False)
             try:
                 answer(credential)
+                return True
             except OriginError as error:
                 if not _refused(exchange, error):
                     raise
-            else:
-                with self._lock:
-                    self._private[image] = None
-                    self._private.move_to_end(image)
-                    while len(self._private) > PRIVATE_MAX:
-                        self._private.popitem(last=False)
-                return True
+        with self._lock:
+            self._private.pop(image, None)
         return False
 
 

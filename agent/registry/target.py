@@ -102,6 +102,15 @@ def _listing_query(query: str) -> str:
     return "&".join(part for part in query.split("&") if _LISTING_FIELD.fullmatch(part))
 
 
+def names_an_end(header: str | None) -> bool:
+    """Whether a Range asks for bytes up to one that it names, as clients do that read a blob piece by piece when they need it.
+
+    Runtimes that pull a blob in ranges leave the end open.
+    """
+    match = _RANGE.fullmatch(header or "")
+    return match is not None and bool(match[2])
+
+
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and the byte after the last that a Range asks for, or None for the whole (RFC 9110 section 14).
 

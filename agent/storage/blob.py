@@ -7,6 +7,7 @@ with wrong bytes. Where the file lies, and when it is removed, is the store's af
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -36,8 +37,12 @@ class Blob:
     """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.values.pieces).
 
     `stored` says that all of it was in the file from the start, and `whole` that the bytes are known to be right. Of a stored
-    blob that is not whole yet, other nodes get nothing before `check` has found it right. `on_end(blob, error)` hears once that
-    the blob is whole, with None, or that it never will be.
+    blob that is not whole yet, other nodes get nothing before `check` has found it right. `private` says that somebody needed a
+    credential for it, or that nobody knows: other nodes do not get its pieces in clear. `on_end(blob, error)` hears once that the
+    blob is whole, with None, or that it never will be.
+
+    `contents` is the digest that the bytes must have: the one that the blob is named by, unless it is a file of a web server
+    (`agent.values.web_file`). Of a file it may be "": then all pieces make it whole, each of which somebody has vouched for.
     """
 
     def __init__(
@@ -48,7 +53,10 @@ class Blob:
         *,
         stored: bool = False,
         whole: bool = False,
+        private: bool = False,
+        contents: str | None = None,
         journal: PieceLog | None = None,
+        provenance: disk.Provenance | None = None,
         on_end: Callable[[Blob, DarnerError | None], None] | None = None,
     ) -> None:
         self.digest = digest
@@ -60,7 +68,10 @@ class Blob:
         """Pieces whose digest the supernode vouched for, or all of a blob that is right: the ones that other nodes may have."""
         self.digests: dict[int, bytes] = {}
         self.whole = whole
+        self.private = private
+        self.contents = digest if contents is None else contents
         self.error: DarnerError | None = None
+        self.provenance = provenance or disk.Provenance()
         self._journal = journal
         self._on_end = on_end
         self._changed = threading.Condition()
@@ -93,6 +104,13 @@ class Blob:
     def to_come(self) -> int:
         """Bytes that are missing, of pieces that are not complete."""
         return min(self.size, self.missing.bit_count() * self.layout.length)
+
+    def hide(self) -> None:
+        """Private from now on, also after a restart, unless the disk takes nothing any more."""
+        if not self.private:
+            self.private = True
+            with contextlib.suppress(OSError):
+                os.fchmod(self.fd, disk.PRIVATE_MODE)
 
     # Readers.
 
@@ -144,6 +162,19 @@ class Blob:
                 self._awaited.append(piece)
                 self._changed.wait(left)
                 self._awaited.remove(piece)
+
+    def wait_proven(self, start: int, end: int, seconds: float) -> bool:
+        """Whether all bytes from `start` to `end` were known to be right within that time, by their pieces or by the whole blob.
+
+        Raises the blob's error when they never will be.
+        """
+        first, last = self.layout.piece_at(start), self.layout.piece_at(end - 1)
+        wanted = (1 << last + 1) - (1 << first)
+        with self._changed:
+            self._changed.wait_for(lambda: not wanted & ~self.checked or self.error, seconds)
+            if wanted & ~self.checked and self.error:
+                raise self.error.again()
+            return not wanted & ~self.checked
 
     def wait_whole(self, seconds: float) -> bool:
         """Whether the blob was whole within that time. Raises the blob's error when it never will be."""
@@ -204,7 +235,7 @@ class Blob:
         return self._prefix.pieces == piece
 
     def add(self, piece: int, digest: bytes | None, *, checked: bool, claim: int = 0) -> None:
-        """A piece is in the file, and this is the SHA-256 of what was written. `checked` when that is what it should be.
+        """A piece is in the file, and this is the digest of what was written. `checked` when that is what it should be.
 
         Raises SupersededError when another writer has claimed it since: then it may be half overwritten.
 
@@ -302,8 +333,8 @@ class Blob:
             self._hashing.release()
 
     def _verify(self) -> None:
-        if self._prefix.digest().hex() != self.digest.removeprefix("sha256:"):
-            self.fail(DigestError(f"the bytes of {self.digest} do not have that digest"))
+        if self.contents and self._prefix.digest().hex() != self.contents.removeprefix("sha256:"):
+            self.fail(DigestError(f"the bytes of {self.contents} do not have that digest"))
             return
         with self._changed:
             if self.error:  # given up in the last moment: the next try finds the pieces

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.storage.blob import Blob
+from agent.storage.disk import Provenance
 from agent.storage.verified import Identity, Verified
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import BLOB_BYTES_MAX, Layout
@@ -73,7 +74,7 @@ class ContainerdContent:
         except OSError:
             return None
 
-    def blob(self, digest: str) -> Blob | None:
+    def blob(self, digest: str, origins_of: Callable[[str], Provenance] = lambda _: Provenance()) -> Blob | None:
         """The blob, readable as long as the caller holds on to it, also when containerd removes it.
 
         It is `whole` from the start, or is being checked: then its end comes when that is done, or its error does.
@@ -88,13 +89,28 @@ class ContainerdContent:
             if opened:
                 fd, identity = opened
                 is_right = self._right.get(digest) == identity
-                blob = Blob(digest, Layout.of(identity.size), fd, stored=True, whole=is_right, on_end=self._checked)
+                layout, origins = Layout.of(identity.size), origins_of(digest)
+                blob = Blob(
+                    digest,
+                    layout,
+                    fd,
+                    stored=True,
+                    whole=is_right,
+                    private=True,
+                    provenance=origins,
+                    on_end=self._checked,
+                )
                 self._open[digest] = blob
         if gone:
             self._tell(digest, gone.size, False)
         if blob and not blob.whole:
             blob.check_in_background("containerd's content store")
         return blob
+
+    def has(self, blob: Blob) -> bool:
+        """Whether the blob is one that was opened here."""
+        with self._lock:
+            return self._open.get(blob.digest) is blob
 
     def drop(self, blob: Blob) -> bool:
         """Whether the blob is one of containerd's; then it is not used any more, whatever becomes of it there."""

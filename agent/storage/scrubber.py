@@ -1,8 +1,9 @@
 """The scrubber looks into containerd's content store now and then, and checks the blobs that are new there, in the background.
 
-Blobs that the own store holds anyway are left out. The pace is slow, because a node may have tens of gigabytes of images, and
-nobody waits. The own store's blobs were verified as they came, and are verified once more when they are first used after a
-restart: reading all of them at every start would cost the disk more than it finds (docs/decisions/0018).
+Blobs that the own store holds anyway are left out, until nobody has used them for so long that containerd's copy is enough. The
+pace is slow, because a node may have tens of gigabytes of images, and nobody waits. The own store's blobs were verified as they
+came, and are verified once more when they are first used after a restart: reading all of them at every start would cost the disk
+more than it finds (docs/decisions/0018).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Scrubber:
             self._look()
 
     def _look(self) -> None:
-        held = self._store.holdings()
+        held = self._store.holdings().keys() - self._store.second_copies()
         self._unknown = [digest for digest in self._content.look() if digest not in held]
         metrics.CONTENT_BYTES.set(self._content.offered_bytes)
 

@@ -3,6 +3,10 @@
     DIR/lock             held while a process uses the directory
     DIR/blobs/sha256/    whole, verified blobs, named by their digest
     DIR/partial/         a sparse file for each blob that arrives, and a journal (`.pieces`) of the pieces it has
+    DIR/origins/HEX      which registries and repositories have shown that they have a blob (of a partial file: `.origins`)
+
+The mode of a blob's file says whether everybody may read it: what is not public by its mode is private (docs/decisions/0026).
+Whatever the mode, nobody but root comes to the file: DIR is closed.
 
 A blob enters `blobs/` by a rename after its digest was verified, so a crash shows nothing unverified; partial files resume.
 Blobs that lay on the disk when the process started are offered to other nodes at once, and verified when they are first used.
@@ -10,9 +14,11 @@ A blob that has no place in the store is in `partial/` too, and in no directory 
 Until a blob was found right, this node's readers get all but its end, and other nodes get nothing of it (docs/decisions/0018).
 
 When the quota or the disk is full, partial files that nobody writes to go first, then the least recently used blobs, of these the
-ones first that containerd holds too; a blob that somebody has open never goes. A blob for which only the quota has no room is let
-in for as long as it takes to arrive and be shared: a node that passed it through would ask the origin for all of it, and so would
-every other node.
+ones first that containerd holds too; a blob that somebody has open, or that is pinned, never goes. A blob for which only the
+quota has no room is let in for as long as it takes to arrive and be shared: a node that passed it through would ask the origin
+for all of it, and so would every other node.
+
+What containerd holds too, and was found right, goes as well when nobody has used it for a while, and is read from there then.
 """
 
 from __future__ import annotations
@@ -24,13 +30,28 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from agent import metrics
 from agent.storage.blob import Blob
 from agent.storage.containerd import ContainerdContent
-from agent.storage.disk import STAT_BLOCK_BYTES, Journal, allocated, changed_at, claim, remove, touch
+from agent.storage.disk import (
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    STAT_BLOCK_BYTES,
+    Journal,
+    Provenance,
+    allocated,
+    changed_at,
+    claim,
+    is_public,
+    remove,
+    touch,
+)
 from agent.values.errors import DarnerError, DigestError, StoreError
 from agent.values.pieces import Layout
 from agent.values.space import Percent
@@ -39,6 +60,8 @@ log = logging.getLogger(__name__)
 
 SHARED_SECONDS = 60.0
 """How long a whole blob that has no place in the store is kept for other nodes, which get it at about the same time."""
+SECOND_COPY_SECONDS = 600.0
+"""How long a blob that containerd holds too is kept after its last use: through the rollout in which this node has got it."""
 KUBELET_FREE = Percent(16)
 """A percent more than what is free when kubelets remove images (imageGCHighThresholdPercent 85) and evict pods (evictionHard:
 imagefs.available 15%, nodefs.available 10%): their own defaults."""
@@ -47,6 +70,15 @@ MANIFESTS_PART = 8
 """They have this part of the quota at most: a few KiB each, unless somebody means to fill a disk."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes on the disk: what the store has, what it may have, and what is free beside it."""
+
+    used: int
+    quota: int
+    free: int
 
 
 class Store:
@@ -62,12 +94,15 @@ class Store:
         quota: int | Percent,
         free: int | Percent,
         age: float,
+        limit: int = 0,
         containerd: ContainerdContent | None = None,
     ) -> None:
         self.root = root
         self.quota = quota
         self.free = free
         self.age = age
+        self.limit = limit
+        """Bytes that are never exceeded, not even by what only passes: beyond them a kubelet takes the volume. 0 for none."""
         self.on_change: Callable[[str, int, bool], None] | None = None
         self.beside = 0
         """Bytes of this directory that are no blobs, and count towards the quota all the same."""
@@ -88,7 +123,8 @@ class Store:
         self._lock_fd = claim(root)
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
-        for directory in (self._blobs, self._partial):
+        self._origins = root / "origins"
+        for directory in (self._blobs, self._partial, self._origins):
             directory.mkdir(parents=True, exist_ok=True)
         self._sizes: dict[str, int] = {}
         """Whole blobs by digest, least recently used first."""
@@ -96,6 +132,10 @@ class Store:
         """Blobs that this process has verified."""
         self._withheld: set[str] = set()
         """Blobs that are offered to nobody while they are being verified."""
+        self._pins: Counter[str] = Counter()
+        """How often each blob is pinned."""
+        self._pinned: dict[str, int] = {}
+        """Their sizes, of those too that are not here yet."""
         self._evicted: list[tuple[str, int]] = []
         """Digests and sizes of evicted blobs, of which others are still to be told."""
         for entry in sorted(os.scandir(self._blobs), key=lambda item: item.stat(follow_symlinks=False).st_mtime):
@@ -113,6 +153,10 @@ class Store:
         """The whole blobs and their sizes, least recently used first."""
         with self._lock:
             return dict(self._sizes)
+
+    def size_of(self, digest: str) -> int | None:
+        """Bytes of a whole blob; None when it is not here."""
+        return self._sizes.get(digest)
 
     # Offers to other nodes.
 
@@ -159,7 +203,14 @@ class Store:
 
         It is `whole` from the start, or is being verified: then its end comes when that is done, or its error does.
         """
-        return self._own(digest) or (self._containerd.blob(digest) if self._containerd else None)
+        return self._own(digest) or (self._containerd.blob(digest, self._origins_of) if self._containerd else None)
+
+    def source_of(self, blob: Blob) -> str:
+        """Where a stored blob lies, as metrics name it."""
+        return "containerd" if self._containerd and self._containerd.has(blob) else "store"
+
+    def _origins_of(self, digest: str) -> Provenance:
+        return Provenance(self._origins / digest.removeprefix("sha256:"))
 
     def _own(self, digest: str) -> Blob | None:
         with self._lock:
@@ -183,7 +234,16 @@ class Store:
         touch(fd)
         proven = digest in self._proven
         layout = Layout.of(os.fstat(fd).st_size)
-        blob = self._open[digest] = Blob(digest, layout, fd, stored=True, whole=proven, on_end=self._checked)
+        blob = self._open[digest] = Blob(
+            digest,
+            layout,
+            fd,
+            stored=True,
+            whole=proven,
+            private=not is_public(fd),
+            provenance=self._origins_of(digest),
+            on_end=self._checked,
+        )
         if not proven:
             blob.check_in_background("the store")
         return blob
@@ -201,6 +261,29 @@ class Store:
             log.warning("a stored blob is damaged and dropped: %s", error)
             self.drop(blob)
 
+    # Pinned blobs.
+
+    def pin(self, sizes: Mapping[str, int]) -> None:
+        """These blobs, by digest with their sizes, are never evicted until as many `unpin` them, and are kept as soon as they are
+        here. Raises StoreError when the quota has no room for all that are pinned."""
+        quota = self._quota_bytes - self.beside
+        with self._lock:
+            pinned = self._pinned | dict(sizes)
+            total, before = sum(pinned.values()), sum(self._pinned.values())
+            if total > quota:
+                words = f"the quota of {self.root} is {quota} bytes, of which {before} are pinned"
+                raise StoreError(f"{total - before} bytes more cannot be pinned: {words}")
+            self._pinned = pinned
+            self._pins.update(sizes.keys())
+
+    def unpin(self, digests: Iterable[str]) -> None:
+        with self._lock:
+            for digest in digests:
+                self._pins[digest] -= 1
+                if self._pins[digest] <= 0:
+                    del self._pins[digest]
+                    self._pinned.pop(digest, None)
+
     def drop(self, blob: Blob) -> None:
         """Forget a stored blob that is damaged or cannot be read: the next reader gets it anew."""
         if self._containerd and self._containerd.drop(blob):
@@ -212,6 +295,7 @@ class Store:
             self._withheld.discard(blob.digest)
         remove(self._path(blob.digest))
         if held is not None:
+            metrics.STORE_EVICTIONS.labels("damaged").inc()
             self._tell(blob.digest, blob.size, False)
 
     # Arriving blobs.
@@ -220,8 +304,17 @@ class Store:
         """The blob that is being downloaded, if it is."""
         return self._arriving.get(digest)
 
-    def receive(self, digest: str, layout: Layout) -> Blob:
-        """A file for a blob that is about to arrive, with the pieces that an earlier try left. Raises StoreError."""
+    def keeps(self, blob: Blob) -> bool:
+        """Whether an arriving blob has a place in the store: others are gone soon after they are whole."""
+        with self._lock:
+            return blob not in self._passing
+
+    def receive(self, digest: str, layout: Layout, *, public: bool = False, contents: str | None = None) -> Blob:
+        """A file for a blob that is about to arrive, with the pieces that an earlier try left. Raises StoreError.
+
+        `public` when everybody may have it, as far as is known; what an earlier try knew better counts. With `contents` it is the
+        file of a web server, which has no place in the store, for its name is no digest that it could be checked against later.
+        """
         path = self._partial / digest.removeprefix("sha256:")
         try:
             with self._receiving:
@@ -230,10 +323,22 @@ class Store:
                     earlier.fail(StoreError(f"the download of {digest} was begun anew"))
                     if earlier.whole:  # it is about to be kept: its file must not be written to again
                         return earlier
-                stays = self._make_room(path, layout.size)
+                stays = self._make_room(path, layout.size, may_stay=contents is None)
                 journal = Journal(path.with_suffix(".pieces"), layout)
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                blob = Blob(digest, layout, fd, journal=journal, on_end=self._arrived)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
+                public = public and (is_public(fd) or not journal.earlier)
+                os.fchmod(fd, PUBLIC_MODE if public else PRIVATE_MODE)
+                origins = Provenance(path.with_suffix(".origins"))
+                blob = Blob(
+                    digest,
+                    layout,
+                    fd,
+                    private=not public,
+                    contents=contents,
+                    journal=journal,
+                    provenance=origins,
+                    on_end=self._arrived,
+                )
                 os.ftruncate(fd, layout.size)  # an earlier try may have been told of another size
                 with self._lock:
                     self._arriving[digest] = blob
@@ -258,6 +363,7 @@ class Store:
         if error is None or isinstance(error, DigestError):
             remove(path)
             remove(path.with_suffix(".pieces"))
+            remove(path.with_suffix(".origins"))
         with self._lock:  # only now: until here the blob is found among the arriving ones
             if self._arriving.get(blob.digest) is blob and blob not in self._shared:
                 del self._arriving[blob.digest]
@@ -269,6 +375,7 @@ class Store:
         except OSError as failure:
             log.warning("a blob stays out of the store: %s", failure)
             return
+        blob.provenance.settle(self._origins / path.name)
         with self._lock:
             self._sizes[blob.digest] = blob.size
             self._open[blob.digest] = blob
@@ -303,13 +410,16 @@ class Store:
         with self._receiving:
             self.let_go(time.monotonic() - SHARED_SECONDS)
             steps = self._steps()
-            while not (self._disk_has(self.to_come) and self._quota_has(0)) and (step := next(steps, None)):
-                step()
+            while not (has_room := self._disk_has(self.to_come)) or not self._quota_has(0):
+                if (step := next(steps, None)) is None:
+                    break
+                step("quota" if has_room else "disk")
             given_up = 0
             for blob in self.unfinished():
                 if self._disk_has(-given_up):
                     break
                 given_up += os.fstat(blob.fd).st_blocks * STAT_BLOCK_BYTES  # free when its readers have left
+                metrics.STORE_REFUSALS.inc()
                 blob.fail(StoreError(f"the store {self.root} has no room any more: the disk is full"))
             if given_up:
                 for path in self._leftovers():
@@ -321,12 +431,27 @@ class Store:
         limit = time.time() - self.age
         for digest in self.holdings():
             if changed_at(self._path(digest)) < limit:
-                self._evict(digest)
+                self._evict(digest, "age")
+        for digest in self.second_copies():
+            if self._containerd and self._containerd.offers(digest):
+                self._evict(digest, "containerd")
         self._tell_evicted()
         with self._receiving:
             for path in self._leftovers():
                 if changed_at(path) < limit:
                     remove(path)
+        for path in list(self._origins.iterdir()):
+            digest = f"sha256:{path.name}"
+            if changed_at(path) < limit and not (digest in self._sizes or (self._containerd and self._containerd.size(digest))):
+                remove(path)
+
+    def second_copies(self) -> set[str]:
+        """The blobs that containerd holds too, as far as sizes tell, and that nobody has used for a while."""
+        if not self._containerd:
+            return set()
+        limit, held = time.time() - SECOND_COPY_SECONDS, self.holdings()
+        twice = {digest for digest, size in held.items() if self._containerd.size(digest) == size}
+        return {digest for digest in twice if changed_at(self._path(digest)) < limit}
 
     def let_go(self, before: float) -> None:
         """Keep no longer what has no place in the store and was whole before that monotonic time. `_tell_evicted` follows."""
@@ -341,40 +466,44 @@ class Store:
             arriving = [blob for blob in self._arriving.values() if not blob.whole]
         return sorted(arriving, key=lambda blob: (blob not in self._passing, -blob.to_come))
 
-    def _make_room(self, path: Path, size: int) -> bool:
+    def _make_room(self, path: Path, size: int, *, may_stay: bool) -> bool:
         """Remove leftovers, then evict, until `size` bytes in the partial file `path` fit. Raises StoreError when they cannot.
 
-        Whether the blob may stay when it is whole; otherwise it is for those alone who are getting it now.
+        Whether the blob stays when it is whole; otherwise it is for those alone who are getting it now, and nothing goes for want
+        of quota.
         """
         more = size - allocated(path)
-        stays = size <= self._quota_bytes - self.beside
+        stays = may_stay and size <= self._quota_bytes - self.beside
         steps = self._steps(apart_from=path.stem)
-        while not self._disk_has(self.to_come + more) or (stays and not self._quota_has(more)):
+        while not (has_room := self._disk_has(self.to_come + more)) or (stays and not self._quota_has(more)):
             if step := next(steps, None):
-                step()
+                step("quota" if has_room else "disk")
             elif stays:
                 stays = False
             else:
+                metrics.STORE_REFUSALS.inc()
                 raise StoreError(f"the store {self.root} has no room for {size} bytes: the disk is full")
         return stays
 
-    def _steps(self, apart_from: str = "") -> Iterator[Callable[[], object]]:
-        """What can go, in this order."""
-        yield from [partial(remove, path) for path in self._leftovers() if path.stem != apart_from]
-        yield partial(self.let_go, time.monotonic())
+    def _steps(self, apart_from: str = "") -> Iterator[Callable[[str], object]]:
+        """What can go, in this order, each to be called with the reason."""
+        yield from [partial(_remove_leftover, path) for path in self._leftovers() if path.stem != apart_from]
+        now = time.monotonic()
+        yield lambda _: self.let_go(now)
         held = self.holdings()
         in_order = sorted(held, key=lambda digest: not self._containerd or self._containerd.size(digest) != held[digest])
         yield from [partial(self._evict, digest) for digest in in_order]
 
-    def _evict(self, digest: str) -> None:
-        """Remove a blob, unless somebody has it open or its file cannot be removed. `_tell_evicted` has to follow."""
+    def _evict(self, digest: str, reason: str) -> None:
+        """Remove a blob, unless it is pinned, open or its file cannot be removed. `_tell_evicted` has to follow."""
         with self._lock:
             size = self._sizes.get(digest)
-            if size is None or digest in self._open or not remove(self._path(digest)):
+            if size is None or digest in self._pins or digest in self._open or not remove(self._path(digest)):
                 return
             del self._sizes[digest]
             self._proven.discard(digest)
             self._evicted.append((digest, size))
+        metrics.STORE_EVICTIONS.labels(reason).inc()
 
     def _tell_evicted(self) -> None:
         """Called without a lock: telling others may take as long as a full socket, and no download would begin meanwhile."""
@@ -396,18 +525,29 @@ class Store:
     def _quota_bytes(self) -> int:
         return _in_bytes(self.quota, shutil.disk_usage(self.root).total)
 
+    def room(self) -> Room:
+        """As it is now."""
+        return Room(self.used, self._quota_bytes, shutil.disk_usage(self.root).free)
+
     def _quota_has(self, size: int) -> bool:
         """Whether so many bytes more keep to the quota."""
         return self.reserved + self.beside + size <= self._quota_bytes
 
     def _disk_has(self, size: int) -> bool:
-        """Whether so many bytes more leave the disk free enough.
+        """Whether so many bytes more leave the disk free enough, and keep to the store's own limit.
 
         Only an operator who asks for no free disk gets nearer to a kubelet's limit.
         """
+        if self.limit and self.used + self.beside + size > self.limit:
+            return False
         usage = shutil.disk_usage(self.root)
         free = _in_bytes(self.free, usage.total)
         return usage.free - size >= (max(free, _in_bytes(KUBELET_FREE, usage.total)) if free else 0)
+
+
+def _remove_leftover(path: Path, _: str) -> None:
+    """No blob is lost with it, whatever the reason."""
+    remove(path)
 
 
 def _in_bytes(amount: int | Percent, filesystem_bytes: int) -> int:

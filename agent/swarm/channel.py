@@ -22,9 +22,10 @@ from typing import TypeVar
 import msgspec
 
 from agent import metrics
+from agent.http.sealed import client_context
 from agent.swarm import messages
 from agent.swarm.tickets import SwarmKey, SwarmKeyError
-from agent.swarm.tls import ProofError, SealedSocket, client_context
+from agent.swarm.tls import ProofError, SealedSocket
 from agent.values import pieces
 from agent.values.address import Address
 from agent.values.errors import DarnerError, OriginError
@@ -46,11 +47,17 @@ HEARTBEATS_PER_LEASE = 3
 RECEIVE_BYTES = 256 << 10
 LEASE_SECONDS_MIN = 1.0
 STOP_SECONDS_MAX = 2.0
+LOOK_SECONDS = 0.1
+"""How soon a question is given up of which nobody wants the answer any more."""
 
 TaskListener = Callable[[messages.TaskMessage | None], None]
 """Told of every message of one swarm; None when the channel is lost."""
 Recall = Callable[[messages.Recall], messages.Recalled]
 """What this node knows of a name that a supernode has lost."""
+Describe = Callable[[messages.Describe, Callable[[messages.Message], None]], None]
+"""Has the pieces of a blob named that this node holds whole: what there is to say, by the function that comes with it."""
+Revoked = Callable[[messages.Revoked], None]
+"""Told that others are refused what this node may have been told is allowed."""
 
 
 # Frames.
@@ -127,6 +134,10 @@ class Frames:
 # The node's end.
 
 
+class ChannelRefusedError(WireError):
+    """The supernode has nothing to do with this agent: it speaks another version, or does not believe which node this is."""
+
+
 class ChannelError(DarnerError):
     """The supernode is gone, or does not answer."""
 
@@ -143,17 +154,28 @@ class Channel:
         on_up: Callable[[Channel], None],
         recall: Recall,
         swarm_key: SwarmKey | None = None,
+        describe: Describe | None = None,
+        on_revoked: Revoked = lambda _: None,
+        on_down: Callable[[], None] = lambda: None,
     ) -> None:
-        """The three are called by the channel's thread. Without a key the channel is in clear, and nobody proves anything."""
+        """All of them are called by the channel's thread. Without a key the channel is in clear, and nobody proves anything."""
         self.where = where
         self._swarm_key = swarm_key
         self._context = client_context()
         self._complaint = ""
-        """About the swarm's key, as it was said last."""
+        """As it was said last, since the channel was open."""
         self.peers: dict[int, Address] = {}
+        self.fingerprints: dict[Address, bytes] = {}
+        """Of the piece servers of these."""
+        self.process = b""
+        """Which process the supernode is: another one, after it was started anew."""
+        self._takes_byte_reports = False
         self._hello = hello
         self._on_up = on_up
         self._recall = recall
+        self._describe = describe
+        self._on_revoked = on_revoked
+        self._on_down = on_down
         self._connection: socket.socket | None = None
         self._sock: SealedSocket | socket.socket | None = None
         """The connection, once the supernode has said Welcome."""
@@ -165,7 +187,7 @@ class Channel:
         self._numbers = itertools.count(1)
         self._opening: dict[int, TaskListener] = {}
         self._tasks: dict[int, TaskListener] = {}
-        self._resolving: dict[int, Future[messages.Resolved | messages.Unresolved]] = {}
+        self._asked: dict[int, Future[messages.Resolved | messages.Unresolved | messages.Judged]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._live, name=f"channel {where}", daemon=True)
 
@@ -180,8 +202,13 @@ class Channel:
 
     @property
     def tells_time(self) -> bool:
-        """Whether the supernode has told its clock, and so knows `Offer` and `AskLeave`: one of an earlier release does not."""
+        """Whether the supernode has told its clock."""
         return self._clock_ahead is not None
+
+    @property
+    def takes_byte_reports(self) -> bool:
+        """Whether the supernode is there and wants to be told what this node receives; one of an earlier version does not."""
+        return self.up and self._takes_byte_reports
 
     def start(self) -> None:
         self._thread.start()
@@ -196,18 +223,9 @@ class Channel:
 
     def resolve(self, registry: str, repository: str, reference: str, seconds: float) -> Manifest:
         """The manifest that a name means now, for whoever has no credential. Raises OriginError and ChannelError."""
-        number = next(self._numbers)
-        answer: Future[messages.Resolved | messages.Unresolved] = Future()
-        with self._lock:
-            self._resolving[number] = answer
-        try:
-            self.send(messages.Resolve(number, registry, repository, reference))
-            message = answer.result(seconds)
-        except TimeoutError:
-            raise ChannelError(f"the supernode {self.where} does not answer") from None
-        finally:
-            with self._lock:
-                self._resolving.pop(number, None)
+        message = self._ask(lambda number: messages.Resolve(number, registry, repository, reference), seconds)
+        if isinstance(message, messages.Judged):
+            raise ChannelError(f"the supernode {self.where} answers something else")
         if isinstance(message, messages.Unresolved):
             raise OriginError(message.status, message.reason, message.code, retry_after=message.retry_after)
         if len(message.body) > MANIFEST_BYTES_MAX:
@@ -216,6 +234,33 @@ class Channel:
         if reference.startswith("sha256:") and manifest.digest != reference:
             raise ChannelError(f"the supernode {self.where} sent something else than {reference}")
         return manifest.as_stale() if message.stale else manifest
+
+    def verdict(
+        self, registry: str, repository: str, path: str, who: bytes, seconds: float, is_over: Callable[[], bool]
+    ) -> messages.Judged:
+        """What is known of a permission. Raises ChannelError, also as soon as `is_over`, and what that raises."""
+        message = self._ask(lambda number: messages.AskVerdict(number, registry, repository, path, who), seconds, is_over)
+        if not isinstance(message, messages.Judged):
+            raise ChannelError(f"the supernode {self.where} answers something else")
+        return message
+
+    def _ask(
+        self, question: Callable[[int], messages.Message], seconds: float, is_over: Callable[[], bool] = lambda: False
+    ) -> messages.Resolved | messages.Unresolved | messages.Judged:
+        number = next(self._numbers)
+        answer: Future[messages.Resolved | messages.Unresolved | messages.Judged] = Future()
+        with self._lock:
+            self._asked[number] = answer
+        try:
+            self.send(question(number))
+            until = time.monotonic() + seconds
+            while (left := until - time.monotonic()) > 0 and not is_over():
+                with contextlib.suppress(TimeoutError):
+                    return answer.result(min(left, LOOK_SECONDS))
+            raise ChannelError(f"the supernode {self.where} does not answer")
+        finally:
+            with self._lock:
+                self._asked.pop(number, None)
 
     def open(
         self,
@@ -226,12 +271,15 @@ class Channel:
         readers: tuple[int, ...],
         listener: TaskListener,
         size: int = 0,
+        private: bool = False,
+        file: messages.OpenedFile | None = None,
     ) -> None:
         """Join a swarm; `listener` hears the answer and all that follows. Raises ChannelError."""
         number = next(self._numbers)
         with self._lock:
             self._opening[number] = listener
-        self.send(messages.Open(number, raw_digest(digest), registry, repository, pieces.to_bytes(have), list(readers), size))
+        held, wanted = pieces.to_bytes(have), list(readers)
+        self.send(messages.Open(number, raw_digest(digest), registry, repository, held, wanted, size, private, file))
 
     def leave(self, listener: TaskListener) -> None:
         """Stop listening, and tell the supernode if the swarm was joined."""
@@ -284,9 +332,9 @@ class Channel:
             retry_seconds = min(retry_seconds * 2, RETRY_SECONDS_MAX)
 
     def _complain(self, error: Exception) -> None:
-        """A key that is not the supernode's is said once, since nobody but the operator can mend it."""
+        """A refusal, and a key that is not the supernode's, are said once, since nobody but the operator can mend them."""
         level = logging.INFO if self.up else logging.DEBUG
-        if isinstance(error, ProofError | SwarmKeyError) and str(error) != self._complaint:
+        if isinstance(error, ProofError | SwarmKeyError | ChannelRefusedError) and str(error) != self._complaint:
             self._complaint, level = str(error), logging.WARNING
         log.log(level, "no channel to the supernode %s: %s", self.where, error)
 
@@ -322,7 +370,7 @@ class Channel:
             for body in inbox.feed(data):
                 message = supernode_message(body)
                 if isinstance(message, messages.Refused):
-                    raise WireError(f"it refuses this agent: {message.reason}")
+                    raise ChannelRefusedError(f"it refuses this agent: {message.reason}")
                 if isinstance(message, messages.Welcome) == self.up:
                     raise WireError(f"it says {type(message).__name__} {'again' if self.up else 'instead of Welcome'}")
                 if isinstance(message, messages.Welcome):
@@ -340,22 +388,30 @@ class Channel:
     def _welcome(self, sock: SealedSocket | socket.socket, message: messages.Welcome) -> None:
         self._clock_ahead = None
         self._set_clock(message.unix_seconds)
-        self.peers = {messages.SEED: Address(message.host, message.port)}
+        self.peers, self.fingerprints = {}, {}
+        self._know(messages.SEED, Address(message.host, message.port), message.fingerprint)
+        self.process, self._takes_byte_reports = message.fingerprint, message.takes_byte_reports
         self._sent_at = time.monotonic()
+        self._complaint = ""
         self._sock = sock
         metrics.SUPERNODES_CONNECTED.inc()
         log.info("channel to the supernode %s (%s) is open", message.node, self.where)
         self._on_up(self)
 
+    def _know(self, number: int, where: Address, fingerprint: bytes) -> None:
+        self.peers[number], self.fingerprints[where] = where, fingerprint
+
     def _receive(self, message: messages.FromSupernode) -> None:  # noqa: C901 (a table of messages)
         match message:
             case messages.Heartbeat():
                 self._set_clock(message.unix_seconds)
-            case messages.Peer(number, host, port):
-                self.peers[number] = Address(host, port)
-            case messages.Resolved() | messages.Unresolved():
+            case messages.Peer(number, host, port, fingerprint):
+                self._know(number, Address(host, port), fingerprint)
+            case messages.Revoked():
+                self._on_revoked(message)
+            case messages.Resolved() | messages.Unresolved() | messages.Judged():
                 with self._lock:
-                    answer = self._resolving.pop(message.request, None)
+                    answer = self._asked.pop(message.request, None)
                 if answer:
                     answer.set_result(message)
             case messages.Recall():
@@ -378,7 +434,10 @@ class Channel:
                 listener = self._opening.get(message.request)
                 if listener:
                     listener(message)
-            case messages.Grant() | messages.Seeding() | messages.Leave():
+            case messages.Describe():
+                if self._describe:
+                    self._describe(message, self.tell)
+            case messages.Grant() | messages.Run() | messages.Seeding() | messages.Leave() | messages.Private():
                 listener = self._tasks.get(message.task)
                 if listener:
                     listener(message)
@@ -396,11 +455,12 @@ class Channel:
         metrics.SUPERNODES_CONNECTED.dec()
         with self._lock:
             listeners = {id(listener): listener for listener in [*self._opening.values(), *self._tasks.values()]}
-            waiting = list(self._resolving.values())
+            waiting = list(self._asked.values())
             self._opening.clear()
             self._tasks.clear()
-            self._resolving.clear()
+            self._asked.clear()
         for listener in listeners.values():
             listener(None)
         for answer in waiting:
             answer.set_exception(ChannelError(f"the supernode {self.where} is gone"))
+        self._on_down()

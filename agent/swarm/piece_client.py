@@ -6,7 +6,6 @@ held whole in memory.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,10 +13,11 @@ from agent.http.client import ConnectionPool, Place, StalledError, TimeLimits, T
 from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import ReadInto, chunks
 from agent.storage.blob import Blob
+from agent.storage.disk import piece_hasher
 from agent.swarm import messages
-from agent.swarm.tickets import SwarmKey, SwarmKeyError, issue
+from agent.swarm.tickets import Encryption, SwarmKey, SwarmKeyError, issue, mark
 from agent.values.address import Address
-from agent.values.errors import SourceError
+from agent.values.errors import DarnerError, SourceError
 from agent.values.pieces import DIGEST_BYTES
 
 PIECE_STALL_SECONDS_MAX = 3.0
@@ -39,6 +39,14 @@ RESETS_MAX = 1
 """A connection that breaks is made anew at once: what passes costs no more than a part of a piece."""
 
 
+SEALED_ONLY = 426
+"""Upgrade Required (RFC 9110, section 15.5.22): what is asked for is private, and the connection is not."""
+
+
+class SealedOnlyError(DarnerError):
+    """A node sends this blob inside TLS alone."""
+
+
 class TicketRefusedError(SourceError):
     """A node does not accept this node's tickets, and said why."""
 
@@ -46,9 +54,16 @@ class TicketRefusedError(SourceError):
 class PieceFetcher:
     """Gets pieces from other nodes' piece servers (see agent.swarm.piece_server for the protocol)."""
 
-    def __init__(self, swarm_key: SwarmKey, download: Pace | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        swarm_key: SwarmKey,
+        download: Pace | None = None,
+        clock: Callable[[], float] = time.time,
+        encryption: Encryption = Encryption.PRIVATE,
+    ) -> None:
         """`clock` tells Unix time, where no supernode's is to be used."""
         self._clock = clock
+        self._encryption = encryption
         self._swarm_key = swarm_key
         self._download = download
         self._pool = ConnectionPool(
@@ -63,19 +78,34 @@ class PieceFetcher:
         """End what is under way."""
         self._pool.close()
 
-    def fetch(self, blob: Blob, piece: int, digest: bytes | None, where: Address, unix_seconds: float | None = None) -> None:
+    def fetch(
+        self,
+        blob: Blob,
+        piece: int,
+        digest: bytes | None,
+        where: Address,
+        unix_seconds: float | None = None,
+        fingerprint: bytes = b"",
+    ) -> None:
         """One piece from one node into the blob, checked, or believed only with the whole blob when its digest is not known.
 
         `messages.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it. If it breaks
         off, its origin may be at fault: the piece is missing, and the supernode no worse a source than before. `unix_seconds` is
-        the time on the supernode's clock, where that may not be this node's. Raises SourceError with the verdict, SupersededError
-        when another source was given the piece meanwhile, and OSError when the disk fails.
+        the time on the supernode's clock, where that may not be this node's. `fingerprint` is that of the certificate of `where`,
+        without which nothing private is fetched from there. Raises SourceError with the verdict, SupersededError when another
+        source was given the piece meanwhile, and OSError when the disk fails.
         """
         coming = digest == messages.COMING
+        sealed = self._encryption.seals(blob.private)
         for resets in range(RESETS_MAX + 1):
             try:
-                claim, received, told = self._receive(blob, piece, where, coming, unix_seconds)
+                claim, received, told = self._receive(blob, piece, where, coming, unix_seconds, fingerprint, sealed=sealed)
                 break
+            except SealedOnlyError as error:
+                if sealed:
+                    raise SourceError(messages.MISSING, str(error)) from None
+                sealed = True
+                blob.hide()  # from this node's own takers too, and so that it is asked for like that from now on
             except StalledError as error:
                 raise SourceError(messages.STALLED, str(error)) from None
             except SwarmKeyError as error:
@@ -89,14 +119,26 @@ class PieceFetcher:
         blob.add(piece, received, checked=digest is not None, claim=claim)
 
     def _receive(
-        self, blob: Blob, piece: int, where: Address, coming: bool, unix_seconds: float | None
+        self,
+        blob: Blob,
+        piece: int,
+        where: Address,
+        coming: bool,
+        unix_seconds: float | None,
+        fingerprint: bytes,
+        *,
+        sealed: bool,
     ) -> tuple[int, bytes, bytes]:
-        """Write what the node sends into the piece's place: the claim to it, its SHA-256, and of a `coming` one the right one."""
+        """Write what the node sends into the piece's place: the claim to it, its digest, and of a `coming` one the right one."""
+        if sealed and not fingerprint:
+            raise SourceError(messages.UNREACHABLE, f"nobody says which certificate {where} has")
         headers = {"Host": str(where)}
         key = self._swarm_key()
         if key is not None:
             now = self._clock() if unix_seconds is None else unix_seconds
-            headers["Authorization"] = f"Ticket {issue(key, blob.digest, where, now)}"
+            headers["Authorization"] = f"Ticket {issue(key, blob.digest, where, now, sealed=sealed)}"
+        marks = {mark(key, entry): entry for entry in blob.provenance.wanted}
+        headers["Darner-From"] = ".".join(marks)
         start, end = blob.layout.span(piece)
         limits = TimeLimits(
             head=PIECE_STALL_SECONDS_MAX,
@@ -105,15 +147,20 @@ class PieceFetcher:
         )
         target = f"/pieces/{blob.digest}/{piece}{'?digest' if coming else ''}"
         told = bytearray(DIGEST_BYTES if coming else 0)
-        connection, answer = self._pool.ask(Place((where,)), "GET", target, headers, limits)
+        place = Place((where,), fingerprint=fingerprint if sealed else b"")
+        connection, answer = self._pool.ask(place, "GET", target, headers, limits)
         try:
             if answer.status == 401:
                 reason = answer.headers.get("darner-refused", "it says no more")
                 raise TicketRefusedError(messages.UNREACHABLE, f"{where} refuses this node's tickets: {reason}")
+            if answer.status == SEALED_ONLY:
+                raise SealedOnlyError(f"{where} gives pieces of {blob.digest} inside TLS alone")
             if answer.status != 200:
                 raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {piece}")
             if answer.length != end - start + len(told):
                 raise SourceError(messages.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
+            shown = answer.headers.get("darner-from", "").split(".")
+            blob.provenance.keep(entry for known, entry in marks.items() if known in shown)
             claim = blob.claim(piece)  # not before there is something to write: whoever brings it meanwhile is not disturbed
             read_into = slowed(connection.read_into, self._download) if self._download else connection.read_into
             try:
@@ -131,11 +178,11 @@ class PieceFetcher:
 
 
 def fill(blob: Blob, piece: int, claim: int, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:
-    """Write what `read_into` gives into the place of a claimed piece, and return its SHA-256. Raises what `pour` raises.
+    """Write what `read_into` gives into the place of a claimed piece, and return its digest. Raises what `pour` raises.
 
     `came` is told after each chunk up to which byte of the blob the piece has come.
     """
-    hasher = hashlib.sha256()
+    hasher = piece_hasher()
     for chunk, position in pour(blob, piece, claim, read_into):
         hasher.update(chunk)
         if came:

@@ -2,11 +2,18 @@
 
     GET /pieces/sha256:HEX/NUMBER      Authorization: Ticket EXPIRY.MAC
 
-answers the piece's bytes, of blobs that are whole and of those that still arrive. It reads the store and nothing else: a
-request can name a digest and a number, and neither makes this node fetch anything.
+answers the piece's bytes, of blobs that are whole and of those that still arrive; in clear and inside TLS, on one port. What is
+private is given inside TLS alone, and 426 says so. It reads the store and nothing else: a
+request can name a digest and a number, and neither makes this node fetch anything. In `Darner-From` the request has the marks of
+the registry and repository that the taker wants the blob from, and the answer those from which this node has it too.
 
-With `?digest` the piece's SHA-256 follows its bytes. So a supernode passes on, as it comes, what is arriving from an origin and
+With `?digest` the piece's digest follows its bytes. So a supernode passes on, as it comes, what is arriving from an origin and
 has no digest yet (docs/decisions/0017).
+
+    GET /node/NONCE
+
+answers, in `Darner-Node`, with a proof that this is the piece server of the node that the swarm knows by its name: a supernode
+asks for it where a node names another address than it connects from.
 """
 
 from __future__ import annotations
@@ -16,12 +23,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from agent import metrics
+from agent.http.certificate import Certificate
 from agent.http.ratelimit import Pace
 from agent.http.server import Exchange, Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import tickets
-from agent.swarm.tickets import SwarmKey
+from agent.swarm.piece_client import SEALED_ONLY
+from agent.swarm.tickets import Encryption, SwarmKey
 from agent.values.address import Address
 from agent.values.errors import RequestError
 from agent.values.pieces import DIGEST_BYTES
@@ -33,7 +42,10 @@ COMING_SECONDS_MAX = 2.0
 """How long more of a piece that is coming, or the check of a stored blob, is waited for: less than its taker waits
 (`agent.swarm.piece_client`)."""
 
+ORIGINS_CHARACTERS_MAX = 256
+
 _TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
+_NODE = re.compile(r"/node/([0-9a-f]{64})")
 
 
 class PieceServer:
@@ -44,11 +56,18 @@ class PieceServer:
         upload: Pace | None = None,
         clocks: Callable[[], Iterable[float]] = lambda: (time.time(),),
         address: Address | None = None,
+        certificate: Certificate | None = None,
+        encryption: Encryption = Encryption.PRIVATE,
+        node_name: str = "",
     ) -> None:
         """`clocks` tell Unix time: a ticket is good if it is so on one of them.
 
-        `address` is the one that others were told, if it is not the one that they then reach.
+        `address` is the one that others were told, if it is not the one that they then reach. Without a certificate there is no
+        TLS. Only an agent has to show its `node_name`.
         """
+        self._node_name = node_name
+        self._certificate = certificate
+        self._encryption = encryption
         self._addresses = (address,) if address else ()
         self._store = store
         self._upload = upload
@@ -63,6 +82,7 @@ class PieceServer:
             connections_max=CONNECTIONS_MAX,
             per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
             idle_seconds=IDLE_SECONDS,
+            tls=self._certificate.context if self._certificate else None,
         )
 
     def handle(self, exchange: Exchange) -> None:
@@ -71,26 +91,34 @@ class PieceServer:
         if request.method != "GET":
             exchange.fail(RequestError(405, "UNSUPPORTED", "pieces are only read"), {"Allow": "GET"})
             return
+        if self._node_name and (asked := _NODE.fullmatch(request.target)):
+            exchange.answer(200, {"Darner-Node": tickets.node_proof(self._swarm_key(), self._node_name, asked[1])})
+            return
         if not match:
             raise RequestError(404, "UNKNOWN", "not a piece")
         digest, number = match[1], int(match[2])
-        refusal = self._refusal(digest, exchange.reached, request.headers.get("authorization", ""))
+        refusal = self._refusal(digest, exchange, request.headers.get("authorization", ""))
         if refusal:
             exchange.fail(RequestError(401, "UNAUTHORIZED", "no valid ticket for this blob"), {"Darner-Refused": refusal})
             return
         blob = self._blob(digest)
+        if self._encryption.seals(blob.private) and not exchange.sealed:
+            upgrade = {"Connection": "Upgrade", "Upgrade": "TLS/1.3"}
+            exchange.fail(RequestError(SEALED_ONLY, "DENIED", f"{digest} is given inside TLS alone"), upgrade)
+            return
         if number >= blob.layout.count:
             raise RequestError(416, "UNKNOWN", f"{digest} has no piece {number}")
-        self._send(exchange, blob, number, with_digest=bool(match[3]))
+        self._send(exchange, blob, number, bool(match[3]), self._origins(blob, request.headers.get("darner-from", "")))
 
-    def _send(self, exchange: Exchange, blob: Blob, number: int, with_digest: bool) -> None:
+    def _send(self, exchange: Exchange, blob: Blob, number: int, with_digest: bool, origins: str) -> None:
         start, end = blob.layout.span(number)
         sent, length = start, end - start + (DIGEST_BYTES if with_digest else 0)
         for here in _shareable(blob, number):
             if here < end and not with_digest:
                 continue  # whoever knows the digest is to get a checked piece, or none
             if sent == start:
-                exchange.start(200, {"Content-Type": "application/octet-stream", "Content-Length": str(length)})
+                head = {"Content-Type": "application/octet-stream", "Content-Length": str(length), "Darner-From": origins}
+                exchange.start(200, head)
             for turn in self._upload.turns(sent, here) if self._upload else [(sent, here)]:
                 exchange.send_file(blob.fd, *turn)
             sent = here
@@ -103,13 +131,21 @@ class PieceServer:
         exchange.finish()
         metrics.UPLOADED_BYTES.inc(end - start)
 
-    def _refusal(self, digest: str, reached: Address, authorization: str) -> str:
+    def _refusal(self, digest: str, exchange: Exchange, authorization: str) -> str:
         """Why this node's pieces are not for whoever asks, or ""."""
         keys = self._swarm_key.all()
         scheme, _, ticket = authorization.partition(" ")
         if not keys:
             return ""
-        return tickets.refusal(keys, digest, (reached, *self._addresses), ticket if scheme == "Ticket" else "", self._clocks())
+        shown, servers = ticket if scheme == "Ticket" else "", (exchange.reached, *self._addresses)
+        return tickets.refusal(keys, digest, servers, shown, self._clocks(), sealed=exchange.sealed)
+
+    def _origins(self, blob: Blob, asked: str) -> str:
+        """Of the places that the taker has the blob from, by their marks, those that this node has it from, too."""
+        known = asked[:ORIGINS_CHARACTERS_MAX].split(".")
+        keys = self._swarm_key.all() or (None,)
+        found = {tickets.mark(key, entry) for entry in blob.provenance.entries for key in keys}
+        return ".".join(one for one in known if one in found)
 
     def _blob(self, digest: str) -> Blob:
         blob = self._store.arriving(digest) or self._store.blob(digest)

@@ -14,12 +14,15 @@ import hashlib
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
+from agent.origin.shown import Said, key_of
 from agent.swarm import messages
-from agent.swarm.channel import Channel, ChannelError, Recall, TaskListener
-from agent.swarm.tickets import SwarmKey
+from agent.swarm.channel import Channel, ChannelError, Describe, Recall, TaskListener
+from agent.swarm.tickets import SwarmKey, SwarmKeyError, who
 from agent.values.address import Address
+from agent.values.credential import Credential
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
 from agent.values.reference import raw_digest
@@ -35,7 +38,18 @@ AVOID_SECONDS_MAX = 600.0
 PLACES_MAX = 4096
 """The oldest are forgotten beyond that."""
 
+SUPERNODES_MAX = 64
+"""Channels at once; each takes a thread. More than a few supernodes serve no cluster."""
+LEAVE_SECONDS = 600.0
+"""How long a supernode is still tried that is lost and no longer named: a pod's name is missing while the pod is replaced."""
+
+VERDICT_SECONDS_MAX = 5.0
+"""Then a node asks the registry itself. A supernode has another node ask before that if the first one says nothing."""
+NAMES_MAX = 1 << 12
+"""Credentials at once."""
+
 Place = tuple[str, Address]
+Revoked = Callable[[str, str, str, str], None]
 
 
 class Supernodes:
@@ -48,10 +62,28 @@ class Supernodes:
         on_up: Callable[[Channel], None],
         recall: Recall,
         swarm_key: SwarmKey | None = None,
+        describe: Describe | None = None,
+        on_revoked: Revoked = lambda *_: None,
     ) -> None:
+        """`supernodes` are there for good; `use` names more. `on_revoked` is told what this node was told that others are now
+        refused: registry, repository, path and `key_of`."""
         self.clock = time.time
         """This node's own."""
-        self.channels = [Channel(where, hello, on_up, recall, swarm_key) for where in supernodes]
+        self.on_lost: Callable[[], None] = lambda: None
+        """Told, by a channel's thread, that a supernode which was connected is so no more."""
+
+        def make(where: Address) -> Channel:
+            return Channel(where, hello, on_up, recall, swarm_key, describe, self._revoked, lambda: self.on_lost())
+
+        self._make = make
+        self._given = frozenset(supernodes)
+        self._named_at: dict[Address, float] = {}
+        self.channels = [self._make(where) for where in supernodes]
+        """Another list after every change, so that whoever goes through one is not disturbed."""
+        self._swarm_key = swarm_key
+        self._on_revoked = on_revoked
+        self._names: OrderedDict[bytes, str] = OrderedDict()
+        """The credentials that were spoken of, each by the name that it has in the swarm: their `key_of`."""
         self.memory = Memory()
         """What did not work from this node lately."""
         self.sources = Memory(strikes=2)
@@ -60,6 +92,30 @@ class Supernodes:
     def start(self) -> None:
         for channel in self.channels:
             channel.start()
+
+    def use(self, found: tuple[Address, ...]) -> None:
+        """These are the supernodes now, by whoever knows. One that is connected stays, named or not; no names change nothing."""
+        if not found:
+            return
+        now = time.monotonic()
+        self._named_at |= dict.fromkeys(found, now)
+        named = self._given.union(found)
+        staying = [channel for channel in self.channels if channel.up or channel.where in named]
+        known = {channel.where for channel in staying}
+        new = [self._make(where) for where in found if where not in known][: max(0, SUPERNODES_MAX - len(staying))]
+        lost = [
+            channel for channel in self.channels if channel not in staying and now - self._named_at[channel.where] < LEAVE_SECONDS
+        ]
+        lost.sort(key=lambda channel: self._named_at[channel.where], reverse=True)
+        before, self.channels = self.channels, staying + new + lost[: max(0, SUPERNODES_MAX - len(staying) - len(new))]
+        self._named_at = {channel.where: self._named_at.get(channel.where, now) for channel in self.channels}
+        for channel in new:
+            log.info("there is a supernode %s", channel.where)
+            channel.start()
+        for channel in before:
+            if channel not in self.channels:
+                log.info("there is no supernode %s any more", channel.where)
+                channel.stop()
 
     def wait_for_one(self, seconds: float) -> None:
         """Until a supernode is connected, if there are any, and not longer than this."""
@@ -89,6 +145,8 @@ class Supernodes:
         readers: tuple[int, ...],
         listener: TaskListener,
         size: int = 0,
+        private: bool = False,
+        file: messages.OpenedFile | None = None,
     ) -> Channel | None:
         """The blob's supernode, or the next that is connected, after it was asked to let this node take part; None without one.
 
@@ -96,7 +154,7 @@ class Supernodes:
         """
         for channel in self.owners(digest):
             try:
-                channel.open(digest, registry, repository, have, readers, listener, size)
+                channel.open(digest, registry, repository, have, readers, listener, size, private, file)
                 return channel
             except ChannelError as error:
                 log.info("%s", error)
@@ -116,6 +174,74 @@ class Supernodes:
                     raise
                 return None
         return None
+
+    # Permission, which all nodes share (docs/decisions/0025).
+
+    def verdict(
+        self,
+        registry: str,
+        repository: str,
+        path: str,
+        credential: Credential | None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> Said | None:
+        """What is known in the cluster of this credential's permission; None when nobody can say, or it `is_over` before.
+
+        Raises what `is_over` raises.
+        """
+        name = self._name(credential)
+        for channel in self.owners(f"{registry}/{repository}/{path}")[:1] if name is not None else ():
+            try:
+                said = channel.verdict(registry, repository, path, name or b"", VERDICT_SECONDS_MAX, is_over)
+            except ChannelError as error:
+                log.info("%s", error)
+                return None
+            manifest = Manifest.of("", said.body) if said.body else None
+            if manifest and path.startswith("manifests/sha256:") and path != f"manifests/{manifest.digest}":
+                log.warning("the supernode %s sent something else than %s", channel.where, path)
+                return None
+            return Said(said.yours, said.age, manifest, said.is_loaded)
+        return None
+
+    def told(
+        self,
+        registry: str,
+        repository: str,
+        path: str,
+        credential: Credential | None,
+        outcome: int,
+        manifest: Manifest | None = None,
+    ) -> None:
+        """Say what the origin has told this node. A manifest is for others only if it says itself of which type it is."""
+        name = self._name(credential)
+        if name is None or (not name and outcome == messages.ALLOWED):
+            return  # of what is public supernodes believe nobody
+        body = manifest.body if manifest else b""
+        if manifest and (
+            len(body) > messages.SHARED_MANIFEST_BYTES_MAX or Manifest.of("", body).media_type != manifest.media_type
+        ):
+            outcome, body = messages.UNANSWERED, b""
+        for channel in self.owners(f"{registry}/{repository}/{path}")[:1]:
+            channel.tell(messages.Told(registry, repository, path, name, outcome, body))
+
+    def _name(self, credential: Credential | None) -> bytes | None:
+        """None where there is no key to hide the credential with."""
+        if credential is None:
+            return b""
+        try:
+            name = who(self._swarm_key() if self._swarm_key else None, credential.header)
+        except SwarmKeyError:
+            return None
+        if name:
+            self._names[name] = key_of(credential)
+            while len(self._names) > NAMES_MAX:
+                self._names.popitem(last=False)
+        return name
+
+    def _revoked(self, message: messages.Revoked) -> None:
+        key = self._names.get(message.who) if message.who else ""
+        if key is not None:
+            self._on_revoked(message.registry, message.repository, message.path, key)
 
     def tell(self, digest: str, size: int, held: bool) -> None:
         """This node has a whole blob now, or has it no longer."""
@@ -147,6 +273,10 @@ class Memory:
             self._failed.pop(place, None)
 
     def avoids(self, place: Place, now: float) -> bool:
+        return self.avoided_seconds(place, now) > 0
+
+    def avoided_seconds(self, place: Place, now: float) -> float:
+        """How long it will be avoided yet."""
         with self._lock:  # else a place that is being written is missing for a moment
             count, until, _ = self._failed.get(place, (0, now, 0.0))
-        return count >= self._strikes and now < until
+        return max(0.0, until - now) if count >= self._strikes else 0.0

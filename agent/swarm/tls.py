@@ -9,8 +9,6 @@ Only then does the agent say who it is. Nothing of it depends on a clock.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import hmac
 import os
 import secrets
@@ -19,6 +17,7 @@ import ssl
 import threading
 from collections.abc import Iterable
 
+from agent.http.sealed import RECORD_BYTES, Tls, fingerprint_of
 from agent.swarm.tickets import KEYS_MAX
 from agent.values.errors import DarnerError
 
@@ -26,8 +25,6 @@ AGENT, SUPERNODE = b"agent", b"supernode"
 CHALLENGE_BYTES = PROOF_BYTES = 32
 ANSWER_BYTES = CHALLENGE_BYTES + KEYS_MAX * PROOF_BYTES
 """What an agent sends: its challenge, and a proof for each key; random bytes for a key that it does not have."""
-RECORD_BYTES = 16 << 10
-"""Of a TLS record at most. What is fed and sealed at once is no more, or a connection would keep the memory for it."""
 
 
 class ProofError(DarnerError):
@@ -43,66 +40,6 @@ def answer(keys: Iterable[bytes], theirs: bytes, ours: bytes, fingerprint: bytes
     """What an agent answers to the supernode's challenge."""
     proofs = b"".join(proof(key, AGENT, theirs, ours, fingerprint) for key in keys)
     return ours + proofs + secrets.token_bytes(KEYS_MAX * PROOF_BYTES - len(proofs))
-
-
-def fingerprint_of(certificate: bytes) -> bytes:
-    """SHA-256 of a certificate in DER."""
-    return hashlib.sha256(certificate).digest()
-
-
-class Tls:
-    """One end of TLS, which reads no socket: it is fed what came, and gives what is to be sent."""
-
-    __slots__ = ("_incoming", "_object", "_outgoing", "_shaken")
-
-    def __init__(self, context: ssl.SSLContext, *, server: bool) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
-        self._shaken = False
-
-    @property
-    def shaken(self) -> bool:
-        """Whether both ends agree on keys: from then on `seal` may be called."""
-        return self._shaken
-
-    def feed(self, data: bytes | memoryview = b"") -> bytes:
-        """What `data` says, or b"" when more of it has to come. `pending` may have to be sent. Raises ssl.SSLError."""
-        said = bytearray()
-        view = memoryview(data)
-        for start in range(0, max(1, len(view)), RECORD_BYTES):
-            self._incoming.write(view[start : start + RECORD_BYTES])
-            with contextlib.suppress(ssl.SSLWantReadError):
-                if not self._shaken:
-                    self._object.do_handshake()
-                    self._shaken = True
-                while part := self._object.read(RECORD_BYTES):
-                    said += part
-        return bytes(said)
-
-    def seal(self, data: bytes) -> bytes:
-        """The bytes that say `data`. Raises ssl.SSLError."""
-        sealed = bytearray()
-        for start in range(0, len(data), RECORD_BYTES):
-            self._object.write(data[start : start + RECORD_BYTES])
-            sealed += self._outgoing.read()
-        return bytes(sealed)
-
-    def pending(self) -> bytes:
-        """What TLS itself has to say."""
-        return self._outgoing.read()
-
-    def certificate(self) -> bytes:
-        """The other end's, in DER."""
-        return self._object.getpeercert(binary_form=True) or b""
-
-
-def client_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # There is no authority to ask and no name to compare: the proof of the key covers the certificate itself.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class SealedSocket:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
+
+Network = IPv4Network | IPv6Network
 
 
 class Address(NamedTuple):

@@ -7,7 +7,6 @@ credential may be sent is known to `agent.origin.realm`.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from agent.values.errors import RequestError
 
 AUTHORIZATION_BYTES_MAX = 8 << 10
 CHALLENGE_BYTES_MAX = 4 << 10
+SECRET_CHARACTERS_MIN = 4
+"""A shorter password is in every text, and no secret."""
 
 # Each item begins with its own characters and none is tried twice, so that reading takes time in proportion to the length.
 _PARAMETER = re.compile(r'[\s,]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
@@ -46,12 +47,27 @@ def from_authorization(header: str) -> Credential:
     try:
         if scheme.lower() != "basic" or len(header) > AUTHORIZATION_BYTES_MAX:
             raise ValueError
-        username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-        if not colon:
-            raise ValueError
-    except (ValueError, binascii.Error):
+        return from_base64(encoded.strip())
+    except ValueError:
         raise RequestError(401, "UNAUTHORIZED", "send Basic credentials, or none") from None
+
+
+def from_base64(encoded: str) -> Credential:
+    """That of `USERNAME:PASSWORD` in base64 (RFC 7617, section 2). Raises ValueError for what is not that."""
+    username, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    if not colon:
+        raise ValueError("no colon is between a user's name and a password")
     return Credential(username, password)
+
+
+def secrets_in(authorization: str) -> list[str]:
+    """What nobody may read of an Authorization: a token, or a user's name and password in base64, and the password alone."""
+    shown = authorization.partition(" ")[2].strip()
+    try:
+        password = from_authorization(authorization).password
+    except RequestError:
+        password = ""
+    return [secret for secret in (shown, password) if len(secret) >= SECRET_CHARACTERS_MIN]
 
 
 @dataclass(frozen=True)

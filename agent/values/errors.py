@@ -50,12 +50,22 @@ class OriginError(DarnerError):
 
     code = "UNAVAILABLE"
 
-    def __init__(self, status: int, message: str, code: str = "UNAVAILABLE", certain: bool = True, retry_after: int = 0) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str = "UNAVAILABLE",
+        certain: bool = True,
+        retry_after: int = 0,
+        asked: bool = True,
+    ) -> None:
         """`certain` is false where another may be at fault as well: nobody answered, or the node itself failed.
 
-        `retry_after` are the seconds for which the registry wants not to be asked; 0 when it did not say.
+        `retry_after` are the seconds for which the registry wants not to be asked; 0 when it did not say. `asked` is false where
+        the registry was not asked, for a limit of this process: that says nothing of the registry.
         """
         super().__init__(message)
+        self.asked = asked
         self.status = status
         self.code = code
         self.phrase = REGISTRY_AT_FAULT if certain and not self.answered else ""
@@ -65,6 +75,15 @@ class OriginError(DarnerError):
     def answered(self) -> bool:
         """Whether the origin said this itself. What it did not say itself, another way to it may mend."""
         return 400 <= self.status < 500 and self.status not in (408, 429)
+
+    @property
+    def failed_there(self) -> bool:
+        """Whether the registry was asked and could not say: what it said earlier may be used, as such."""
+        return self.asked and not self.answered
+
+
+class RangesError(OriginError):
+    """The registry sends whole blobs only: no part of one can be had from it."""
 
 
 class SourceError(DarnerError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -78,12 +79,23 @@ class Manifest:
 
         Its subject, and layers that are to be had elsewhere (`urls`), a registry takes without looking for them.
         """
-        return [digest for digest, _ in self._listed()]
+        return [digest for digest, _ in self._listed]
 
     def sizes(self) -> dict[str, int]:
         """How long it says that those are."""
-        return {digest: size for digest, size in self._listed() if size is not None and size >= 0}
+        return {digest: size for digest, size in self._listed if size is not None and size >= 0}
 
+    @property
+    def tells_all_sizes(self) -> bool:
+        """Whether it lists something, and says of all of that how long it is."""
+        return bool(self._listed) and self.sizes().keys() == set(self.lists())
+
+    @cached_property
+    def is_index(self) -> bool:
+        """Whether it lists manifests, one for each platform, and no contents of its own."""
+        return bool(listing_of(self.body).manifests)
+
+    @cached_property
     def _listed(self) -> list[tuple[str, int | None]]:
         listing = listing_of(self.body)
         named = [

@@ -21,7 +21,7 @@ PIECES_AIMED_MAX = 256
 PIECES_MAX = 1 << 16
 """Of one blob: a set of so many takes 8 KiB."""
 DIGEST_BYTES = 32
-"""Of a piece: SHA-256."""
+"""Of a piece: BLAKE3 (`agent.storage.disk.piece_hasher`)."""
 BLOB_BYTES_MAX = PIECES_MAX * PIECE_BYTES_MAX
 """1 TiB. Larger blobs are refused."""
 

@@ -23,7 +23,7 @@ from statistics import median
 from agent.swarm.tickets import issue
 from agent.values.address import Address
 from agent.values.pieces import Layout
-from hack.bench.client import Client
+from hack.bench.client import Client, SealedClient
 from hack.bench.machine import find_memory, keep_to, process_seconds
 from hack.bench.nginx import REPOSITORY, Nginx
 from hack.lab import Host, Lab
@@ -66,6 +66,10 @@ class Costs:
     Beside nginx as the system has it."""
     pull_swarm: Cost
     """The same in a swarm: pieces from a supernode and from a peer."""
+    pieces_sealed: Cost
+    """The pieces inside TLS, beside the same in clear."""
+    pull_sealed: Cost
+    """The pull in a swarm with all pieces inside TLS, beside the same in clear."""
     pull_alone_unpaced: Cost
     pull_swarm_unpaced: Cost
     """The same pulls beside nginx that is not paced."""
@@ -125,17 +129,22 @@ class _Bench:
         self._rounds += 1
         with _Passing(self._agent(f"alone-{self._rounds}", [])) as alone:
             pull_alone = self._pull_cost(alone)
+        with _Passing(self._agent(f"sealed-{self._rounds}", [self._supernode], "--encryption", "always")) as sealed_node:
+            pull_sealed = self._pull_cost(sealed_node)
         with _Passing(self._agent(f"node-{self._rounds}", [self._supernode])) as node:
             pull_swarm = self._pull_cost(node)
-            serving, pieces, unpaced, nginx = self._in_turns(
+            serving, pieces, sealed, unpaced, nginx = self._in_turns(
                 (node.process, lambda: self._pull(node)),
                 (node.process, lambda: self._take_pieces(node)),
+                (node.process, lambda: self._take_sealed_pieces(node)),
                 (self._unpaced.process, lambda: self._take_from(self._unpaced)),
                 (self._nginx.process, lambda: self._take_from(self._nginx)),
             )
         return [
             ("serving", serving, unpaced),
             ("pieces", pieces, unpaced),
+            ("pieces_sealed", sealed, pieces),
+            ("pull_sealed", pull_sealed, pull_swarm),
             ("pull_alone", pull_alone, nginx),
             ("pull_swarm", pull_swarm, nginx),
             ("pull_alone_unpaced", pull_alone, unpaced),
@@ -174,15 +183,25 @@ class _Bench:
             client.take(f"{self._repository}/blobs/{self._layer}")
 
     def _take_pieces(self, agent: Agent) -> None:
-        key = (self._lab.directory / "swarm-key").read_bytes()
-        server = Address("127.0.0.1", agent.host.port(PIECE_PORT))
-        ticket = {"Authorization": f"Ticket {issue(key, self._layer, server, time.time())}"}
+        server, ticket = self._ticket(agent, sealed=False)
         with Client(str(server)) as client:
             for piece in range(self._layout.count):
                 client.take(f"/pieces/{self._layer}/{piece}", ticket)
 
-    def _agent(self, name: str, supernodes: list[Supernode]) -> Agent:
-        return Agent(self._lab.loopback(name), supernodes, [self._nginx.address])
+    def _take_sealed_pieces(self, agent: Agent) -> None:
+        server, ticket = self._ticket(agent, sealed=True)
+        with SealedClient(str(server)) as client:
+            for piece in range(self._layout.count):
+                start, end = self._layout.span(piece)
+                client.take(f"/pieces/{self._layer}/{piece}", ticket, end - start)
+
+    def _ticket(self, agent: Agent, *, sealed: bool) -> tuple[Address, dict[str, str]]:
+        key = (self._lab.directory / "swarm-key").read_bytes()
+        server = Address("127.0.0.1", agent.host.port(PIECE_PORT))
+        return server, {"Authorization": f"Ticket {issue(key, self._layer, server, time.time(), sealed=sealed)}"}
+
+    def _agent(self, name: str, supernodes: list[Supernode], *arguments: str) -> Agent:
+        return Agent(self._lab.loopback(name), supernodes, [self._nginx.address], arguments)
 
 
 class _Passing:

@@ -26,6 +26,8 @@ class Figure:
 
 _ROLLOUT = "makespan / bound, "
 _LADDER = "one node / direct, "
+_ORIGIN = "clients keep the bytes, "
+_PRIVATE = _ORIGIN + "8 nodes, all links alike, private image, "
 FIGURES = (
     Figure(
         "rollout-8-1x",
@@ -97,8 +99,26 @@ FIGURES = (
     Figure("ladder-swallowed", _LADDER + "large packets of the supernode's pieces swallowed", 1.5, 1.4),
     Figure("ladder-nodes", _LADDER + "pieces of other nodes dropped", 1.5, 1.4),
     Figure("zones", "cross-zone copies of the image, two zones of 4 nodes", 2.0, 1.0, others="zone-blind about N/2"),
+    Figure("origin-10x", _ORIGIN + "8 nodes, origin 10x, supernode 1x: slowest / direct", 1.10, 1.03),
+    Figure("origin-10x-weak", _ORIGIN + "8 nodes, origin 10x, supernode a quarter: slowest / direct", 1.15, 1.05),
+    Figure("origin-slowing", _ORIGIN + "4 nodes, supernode slows to 5 Mbit/s in mid-rollout: slowest / bound", 1.7, 1.3),
+    Figure("origin-public", _ORIGIN + "8 nodes, all links alike, public image: slowest / bound", 1.20, 1.12),
+    Figure("origin-private", _PRIVATE + "htpasswd: slowest / bound", 1.25, 1.15),
+    Figure("origin-private-tokens", _PRIVATE + "token server: slowest / bound", 1.25, 1.15),
+    Figure("origin-private-killed", _PRIVATE + "the node that fetches most is killed half-way: slowest other / bound", 1.7, 1.3),
+    Figure("origin-alone", _ORIGIN + "single cold node, origin 10x: slowest / direct", 1.05, 1.01),
+    Figure("origin-connection", _ORIGIN + "8 nodes, origin gives a connection a tenth of its link: slowest / bound", 1.4, 1.15),
+    Figure("origin-limit", _ORIGIN + "8 nodes, origin refuses a fifth connection: slowest / bound"),
+    Figure("origin-refused", "the same: requests that it refused", 0, 0),
+    Figure("origin-sent", "public image: origin sent / image", 1.02, 1.00),
+    Figure("origin-sent-private", "private image: origin sent / image", 1.05, 1.01),
+    Figure("origin-sent-killed", "private image, a node is killed: origin sent / image", 1.3, 1.1),
+    Figure("origin-requests", "requests at the origin for an image's bytes, at most"),
+    Figure("get-8", "darner get, a file of a web server, 8 nodes, all links alike: slowest / bound", 1.25, 1.15),
     Figure("cpu-serving", "serving a stored blob, CPU / nginx, neither paced", 1.3, 1.0),
     Figure("cpu-pieces", "sending a blob to another node in pieces, CPU / nginx, neither paced"),
+    Figure("cpu-pieces-sealed", "sending the same pieces inside TLS, CPU / in clear"),
+    Figure("cpu-pull-sealed", "whole pull in a swarm with all pieces inside TLS, CPU / in clear"),
     Figure(
         "cpu-pull",
         "whole pull from the origin, CPU / nginx serving it",

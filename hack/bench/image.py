@@ -7,6 +7,7 @@ import http.client
 import os
 from urllib.parse import urlsplit
 
+from hack.bench.standin import StandIn
 from hack.lab.registry import Registry
 from hack.origin.image import Content, Image, size_of
 
@@ -16,8 +17,11 @@ def random_image(size: int, layers: int = 1) -> Image:
     return Image.of([os.urandom(size // layers) for _ in range(layers)])
 
 
-def push(registry: Registry, repository: str, tag: str, image: Image) -> None:
+def push(registry: Registry | StandIn, repository: str, tag: str, image: Image) -> None:
     """From the registry's own host, whose loopback has no rate (OCI distribution specification 1.1, "Pushing")."""
+    if isinstance(registry, StandIn):
+        registry.origin.push(repository, tag, image)
+        return
     for digest, content in image.blobs.items():
         location = urlsplit(_ask(registry, "POST", f"/v2/{repository}/blobs/uploads/")["Location"])
         target = f"{location.path}?{location.query}{'&' if location.query else ''}digest={digest}"
@@ -33,6 +37,8 @@ def _ask(
     with contextlib.closing(connection):
         content = body if isinstance(body, bytes) else body.read_bytes()
         headers = {"Content-Type": media_type, "Content-Length": str(size_of(content))}
+        if registry.authorization:
+            headers["Authorization"] = registry.authorization
         connection.request(method, target, content, headers)
         answer = connection.getresponse()
         said = answer.read()

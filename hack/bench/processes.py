@@ -38,6 +38,8 @@ def bytes_cost(options: Options, tell: Tell) -> list[Measured]:
     by_figure = {
         "cpu-serving": costs.serving,
         "cpu-pieces": costs.pieces,
+        "cpu-pieces-sealed": costs.pieces_sealed,
+        "cpu-pull-sealed": costs.pull_sealed,
         "cpu-pull": costs.pull_alone,
         "cpu-pull-swarm": costs.pull_swarm,
         "cpu-pull-unpaced": costs.pull_alone_unpaced,

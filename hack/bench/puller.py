@@ -26,7 +26,7 @@ LAYERS_AT_ONCE = 3
 SILENCE_SECONDS = 60
 BUFFER_BYTES = 1 << 20
 _HEAD_BYTES_MAX = 64 << 10
-_ACCEPT = "application/vnd.oci.image.manifest.v1+json"
+ACCEPT = "application/vnd.oci.image.manifest.v1+json"
 _nowhere = bytearray(BUFFER_BYTES)
 """Where received bytes would go if they were copied; nothing is ever written to it."""
 
@@ -46,6 +46,8 @@ class Door:
     path: str
     """Of the repository: `/v2/...`."""
     tag: str
+    authorization: str = ""
+    """The header's value; empty where everybody may pull."""
 
 
 @dataclass
@@ -111,7 +113,9 @@ class Puller:
         self._sockets.append(connection)
         with connection:
             head = f"GET {self.door.path}{path} HTTP/1.1\r\nHost: {self.door.address}:{self.door.port}\r\n"
-            connection.sendall(f"{head}Accept: {_ACCEPT}\r\nConnection: close\r\n\r\n".encode())
+            if self.door.authorization:
+                head += f"Authorization: {self.door.authorization}\r\n"
+            connection.sendall(f"{head}Accept: {ACCEPT}\r\nConnection: close\r\n\r\n".encode())
             length, body = _answer(connection)
             if consume:
                 consume(memoryview(body))

@@ -20,11 +20,12 @@ from hack.lab.darner import Agent
 SOURCES = ("peer", "supernode", "origin")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Disturbance:
     """What happens on the way, and who is left out of the figures for it, if anybody is."""
 
     victim: Agent | None
+    """Known once it has happened."""
     after_seconds: float
     happens: Callable[[], None]
 
@@ -44,6 +45,8 @@ class Outcome:
     piece_seconds: float
     """What one piece takes on a node's link."""
     origin_bytes: int
+    origin_requests: int
+    """For bytes of blobs."""
     supernode_bytes: int
     """Everything that left through the supernode's link, headers included."""
     idle_share: float
@@ -79,18 +82,19 @@ class Outcome:
             f"slowest / bound {self.ratio:.3f} of {self.bound_seconds:.2f} s; nodes: "
             f"{' '.join(f'{seconds:.2f}' for seconds in sorted(self.seconds))} s\n"
             f"first byte: median {median(firsts):.1f}, slowest {max(firsts):.1f} piece times; "
-            f"origin sent {self.origin_images:.3f}, supernode {self.supernode_images:.3f} images\n"
+            f"origin sent {self.origin_images:.3f} images in {self.origin_requests} requests, "
+            f"supernode {self.supernode_images:.3f}\n"
             f"images received: {came}; idle {self.idle_share:.0%} of the cores; "
             f"CPU-seconds: agents {self.agents_cpu_seconds:.1f}, supernode {self.supernode_cpu_seconds:.1f}, "
             f"clients {self.clients_cpu_seconds:.1f}"
         )
 
 
-def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool = True) -> Outcome:
+def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool = True, client: type[Puller] = Puller) -> Outcome:
     """Raises PullError when a node that was left in peace does not get the whole image, or gets other bytes."""
     image, tag = site.new_image()
     site.wait_until_connected()
-    pullers = [Puller(agent.host, site.agents_door(tag)) for agent in site.agents]
+    pullers = [client(agent.host, site.agents_door(tag)) for agent in site.agents]
     received, cpu = _received(site), _cpu(site)
     supernode_bytes = site.supernode.host.sent_bytes()
     processors = Processors.now()
@@ -108,6 +112,7 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
         first_byte_seconds=[max(puller.first_byte_seconds.values()) for puller in in_peace],
         piece_seconds=piece_length(site.plan.image_bytes // site.plan.layers) / site.plan.rate,
         origin_bytes=site.origin_sent(image),
+        origin_requests=site.origin_requests(image),
         supernode_bytes=supernode_bytes,
         idle_share=idle_share,
         clients_cpu_seconds=clients_cpu,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hack.bench.image import push, random_image
 from hack.bench.puller import Door
+from hack.bench.standin import StandIn
 from hack.lab import Host, Lab
 from hack.lab.darner import REGISTRY_PORT, Agent, Supernode
 from hack.lab.process import wait_until
@@ -33,7 +34,7 @@ class Plan:
 
     nodes: int
     layers: int = 1
-    supernode_times: int = 1
+    supernode_times: float = 1
     """The supernode's rate, in nodes' rates."""
     mbit: int = 100
     """Rate of the link of a node and, unless `origin_times` says otherwise, of the origin, each way."""
@@ -42,6 +43,10 @@ class Plan:
     zones: int = 1
     origin_times: int = 1
     """The origin's rate, in nodes' rates."""
+    registry_connections: int = 8
+    """Nodes that the supernode sends to the origin at once, at most."""
+    files: bool = False
+    """Whether the origin may be asked for files, at the agents' sockets."""
 
     @property
     def rate(self) -> int:
@@ -53,16 +58,20 @@ class Plan:
         return f"zone-{number % self.zones}" if self.zones > 1 else ""
 
 
+MakeOrigin = Callable[[Host], Registry | StandIn]
+
+
 class Site:
-    def __init__(self, lab: Lab, plan: Plan, starters: Executor) -> None:
+    def __init__(self, lab: Lab, plan: Plan, starters: Executor, registry: Registry | StandIn) -> None:
         """The threads of `starters` must outlive the lab: a program of a lab dies with the thread that started it."""
-        self.plan, self.lab = plan, lab
-        self.registry = Registry(lab.host("origin"))
-        self.supernode = Supernode(lab.host("supernode"), [self.registry.name])
+        self.plan, self.lab, self.registry = plan, lab, registry
+        limit = ["--registry-connections", str(plan.registry_connections)]
+        self._files = ["--files-allow", self.registry.name] if plan.files else []
+        self.supernode = Supernode(lab.host("supernode"), [self.registry.name], [*limit, *self._files])
         hosts = [lab.host(f"node{number}") for number in range(plan.nodes)]
         self.agents = list(starters.map(self._agent, hosts, range(plan.nodes)))
         self.registry.host.shape(plan.rate * plan.origin_times)
-        self.supernode.host.shape(plan.rate * plan.supernode_times)
+        self.supernode.host.shape(int(plan.rate * plan.supernode_times))
         for host in hosts:
             host.shape(plan.rate)
         self.wait_until_connected()
@@ -70,7 +79,12 @@ class Site:
 
     def _agent(self, host: Host, number: int) -> Agent:
         zone = self.plan.zone(number)
-        return Agent(host, [self.supernode], [self.registry.name], ["--zone", zone] if zone else [])
+        files = ["--socket", str(self.socket_of(host)), *self._files] if self._files else []
+        return Agent(host, [self.supernode], [self.registry.name], [*(["--zone", zone] if zone else []), *files])
+
+    def socket_of(self, host: Host) -> Path:
+        """Of the agent there."""
+        return self.lab.directory / f"{host.name}.sock"
 
     def wait_until_connected(self) -> None:
         wait_until(lambda: self.supernode.connected_nodes() == self.plan.nodes)
@@ -85,25 +99,34 @@ class Site:
     def agents_door(self, tag: str) -> Door:
         """Of any node's own agent."""
         origin = self.registry.name.replace(":", "_")
-        return Door("127.0.0.1", REGISTRY_PORT, f"/v2/{origin}/{REPOSITORY}", tag)
+        return Door("127.0.0.1", REGISTRY_PORT, f"/v2/{origin}/{REPOSITORY}", tag, self.registry.pull_secret)
 
     def origins_door(self, tag: str) -> Door:
-        return Door(self.registry.host.address, self.registry.port, f"/v2/{REPOSITORY}", tag)
+        return Door(self.registry.host.address, self.registry.port, f"/v2/{REPOSITORY}", tag, self.registry.authorization)
 
     def origin_sent(self, image: Image) -> int:
         """Bytes of the image's blobs that left the origin, as its own log has it."""
         sent = self.registry.blob_bytes_sent(REPOSITORY)
         return sum(sent.get(digest, 0) for digest in image.blobs)
 
+    def origin_requests(self, image: Image) -> int:
+        """Requests for bytes of the image's blobs."""
+        asked = [answer.path for answer in self.registry.answers() if answer.method == "GET" and answer.status < 300]
+        return sum(path.endswith(digest) for path in asked for digest in image.blobs)
+
 
 @contextlib.contextmanager
-def site(plan: Plan) -> Iterator[Site]:
+def site(plan: Plan, origin: MakeOrigin = Registry) -> Iterator[Site]:
     before = tempfile.tempdir
     if _MEMORY.is_dir():
         tempfile.tempdir = str(_MEMORY)  # where a lab puts its files
     try:
         with ThreadPoolExecutor(_STARTED_AT_ONCE) as starters, Lab() as lab:
-            yield Site(lab, plan, starters)
+            registry = origin(lab.host("origin"))
+            try:
+                yield Site(lab, plan, starters, registry)
+            finally:
+                registry.stop()
     finally:
         tempfile.tempdir = before
 

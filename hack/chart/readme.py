@@ -35,6 +35,15 @@ AS_IN_KUBERNETES = {
     "podLabels": "more labels of the pods",
     "podAnnotations": "more annotations of the pods",
     "priorityClassName": "a pod's `priorityClassName`",
+    "startupProbe": "the numbers of a container's `startupProbe`",
+    "livenessProbe": "the numbers of a container's `livenessProbe`",
+    "readinessProbe": "the numbers of a container's `readinessProbe`",
+    "extraArgs": "more flags of the process; they count more than its variables",
+    "extraVolumes": "more of a pod's `volumes`",
+    "extraVolumeMounts": "more of a container's `volumeMounts`",
+    "runtimeClassName": "a pod's `runtimeClassName`",
+    "dnsConfig": "a pod's `dnsConfig`",
+    "hostAliases": "a pod's `hostAliases`",
 }
 """Values that are handed on as they are. They are one row each, and may go without a comment."""
 

@@ -1,10 +1,11 @@
 """Validates Kubernetes objects more strictly than the API server: a field that the schema does not know is an error.
 
-Owns the way from Kubernetes' swagger.json to a JSON schema: every object is closed, integers have the range of their format,
-and the few types that the API writes in two ways (a quantity, a port by number or by name) are spelled out. It knows shapes
-only: that a name is short enough or that a volume exists is for the tests to say. Never talks to a cluster.
+Owns the way from Kubernetes' swagger.json, and from the definitions of custom resources, to a JSON schema: every object is
+closed, integers have the range of their format, and the few types that the API writes in two ways (a quantity, a port by number
+or by name) are spelled out. It knows shapes only: that a name is short enough or that a volume exists is for the tests to say.
+Never talks to a cluster.
 
-As a command it reads manifests on standard input and prints a line per problem: `strict.py OPENAPI < manifests.yaml`.
+As a command it reads manifests on standard input and prints a line per problem: `strict.py OPENAPI CRDS... < manifests.yaml`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jsonschema.validators import extend
 
 # apimachinery, pkg/api/resource: <signedNumber><suffix>.
 _QUANTITY = r"^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?$"
+_METADATA = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _INTEGERS = {"int32": 31, "int64": 63}
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
@@ -49,9 +51,9 @@ _Validator = extend(Draft7Validator, {"x-kubernetes-list-map-keys": _unique_by_m
 
 
 class Schemas:
-    """The closed schemas of one Kubernetes release, by apiVersion and kind."""
+    """The closed schemas of one Kubernetes release, and of custom resources, by apiVersion and kind."""
 
-    def __init__(self, openapi: Path) -> None:
+    def __init__(self, openapi: Path, *custom: Path) -> None:
         definitions = json.loads(openapi.read_text())["definitions"]
         self._names = {
             ("/".join(part for part in (kind["group"], kind["version"]) if part), kind["kind"]): name
@@ -59,6 +61,13 @@ class Schemas:
             for kind in definition.get("x-kubernetes-group-version-kind", [])
         }
         self._definitions = {name: _SPELLED_OUT.get(name) or _closed(definition) for name, definition in definitions.items()}
+        for definition in (manifest for path in custom for manifest in manifests(path.read_text())):
+            for version in definition["spec"]["versions"]:
+                kind = (f"{definition['spec']['group']}/{version['name']}", definition["spec"]["names"]["kind"])
+                self._names[kind] = "/".join(kind)
+                schema = _closed(version["schema"]["openAPIV3Schema"])
+                schema["properties"]["metadata"] = {"$ref": f"#/definitions/{_METADATA}"}
+                self._definitions[self._names[kind]] = schema
 
     def problems(self, manifest: dict[str, Any]) -> list[str]:
         """One line for each thing that is wrong with an object; none when it is valid."""
@@ -66,7 +75,8 @@ class Schemas:
         who = f"{kind[1]} {manifest.get('metadata', {}).get('name')}"
         if kind not in self._names:
             return [f"{who}: there is no such kind as {' '.join(kind)}"]
-        schema = {"$ref": f"#/definitions/{self._names[kind]}", "definitions": self._definitions}
+        name = self._names[kind].replace("/", "~1")
+        schema = {"$ref": f"#/definitions/{name}", "definitions": self._definitions}
         return [f"{who}: {error.json_path}: {error.message}" for error in _Validator(schema).iter_errors(manifest)]
 
 
@@ -95,7 +105,7 @@ def manifests(text: str) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    schemas = Schemas(Path(sys.argv[1]))
+    schemas = Schemas(*map(Path, sys.argv[1:]))
     objects = manifests(sys.stdin.read())
     problems = [problem for manifest in objects for problem in schemas.problems(manifest)]
     if not objects:

@@ -4,12 +4,14 @@
 #   helm      Helm itself
 #   upgrade   what an object looks like after `helm upgrade`; go/helm/upgrade/main.go
 #   openapi   the Kubernetes OpenAPI schema, a JSON file
+#   crds      cert-manager's definitions of its Issuer and its Certificate, a YAML file
+#   monitors  the Prometheus Operator's definitions of what the chart writes for it, a YAML file
 #
 # All are made from Go modules pinned in go/*/go.mod and checked against go/*/go.sum. They are kept outside the tree, in
 # ${DARNER_CACHE:-~/.cache/darner}, under a name that changes with whatever they are made from. Messages go to standard error.
 set -euo pipefail
 
-tool=${1:?"tool.sh: say which tool: helm, upgrade or openapi"}
+tool=${1:?"tool.sh: say which tool: helm, upgrade, openapi, crds or monitors"}
 here=$(dirname "$(readlink -f "$0")")
 PATH=$PATH:/usr/local/go/bin:$HOME/go/bin
 export CGO_ENABLED=0
@@ -29,8 +31,18 @@ openapi)
     version=$(pinned k8s.io/kubernetes "$module/go.mod")
     inputs=("$module/go.mod" "$module/go.sum" "$0")
     ;;
+crds)
+    module=$here/go/cert-manager
+    version=$(pinned github.com/cert-manager/cert-manager "$module/go.mod")
+    inputs=("$module/go.mod" "$module/go.sum" "$0")
+    ;;
+monitors)
+    module=$here/go/prometheus-operator
+    version=$(pinned github.com/prometheus-operator/prometheus-operator "$module/go.mod")
+    inputs=("$module/go.mod" "$module/go.sum" "$0")
+    ;;
 *)
-    echo "tool.sh: no tool is called $tool; there are helm, upgrade and openapi" >&2
+    echo "tool.sh: no tool is called $tool; there are helm, upgrade, openapi, crds and monitors" >&2
     exit 2
     ;;
 esac
@@ -69,6 +81,20 @@ if [ ! -e "$path" ]; then
         sources=$(go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/^.*"Dir": "\(.*\)",$/\1/p')
         cp "$sources/api/openapi-spec/swagger.json" "$path.part"
         chmod u+w "$path.part"
+        ;;
+    crds)
+        sources=$(go mod download -json "github.com/cert-manager/cert-manager@$version" | sed -n 's/^.*"Dir": "\(.*\)",$/\1/p')
+        for kind in certificates issuers; do
+            echo ---
+            cat "$sources/deploy/crds/cert-manager.io_$kind.yaml"
+        done > "$path.part"
+        ;;
+    monitors)
+        operator=github.com/prometheus-operator/prometheus-operator@$version
+        sources=$(go mod download -json "$operator" | sed -n 's/^.*"Dir": "\(.*\)",$/\1/p')
+        for kind in podmonitors servicemonitors prometheusrules; do
+            cat "$sources/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml"
+        done > "$path.part"
         ;;
     esac
     mv "$path.part" "$path"

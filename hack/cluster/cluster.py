@@ -54,8 +54,7 @@ class Cluster(Access):
         names = [self._add(runtime, control_plane_is_ready=False) for runtime in runtimes]
         self._wait("the API server has no certificate", self.control.authority.exists)
         self.control.kubeconfig(self.layout.kubeconfig, "admin")
-        self.control.start_controllers(programs)
-        self._wait("the API server is not ready", lambda: self.answers("get", "--raw", "/readyz"))
+        self._start_controllers(programs)
         for name in names:
             self._node(name).control_plane_is_ready()
         dns = (HERE / "coredns.yaml").read_text().replace("ORIGIN_ADDRESS", self.layout.origin.address)
@@ -102,7 +101,7 @@ class Cluster(Access):
         elif host == CONTROL_PLANE:
             programs = Programs.of(plan.kubernetes)
             self.control.start_api_server(programs, plan.kubernetes)
-            self.control.start_controllers(programs)
+            self._start_controllers(programs)
         else:
             self._node(host).boot(Programs.of(plan.kubernetes), self.control, self._images, True)
 
@@ -152,6 +151,11 @@ class Cluster(Access):
                 yield False
                 return
             yield True
+
+    def _start_controllers(self, programs: Programs) -> None:
+        """Not before the API server is ready: they end when it is not within seconds, and nobody would start them again."""
+        self._wait("the API server is not ready", lambda: self.answers("get", "--raw", "/readyz"))
+        self.control.start_controllers(programs)
 
     def _add(self, runtime: str, control_plane_is_ready: bool) -> str:
         plan = self.plan

@@ -19,14 +19,13 @@ from pathlib import Path
 
 from hack.cluster.layout import ORIGIN, Layout
 from hack.cluster.programs import start
+from hack.lab import registry
 from webhook.certificates.authority import AUTHORITIES_FILE, SERVING_FILE, SERVING_KEY_FILE, Lifetimes, advanced
 
 NAME = "registry.test"
-USER, PASSWORD = "alice", "s3cret"
+USER, PASSWORD = registry.USER, registry.PASSWORD
 OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS = 5000, 5001, 443, 444
 PORTS = (OPEN, PRIVATE, OPEN_TLS, PRIVATE_TLS)
-_PASSWORDS = f"{USER}:$2b$05$41QmHtH2rz0Z40XkqXm/vekFwHMsB/Yqqk2Y4dSy21gyuG5plCJ7e\n"
-"""bcrypt, the one form that the registry reads; a constant because Python has no bcrypt and the password is no secret."""
 _LIFE_SECONDS = 365 * 24 * 3600
 
 
@@ -42,7 +41,7 @@ class Origin:
         certificates = advanced(None, (NAME,), Lifetimes(_LIFE_SECONDS, _LIFE_SECONDS, 0), time.time())
         for name, content in certificates.items():
             (self._directory / name).write_bytes(content)
-        (self._directory / "passwords").write_text(_PASSWORDS)
+        (self._directory / "passwords").write_text(registry.PASSWORDS)
         for port in PORTS:
             self._configuration(port).write_text(json.dumps(self._settings(port)))  # JSON is YAML
 

@@ -181,7 +181,7 @@ def received_bytes(node: Node) -> dict[str, int]:
 
 def bytes_by_source(metrics: str) -> dict[str, int]:
     """From the Prometheus text of an agent; a source that it does not know has given nothing."""
-    found = re.findall(r'^darner_received_bytes_total\{source="(\w+)"\} (\S+)$', metrics, re.MULTILINE)
+    found = re.findall(r'^darner_agent_received_bytes_total\{source="(\w+)"\} (\S+)$', metrics, re.MULTILINE)
     return dict.fromkeys(SOURCES, 0) | {source: int(float(value)) for source, value in found}
 
 

@@ -23,7 +23,21 @@ from urllib.parse import parse_qs, urlsplit
 import jsonpatch
 import yaml
 
-COLLECTIONS = ("secrets", "endpointslices", "pods", "leases", "events", "nodes")
+COLLECTIONS = (
+    "secrets",
+    "endpointslices",
+    "pods",
+    "leases",
+    "events",
+    "nodes",
+    "daemonsets",
+    "statefulsets",
+    "deployments",
+    "namespaces",
+    "mutatingwebhookconfigurations",
+    "configmaps",
+    "cronjobs",
+)
 METADATA_ONLY = "PartialObjectMetadata"
 EVENTS_MAX = 10_000
 """That a watch can go on from, as far back as anybody here ever does."""
@@ -104,8 +118,9 @@ class ApiServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def running() -> Iterator[ApiServer]:
-    with ApiServer() as server:
+def running(server: ApiServer | None = None) -> Iterator[ApiServer]:
+    """That server, or a new one."""
+    with server or ApiServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

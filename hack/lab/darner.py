@@ -20,8 +20,10 @@ from hack.lab.image import BuiltImage
 from hack.lab.network import Host, Lab
 from hack.lab.process import Process
 from hack.lab.registry import Registry
+from hack.secrecy import secret
 
 TREE = Path(__file__).resolve().parent.parent.parent
+LOG_ALL = ("--log-level", "debug")
 REGISTRY_PORT, PIECE_PORT, HTTP_PORT, CHANNEL_PORT = 65001, 65002, 65003, 65004
 
 
@@ -60,7 +62,9 @@ class Node:
         with contextlib.closing(self.connection(self.host.port(HTTP_PORT))) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            body = answer.read()
+        self.process.heard(f"{path} of {self.host.name}", body.decode(errors="replace"))
+        return answer.status, body
 
     def connection(self, port: int) -> http.client.HTTPConnection:
         """A client on the node's own host, connected to a port of it."""
@@ -85,7 +89,7 @@ class Supernode(Node):
         return answer
 
     def connected_nodes(self) -> int:
-        return int(self.metric("darner_connected_nodes"))
+        return int(self.metric("darner_supernode_connected_nodes"))
 
 
 class Agent(Node):
@@ -105,7 +109,7 @@ class Agent(Node):
     def received_bytes(self) -> dict[str, int]:
         """Where the bytes that this node pulled came from: store, peer, supernode, origin."""
         sources = ("store", "peer", "supernode", "origin")
-        return {source: int(self.metric("darner_received_bytes_total", source=source)) for source in sources}
+        return {source: int(self.metric("darner_agent_received_bytes_total", source=source)) for source in sources}
 
 
 class Swarm:
@@ -143,5 +147,6 @@ def _swarm_key(lab: Lab) -> Path:
     file = lab.directory / "swarm-key"
     if not file.exists():
         file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32))  # no byte of which is white space, which is no part of a key at an end
+        # No byte of it is white space, which is no part of a key at an end.
+        file.write_text(secret(secrets.token_hex(32), "a swarm key"))
     return file

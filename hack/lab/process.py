@@ -26,6 +26,9 @@ class LabError(Exception):
 class Process:
     """Standard output goes to NAME.out and standard error to NAME.err; a name that is started again goes on in the same files."""
 
+    heard: Callable[[str, str], None] = staticmethod(lambda _name, _text: None)
+    """Is told a program's name and all that it printed, when it has ended."""
+
     def __init__(self, name: str, argv: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.out, self.err = directory / f"{name}.out", directory / f"{name}.err"
@@ -77,15 +80,23 @@ class Process:
         if self.running:
             self._popen.terminate()
         try:
-            return self._popen.wait(timeout_seconds)
+            status = self._popen.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.name} does not end on SIGTERM\n{self.last_words()}") from None
+        self._tell()
+        return status
 
     def kill(self) -> None:
         """It loses its power."""
         if self.running:
             self._popen.send_signal(signal.SIGKILL)
         self._popen.wait()
+        self._tell()
+
+    def _tell(self) -> None:
+        for file in (self.out, self.err):
+            if file.exists():
+                self.heard(self.name, file.read_text(errors="replace"))
 
     def memory_bytes(self, which: str = "VmHWM") -> int:
         """Resident memory: VmRSS now, VmHWM the most that it ever was (proc(5))."""

@@ -5,6 +5,7 @@ Its access log is the witness of what left the origin, answer by answer, also wh
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable
@@ -14,6 +15,13 @@ from hack.lab.image import BuiltImage
 from hack.lab.network import Host
 
 _ACCESS = re.compile(r'^(\S+) - - \[[^]]*\] "(\S+) (\S+) HTTP/[^"]*" (\d{3}) (\d+) ', re.MULTILINE)
+
+
+USER, PASSWORD = "alice", "s3cret"
+PASSWORD_HASH = "$2b$05$41QmHtH2rz0Z40XkqXm/vekFwHMsB/Yqqk2Y4dSy21gyuG5plCJ7e"
+"""bcrypt, the one form that the registry reads; a constant because Python has no bcrypt and the password is no secret."""
+PASSWORDS = f"{USER}:{PASSWORD_HASH}\n"
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
 @dataclass(frozen=True)
@@ -28,26 +36,29 @@ class Answer:
 
 
 class Registry:
-    """Plain HTTP on port 5000 of its host, everything allowed. What was pushed outlives a stop."""
+    """Plain HTTP on port 5000 of its host, everything allowed, or to alice alone. What was pushed outlives a stop."""
 
     port = 5000
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, private: bool = False) -> None:
         self.host = host
+        self.authorization = self.pull_secret = BASIC if private else ""
+        """What a client has to say here, and what it has to say to an agent."""
         self.name = f"{host.address}:{self.port}"
         self.local_prefix = f"127.0.0.1:65001/{host.address}_{self.port}"
         """How a rewritten image name begins that means this registry."""
         self._config = host.lab.directory / f"{host.name}-registry.yml"
-        self._config.write_text(
-            json.dumps(  # a registry reads YAML, and JSON is YAML
-                {
-                    "version": 0.1,
-                    "log": {"level": "warn"},
-                    "storage": {"filesystem": {"rootdirectory": str(host.lab.directory / f"{host.name}-registry")}},
-                    "http": {"addr": f":{self.port}"},
-                }
-            )
-        )
+        settings: dict[str, object] = {
+            "version": 0.1,
+            "log": {"level": "warn"},
+            "storage": {"filesystem": {"rootdirectory": str(host.lab.directory / f"{host.name}-registry")}},
+            "http": {"addr": f":{self.port}"},
+        }
+        if private:
+            passwords = host.lab.directory / f"{host.name}-passwords"
+            passwords.write_text(PASSWORDS)
+            settings["auth"] = {"htpasswd": {"realm": "origin", "path": str(passwords)}}
+        self._config.write_text(json.dumps(settings))  # a registry reads YAML, and JSON is YAML
         self.start()
 
     def start(self) -> None:

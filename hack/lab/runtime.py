@@ -102,18 +102,21 @@ class Runtime:
 class Containerd:
     """The containerd of one host."""
 
-    def __init__(self, host: Host, runtime: Runtime, plain_registries: Iterable[str] = ()) -> None:
-        """`plain_registries` are pulled from in plain HTTP, as an administrator would have it."""
+    def __init__(self, host: Host, runtime: Runtime, plain_registries: Iterable[str] = (), *, certs_d: bool = False) -> None:
+        """`plain_registries` are pulled from in plain HTTP, as an administrator would have it. `certs_d`: there is one."""
         self._host, self._runtime = host, runtime
         self._directory = host.lab.directory / f"{host.name}-{runtime}"
         self._directory.mkdir()
         config = self._directory / "config.toml"
         text = runtime.config(self._directory)
+        self.certs_d = self._directory / "certs.d"
+        if certs_d:
+            self.certs_d.mkdir()
         for registry in plain_registries:
-            hosts = self._directory / "certs.d" / registry / "hosts.toml"
+            hosts = self.certs_d / registry / "hosts.toml"
             hosts.parent.mkdir(parents=True)
             hosts.write_text(f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n')
-        if (self._directory / "certs.d").exists():
+        if self.certs_d.exists():
             text += _CERTS_D[runtime.version].format(directory=self._directory)
         config.write_text(text)
         self._path = f"{runtime.programs}:{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -124,10 +127,12 @@ class Containerd:
 
     def pull(self, image: str, credentials: str = "", timeout_seconds: float = _PULL_SECONDS_MAX) -> None:
         """As the kubelet does: ask the runtime, which fetches and unpacks. `credentials` are USER:PASSWORD of a pull secret."""
-        endpoint = "unix:///run/containerd/containerd.sock"
-        options = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", f"{timeout_seconds:g}s"]
         secret = ["--creds", credentials] if credentials else []
-        self._inside([built_programs() / "crictl", *options, "pull", *secret, image], timeout_seconds + 5)
+        self._cri(["pull", *secret, image], timeout_seconds)
+
+    def remove(self, image: str) -> None:
+        """As the kubelet does: the image under all of its names, and what belongs to no other image."""
+        self._cri(["rmi", image], 30)
 
     def pull_directly(self, image: str) -> None:
         """Without the kubelet's way and without Darner: from a registry in plain HTTP, under the name that it has there."""
@@ -148,6 +153,11 @@ class Containerd:
 
     def images(self) -> list[str]:
         return self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", "images", "list", "--quiet"], 30).split()
+
+    def _cri(self, argv: list[str], timeout_seconds: float) -> None:
+        endpoint = "unix:///run/containerd/containerd.sock"
+        options = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", f"{timeout_seconds:g}s"]
+        self._inside([built_programs() / "crictl", *options, *argv], timeout_seconds + 5)
 
     def _inside(self, argv: list[object], timeout_seconds: float) -> str:
         """Run in the namespaces of containerd, whose /run holds its sockets."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from agent.download.inflight import WINDOW
+from agent.http.sealed import Tls, client_context, fingerprint_of
 from agent.swarm import messages
 from agent.swarm.channel import (
     CONNECT_SECONDS_MAX,
@@ -31,7 +32,7 @@ from agent.swarm.channel import (
     frame,
     supernode_message,
 )
-from agent.swarm.tls import CHALLENGE_BYTES, PROOF_BYTES, Tls, answer, client_context, fingerprint_of
+from agent.swarm.tls import CHALLENGE_BYTES, PROOF_BYTES, answer
 from agent.values.address import Address
 
 RECEIVE_BYTES = 64 << 10
@@ -276,6 +277,8 @@ class Crowd:
         match message:
             case messages.Grant(_, pieces):
                 self._granted(member, pieces)
+            case messages.Run(number, first):  # what an origin gives is not what is measured: the supernode asks it
+                self._say(member, messages.RunEnded(number, first, messages.RUN_REFUSED))
             case messages.Welcome():
                 member.welcome = message
                 member.retry_seconds = RETRY_SECONDS_MIN

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
+from hack.secrecy import secret
+
 
 @dataclass
 class Access:
@@ -45,7 +47,8 @@ class Access:
         if authorization and not user:
             return None
         scope = parse_qs(query).get("scope", ["repository::pull"])[0]
-        return f"{user}/{scope.split(':')[1]}"
+        token = f"{user}/{scope.split(':')[1]}"
+        return secret(token, "a token") if user else token
 
     def _may(self, user: str, repository: str) -> bool:
         return repository not in self.private or user in self.users

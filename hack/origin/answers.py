@@ -57,7 +57,8 @@ class Repositories:
         self._tags.setdefault(repository, {})[tag] = image.digest
         return image
 
-    def answer(self, target: str, headers: Message, address: str) -> Answer:
+    def answer(self, target: str, headers: Message, address: str, etag: str = "") -> Answer:
+        """`etag` is a blob's, if it is not made of its digest."""
         url = urlsplit(target)
         if url.path == "/token":
             token = self.access.token(url.query, headers.get("Authorization"))
@@ -80,8 +81,9 @@ class Repositories:
         if kind == "referrers":
             index = "application/vnd.oci.image.index.v1+json"
             return document({"schemaVersion": 2, "mediaType": index, "manifests": []}, index)
-        answer = self._manifest if kind == "manifests" else self._blob
-        return answer(repository, reference, headers)
+        if kind == "manifests":
+            return self._manifest(repository, reference, headers)
+        return self._blob(repository, reference, headers, etag or f'"{reference}"')
 
     def _manifest(self, repository: str, reference: str, headers: Message) -> Answer:
         image = self._images[repository].get(self._tags[repository].get(reference, reference))
@@ -92,7 +94,7 @@ class Repositories:
             return Answer(304, b"", found)
         return Answer(200, image.manifest, found)
 
-    def _blob(self, repository: str, digest: str, headers: Message) -> Answer:
+    def _blob(self, repository: str, digest: str, headers: Message, etag: str) -> Answer:
         held = (image.blobs[digest] for image in self._images[repository].values() if digest in image.blobs)
         content = next(held, None)
         if content is None:
@@ -101,10 +103,10 @@ class Repositories:
         found = {
             "Content-Type": "application/octet-stream",
             "Docker-Content-Digest": digest,
-            "ETag": f'"{digest}"',
+            "ETag": etag,
             "Accept-Ranges": "bytes",
         }
-        wanted = _range(headers, size, found["ETag"])
+        wanted = _range(headers, size, etag)
         if wanted is None:
             return Answer(200, content, found, is_blob=True)
         start, end = wanted

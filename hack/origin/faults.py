@@ -7,6 +7,7 @@ breaking of a body as well, as a filter of chunks that is told how to wait; know
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -49,6 +50,14 @@ class Fault:
     """What is found comes in gzip, whether that was asked for or not."""
     ignores_range: bool = False
     """A part is asked for, and the whole is sent."""
+    etag: str = ""
+    """The blob's own instead of its digest, also where a condition is compared with it: another version of the same."""
+    at_once_max: int | None = None
+    """Answers to requests that the fault hits, at a time; who comes on top of that is answered 429."""
+    valid_seconds: float = 0
+    """`{until}` in a header is the time at which a URL that is given out now runs out."""
+    runs_out: bool = False
+    """Answers 403 to a URL whose `until` is past, or that has none."""
     extra: bytes = b""
     """Sent after the end of the body."""
 
@@ -62,7 +71,7 @@ class Fault:
 
     def through(self, body: Iterator[bytes], start: int, wait: Callable[[float | None], object]) -> Iterator[bytes]:
         """The body as this fault lets it through; it begins at byte `start` of the blob. Raises ResetError where it is cut."""
-        sent = 0
+        sent, began = 0, time.monotonic()
         for chunk in body:
             if self.flip_byte is not None:
                 chunk = flipped(chunk, self.flip_byte - start - sent)
@@ -73,8 +82,8 @@ class Fault:
                     raise ResetError
             yield chunk
             sent += len(chunk)
-            if self.bytes_per_second:
-                wait(len(chunk) / self.bytes_per_second)
+            if self.bytes_per_second:  # in all, so that a wait that took too long is made up for
+                wait(max(0.0, began + sent / self.bytes_per_second - time.monotonic()))
         if self.extra:
             yield self.extra
 
@@ -85,6 +94,7 @@ def says(fault: Fault, field_name: str) -> bool:
 
 
 NO_FAULT = Fault()
+TOO_MANY = Fault(status=429, headers={"Retry-After": "1"})
 
 
 def flipped(chunk: bytes, position: int) -> bytes:

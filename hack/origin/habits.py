@@ -15,9 +15,10 @@ from hack.origin.access import Access
 from hack.origin.faults import Fault
 from hack.origin.image import CONFIG, LAYER, MANIFEST, Image
 from hack.origin.server import Origin
+from hack.secrecy import secret
 
 REPOSITORY, TAG = "team/app", "1"
-USER, PASSWORD = "alice", "s3cret"
+USER, PASSWORD = "alice", secret("s3cret", "a password")
 SLOW_SECONDS = 14.0
 INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER = {
@@ -26,7 +27,9 @@ _DOCKER = {
     LAYER: "application/vnd.docker.image.rootfs.diff.tar",
 }
 _USERS = {USER: PASSWORD}
-_SIGNATURE = "signature=a%2Fb%2Bc%3D&expires=86400"
+_SIGNATURE = secret("signature=a%2Fb%2Bc%3D&expires=86400", "the query of a signed URL")
+URL_SECONDS = 3.0
+"""For which a signed URL is good that runs out in the middle of a layer."""
 
 
 class Site:
@@ -109,6 +112,22 @@ def _by_signed_url(site: Site) -> None:
     site.other.behave(Fault(path=rf"/blobs/(?!.*\?{_SIGNATURE}$)", status=403))
 
 
+def _by_a_url_that_runs_out(site: Site) -> None:
+    """The first layer comes so slowly at first, and then breaks off, that the rest needs another URL."""
+    location = f"{site.other.url}{{path}}?{_SIGNATURE}&until={{until}}"
+    site.registry.behave(Fault(path="/blobs/", status=307, headers={"Location": location}, valid_seconds=URL_SECONDS))
+    site.other.behave(Fault(path="/blobs/", runs_out=True))
+    rate = int(500_000 / URL_SECONDS)
+    slow = Fault(path=site.first_layer, methods=frozenset({"GET"}), bytes_per_second=rate, cut_after=600_000)
+    site.other.fail(slow, times=1)
+
+
+def _from_another_version(site: Site) -> None:
+    """After a break the layer is another one by its ETag, and its first bytes were wrong."""
+    site.once(site.first_layer, cut_after=500_000, flip_byte=100_000, etag='"first"')
+    site.behave(site.first_layer, etag='"second"')
+
+
 def _at_a_registry_of_its_own(site: Site) -> None:
     site.redirects("/blobs/", f"{site.other.url}{{path}}?{_SIGNATURE}")
     site.may(site.other, users=_USERS, bearer=True)
@@ -136,6 +155,8 @@ HABITS: Mapping[str, Callable[[Site], None]] = {
     "a layer breaks off at first": lambda site: site.once(site.first_layer, cut_after=500_000),
     "a layer stalls at first": lambda site: site.once(site.first_layer, stall_after=500_000),
     "a layer is wrong at first": lambda site: site.once(site.first_layer, flip_byte=500_000),
+    "a layer is another version after a break": _from_another_version,
+    "four blobs at a time": lambda site: site.behave("/blobs/", at_once_max=4),
     # Types and forms.
     "Docker's media types": _in_dockers_types,
     "an index": _in_an_index,
@@ -151,6 +172,7 @@ HABITS: Mapping[str, Callable[[Site], None]] = {
     "blobs in gzip": lambda site: site.behave("/blobs/", gzip=True),
     "blobs in aws-chunked": _headers("/blobs/", Content_Encoding="aws-chunked"),
     "Range is ignored": lambda site: site.behave(ignores_range=True),
+    "Range is ignored, as is said": lambda site: site.behave("/blobs/", ignores_range=True, headers={"Accept-Ranges": "none"}),
     "bytes after the end": lambda site: site.behave(extra=b"\r\n"),
     # Time.
     "a second before every answer": lambda site: site.behave(delay_seconds=1.0),
@@ -161,6 +183,7 @@ HABITS: Mapping[str, Callable[[Site], None]] = {
     "a redirect to a path": lambda site: site.redirects(r"^[^?]*/blobs/[^?]*$", "{path}?moved"),
     "a redirect of manifests": lambda site: site.redirects("/manifests/", f"{site.other.url}{{path}}"),
     "a redirect to a signed URL": _by_signed_url,
+    "a redirect to a URL that runs out in mid-layer": _by_a_url_that_runs_out,
     "a redirect to a registry that wants a token": _at_a_registry_of_its_own,
     # Who may pull.
     "tokens for everybody": lambda site: site.may(site.registry, bearer=True),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import gzip
+import random
 import socket
 import ssl
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from email.message import Message
@@ -21,11 +24,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from hack.origin.access import Access
 from hack.origin.answers import Answer, Repositories, document, refusal
-from hack.origin.faults import NO_FAULT, Fault, ResetError
+from hack.origin.faults import NO_FAULT, TOO_MANY, Fault, ResetError
 from hack.origin.image import Image
 
 CHUNK_BYTES = 256 << 10
@@ -45,6 +48,8 @@ class Request:
     """Looked up without regard to case, as in `request.headers.get("range")`."""
     status: int = 0
     body_bytes: int = 0
+    body_bytes_max: int = 0
+    """What the body has, if nothing breaks it off."""
 
 
 @dataclass
@@ -63,6 +68,7 @@ class Origin:
         self._host, self._port, self._tls = host, port, tls
         self._faults: list[_Switched] = []
         self._habits: list[Fault] = []
+        self._under_way: list[Request] = []
         self._lock = threading.Lock()
         self._server: _Server | None = None
 
@@ -104,9 +110,19 @@ class Origin:
         return [seen for seen in list(self.requests) if path in seen.path and method in ("", seen.method)]
 
     def start(self) -> None:
-        self._server = _Server((self._host, self._port), self, self._tls)
+        self._server = self._bound()
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name=f"origin-{self._port}").start()
+
+    def _bound(self) -> _Server:
+        """On a port that the system gives to nobody who asks for any while the origin is stopped: those are 32768 and above."""
+        while not self._port:
+            try:
+                return _Server((self._host, random.SystemRandom().randrange(10_000, 32_000)), self, self._tls)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        return _Server((self._host, self._port), self, self._tls)
 
     def stop(self) -> None:
         """Refuses connections and cuts those that are open, in the middle of what they send. Nothing is left running."""
@@ -121,23 +137,55 @@ class Origin:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def begin(self, request: Request) -> Fault:
-        fault = NO_FAULT
+    @contextlib.contextmanager
+    def answering(self, request: Request) -> Iterator[Fault]:
+        """What is wrong with the answer that is given while this lasts."""
         with self._lock:
+            fault = self._fault_for(request)
             self.requests.append(request)
-            for switched in self._faults:
-                if switched.times > 0 and switched.fault.hits(request.method, request.path):
-                    switched.times -= 1
-                    fault = switched.fault
-                    break
-            for habit in self._habits:
-                fault = fault.besides(habit) if habit.hits(request.method, request.path) else fault
-        return fault
+            if fault is not TOO_MANY:
+                self._under_way.append(request)
+        try:
+            yield fault
+        finally:
+            self._ended(request)
+
+    def begun(self, request: Request, answer: Answer) -> None:
+        request.status, request.body_bytes_max = answer.status, answer.end - answer.start
+        if request.method == "HEAD" or not request.body_bytes_max:
+            self._ended(request)
 
     def sent(self, request: Request, body_bytes: int, is_blob: bool) -> None:
         with self._lock:
             request.body_bytes += body_bytes
             self.blob_bytes_sent += body_bytes if is_blob else 0
+        if request.body_bytes >= request.body_bytes_max:
+            self._ended(request)
+
+    def _fault_for(self, request: Request) -> Fault:
+        hit = [switched for switched in self._faults if switched.times > 0 and _hits(switched.fault, request)][:1]
+        habits = [habit for habit in self._habits if _hits(habit, request)]
+        if any(self._is_full(fault) for fault in [*(switched.fault for switched in hit), *habits]):
+            return TOO_MANY
+        fault = NO_FAULT
+        for switched in hit:
+            switched.times -= 1
+            fault = switched.fault
+        for habit in habits:
+            fault = fault.besides(habit)
+        return fault
+
+    def _is_full(self, fault: Fault) -> bool:
+        return fault.at_once_max is not None and sum(_hits(fault, other) for other in self._under_way) >= fault.at_once_max
+
+    def _ended(self, request: Request) -> None:
+        """Before its last byte leaves, so that who has that may ask again at once."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._under_way.remove(request)
+
+
+def _hits(fault: Fault, request: Request) -> bool:
+    return fault.hits(request.method, request.path)
 
 
 class _Server(ThreadingHTTPServer):
@@ -186,17 +234,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == SENT:
             self._send(request, document({"blob_bytes": origin.blob_bytes_sent}), NO_FAULT)
             return
-        fault = origin.begin(request)
-        self.server.stopping.wait(fault.delay_seconds)
-        if fault.status is None:
-            headers = copy.copy(self.headers)
-            if fault.ignores_range or fault.gzip:
-                del headers["Range"]
-            answer = origin.repositories.answer(self.path, headers, origin.url)
-            answer = in_gzip(answer) if fault.gzip and answer.status == 200 else answer
-        else:
-            answer = Answer(fault.status, fault.body)
-        self._send(request, answer, fault)
+        with origin.answering(request) as fault:
+            self.server.stopping.wait(fault.delay_seconds)
+            self._send(request, self._answer(fault), fault)
+
+    def _answer(self, fault: Fault) -> Answer:
+        if fault.status is not None:
+            return Answer(fault.status, fault.body)
+        if fault.runs_out and not _until(self.path) > time.time():
+            return Answer(403, b"this URL has run out")
+        headers = copy.copy(self.headers)
+        if fault.ignores_range or fault.gzip:
+            del headers["Range"]
+        origin = self.server.origin
+        answer = origin.repositories.answer(self.path, headers, origin.url, fault.etag)
+        return in_gzip(answer) if fault.gzip and answer.status == 200 else answer
 
     do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
 
@@ -206,9 +258,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(Request(self.command, self.path, self.headers), refusal(405, "UNSUPPORTED", "read only"), NO_FAULT)
 
     def _send(self, request: Request, answer: Answer, fault: Fault) -> None:
-        request.status = answer.status
+        self.server.origin.begun(request, answer)
         framing = {"Content-Length": None, "Transfer-Encoding": "chunked"} if fault.chunked else {}
-        self._send_head(answer, {**framing, **fault.headers})
+        self._send_head(answer, {**framing, **fault.headers}, time.time() + fault.valid_seconds)
         if self.command == "HEAD":
             return
         # A slow body comes in small pieces many times a second, as from a slow line, and not in bursts.
@@ -223,14 +275,13 @@ class _Handler(BaseHTTPRequestHandler):
         except ResetError:
             self._reset()
 
-    def _send_head(self, answer: Answer, replaced: Mapping[str, str | None]) -> None:
+    def _send_head(self, answer: Answer, replaced: Mapping[str, str | None], until: float) -> None:
         headers: dict[str, str | None] = {**answer.headers, **replaced}
         self.send_response(answer.status)
         for name, value in headers.items():
             if value is not None:
-                self.send_header(
-                    name, value.replace("{path}", urlsplit(self.path).path)
-                )  # "Connection: close" among them is understood by http.server
+                told = value.replace("{path}", urlsplit(self.path).path).replace("{until}", f"{until:.3f}")
+                self.send_header(name, told)  # "Connection: close" among them is understood by http.server
         self.end_headers()
         if headers["Content-Length"] is None:
             self.close_connection = True
@@ -243,6 +294,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Silent: the requests are in `Origin.requests`."""
+
+
+def _until(target: str) -> float:
+    """The time until which a URL is good."""
+    return float(parse_qs(urlsplit(target).query).get("until", ["0"])[0])
 
 
 def in_gzip(answer: Answer) -> Answer:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hack.pages.commands import command_reference
 from hack.pages.events import scheduler_table
+from hack.pages.metrics import metric_tables
 from hack.pages.modules import module_tables
+from hack.pages.settings import PROCESSES, settings_table
 from hack.pages.states import planner_diagram
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 SHOWN: dict[str, tuple[Path, Callable[[], str]]] = {
     "states of the planner": (DOCS / "architecture.md", planner_diagram),
+    "reference of commands": (DOCS / "cli.md", command_reference),
     "modules": (DOCS / "architecture.md", module_tables),
+    "metrics": (DOCS / "metrics.md", metric_tables),
     "events of the scheduler": (DOCS / "scheduling.md", scheduler_table),
+    **{f"settings of the {process}": (DOCS / "settings.md", settings_table(process)) for process in PROCESSES},
 }
 
 

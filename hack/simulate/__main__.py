@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from hack.simulate.rollout import Plan, Result, run
@@ -27,9 +28,13 @@ HUNDRED = 100 * MBIT
 GIGABIT = 1000 * MBIT
 
 PLANS = {
-    "supernode 1x": Plan(),
-    "supernode 10x": Plan(seed_rate=10 * HUNDRED),
-    "supernode 1x, blob in its cache": Plan(origin_rate=0),
+    "origin 1x": Plan(),
+    "origin 10x": Plan(origin_rate=10 * HUNDRED),
+    "origin 100x": Plan(origin_rate=100 * HUNDRED),
+    "origin 1x, a tenth of that for a connection": Plan(connection_rate=HUNDRED / 10),
+    "origin 10x, supernode 0.25x": Plan(origin_rate=10 * HUNDRED, seed_rate=HUNDRED / 4),
+    "blob in the supernode's cache, supernode 1x": Plan(origin_rate=0),
+    "blob in the supernode's cache, supernode 10x": Plan(origin_rate=0, seed_rate=10 * HUNDRED),
     "two zones": Plan(zones=2),
     "every tenth link a quarter as fast": Plan(slow=0.1),
     "arrivals over 5 s": Plan(arrival_seconds=5),
@@ -43,8 +48,10 @@ NODES = (8, 16, 64, 256)
 GIBIBYTE = Plan(nodes=10_000, piece_bytes=4 << 20)
 LARGE_PLANS = {
     "1 GiB": GIBIBYTE,
-    "1 GiB, the supernode's pieces refused to everybody": replace(GIBIBYTE, blocked="refused"),
-    "1 GiB, the supernode's pieces dropped for everybody": replace(GIBIBYTE, blocked="dropped"),
+    "1 GiB, origin 100x": replace(GIBIBYTE, origin_rate=100 * HUNDRED),
+    "1 GiB, origin 100x, supernode 0.25x": replace(GIBIBYTE, origin_rate=100 * HUNDRED, seed_rate=HUNDRED / 4),
+    "1 GiB, the supernode's pieces refused to everybody": replace(GIBIBYTE, origin_rate=0, blocked="refused"),
+    "1 GiB, the supernode's pieces dropped for everybody": replace(GIBIBYTE, origin_rate=0, blocked="dropped"),
     "1 GiB, two zones": replace(GIBIBYTE, zones=2),
     "1 GiB, over 30 s, 1 % die, 1 % lie": replace(GIBIBYTE, arrival_seconds=30, failing=0.01, lying=0.01),
     "1 GiB, the same, every tenth link a quarter as fast, two zones": replace(
@@ -138,6 +145,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--origin-times", type=float, default=1.0, help="the origin's; 0: the blob is cached already (%(default)s)"
     )
+    parser.add_argument("--connection-times", type=float, help="the most that the origin gives one connection; else no limit")
     parser.add_argument("--zones", type=int, default=1, help="that the nodes are spread over (%(default)s)")
     parser.add_argument("--arrival-seconds", type=float, default=0.0, help="over which the nodes come (%(default)s)")
     parser.add_argument("--slow", type=float, default=0.0, help="share of nodes with a quarter of the rate (%(default)s)")
@@ -182,6 +190,7 @@ def _given(options: argparse.Namespace) -> Plan:
         node_rate=rate,
         seed_rate=rate * options.supernode_times,
         origin_rate=rate * options.origin_times,
+        connection_rate=inf if options.connection_times is None else rate * options.connection_times,
         zones=options.zones,
         arrival_seconds=options.arrival_seconds,
         slow=options.slow,

@@ -56,9 +56,9 @@ class Host:
 class Flow:
     """One transfer."""
 
-    __slots__ = ("done", "ends", "left", "looked_at", "moving", "rate", "receiver", "sender", "touched")
+    __slots__ = ("cap", "done", "ends", "left", "looked_at", "moving", "rate", "receiver", "sender", "touched")
 
-    def __init__(self, sender: Host, receiver: Host, size: float, now: float, done: Callable[[], None]) -> None:
+    def __init__(self, sender: Host, receiver: Host, size: float, now: float, done: Callable[[], None], cap: float) -> None:
         self.sender = sender
         self.receiver = receiver
         self.left = size
@@ -66,6 +66,8 @@ class Flow:
         self.touched = now
         """When `left` was right."""
         self.done = done
+        self.cap = cap
+        """The most that it takes of the links."""
         self.moving = True
         self.ends = inf
         """When its last byte arrives, if its rate stays as it is."""
@@ -77,9 +79,9 @@ class Network:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def send(self, sender: Host, receiver: Host, size: float, done: Callable[[], None]) -> Flow:
-        """Begin a transfer; `done` is called when its last byte has arrived."""
-        flow = Flow(sender, receiver, size, self._clock.now, done)
+    def send(self, sender: Host, receiver: Host, size: float, done: Callable[[], None], cap: float = inf) -> Flow:
+        """Begin a transfer, at no more than `cap`; `done` is called when its last byte has arrived."""
+        flow = Flow(sender, receiver, size, self._clock.now, done, cap)
         if not (sender.silent or receiver.silent):
             sender.outgoing[flow] = None
             receiver.incoming[flow] = None
@@ -116,6 +118,8 @@ class Network:
                     self._pace(flow, share if share < rate else rate)
 
     def _pace(self, flow: Flow, rate: float) -> None:
+        if rate > flow.cap:
+            rate = flow.cap
         if rate == flow.rate:
             return
         now = self._clock.now

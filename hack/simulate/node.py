@@ -14,7 +14,7 @@ from typing import Protocol
 from agent.download import events, planner
 from agent.download.events import News, Order
 from agent.swarm import messages
-from agent.swarm.messages import CORRUPT, DELIVERED, SEED, STALLED, UNREACHABLE
+from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
 from agent.values.pieces import Layout, lowest
 from hack.simulate.network import Flow, Host
 
@@ -39,7 +39,8 @@ class World(Protocol):
     def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Flow: ...
     def origin_asked(self) -> None: ...
     def asked_leave(self, node: Node) -> None: ...
-    def offered(self, node: Node, pieces: int) -> None: ...
+    def brought(self, node: Node, pieces: int) -> None: ...
+    def run_ended(self, node: Node, first: int, outcome: int) -> None: ...
     def stop(self, flow: Flow) -> None: ...
     def opened(self, node: Node) -> None: ...
     def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None: ...
@@ -58,6 +59,14 @@ class Node:
         """A client reads the blob from its beginning."""
         self.lies = False
         """Every piece that it sends is wrong."""
+        self.is_holder = False
+        """It had the blob before, and wants nothing."""
+        self.lacks = False
+        """Asked for pieces, it has none."""
+        self.mute = False
+        """Asked for pieces, it sends nothing."""
+        self.slanders = False
+        """It says of all that other nodes send it that it was wrong."""
         self.dead = False
         self.resets = False
         """Whoever is connected to it when it dies is told; else nobody is."""
@@ -96,6 +105,9 @@ class Node:
         granted = [messages.Granted(piece, b"", source, alternative) for piece, source, alternative in pieces]
         self._happened(messages.Grant(TASK, granted))
 
+    def run_granted(self, first: int, end: int) -> None:
+        self._happened(messages.Run(TASK, first, end))
+
     def still_seeding(self) -> None:
         self._happened(messages.Seeding(TASK))
 
@@ -123,8 +135,10 @@ class Node:
         sender = self._world.peer(source)
         flow = self._world.send(sender, self, piece, partial(self._arrived, piece))
         self._fetches[piece] = flow, source, self._world.now
-        if sender.dead:
+        if sender.dead or sender.mute:
             self._notice(piece, flow, sender)
+        elif sender.lacks:
+            self._world.after(self._world.latency_seconds, self._gave_up, piece, flow, MISSING)
 
     def _notice(self, piece: int, flow: Flow, source: Node) -> None:
         seconds = self._world.latency_seconds if source.resets else self._world.stall_seconds
@@ -150,7 +164,7 @@ class Node:
     # The origin.
 
     def _begin_stream(self, first: int, end: int | None) -> None:
-        self.fell_back = True
+        self.fell_back |= self._planner.mode is not planner.Mode.SWARM
         self._is_leaving = False
         self._world.origin_asked()
         self._world.after(self._world.latency_seconds, self._stream_on, first, self._world.layout.count if end is None else end)
@@ -173,7 +187,7 @@ class Node:
         _, piece, end = self._stream
         self._stream = None
         self._note_first(piece)
-        self._happened(events.OriginPiece(piece))
+        self._happened(events.OriginPiece(piece, bytes(32)))
         self._stream_on(piece + 1, end)
 
     def _end_stream(self) -> None:
@@ -241,7 +255,9 @@ class Node:
                     self._is_leaving = True
                 case messages.AskLeave():
                     world.after(world.latency_seconds, world.asked_leave, self)
-                case messages.Offer(_, pieces):
-                    world.after(world.latency_seconds, world.offered, self, int.from_bytes(pieces, "little"))
+                case messages.Brought(_, pieces):
+                    world.after(world.latency_seconds, world.brought, self, sum(1 << piece for piece in pieces))
+                case messages.RunEnded(_, first, outcome):
+                    world.after(world.latency_seconds, world.run_ended, self, first, outcome)
                 case events.GiveUp() | events.Confirm():
                     pass

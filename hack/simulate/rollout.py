@@ -12,9 +12,9 @@ from functools import partial
 from math import ceil, floor, inf, log2
 from random import Random
 
-from agent.swarm.messages import DELIVERED, SEED
+from agent.swarm.messages import CORRUPT, DELIVERED, SEED
 from agent.swarm.piece_client import CONNECT_SECONDS_MAX
-from agent.values.pieces import Layout, members
+from agent.values.pieces import Layout
 from hack.simulate.network import Clock, Flow, Host, Network
 from hack.simulate.node import TASK, Node, Outcomes
 from hack.simulate.shadow import Shadow
@@ -35,7 +35,9 @@ class Plan:
     node_rate: float = 12.5e6
     seed_rate: float = 12.5e6
     origin_rate: float = 12.5e6
-    """How fast the supernode gets the blob from its origin, piece by piece; 0 when it has all of it at the start."""
+    """Of the origin's link, from which nodes get what they are granted there; 0 when the supernode has the blob at the start."""
+    connection_rate: float = inf
+    """What the origin gives one connection at most."""
     slow: float = 0.0
     """This share of the nodes has a link a quarter as fast."""
     zones: int = 1
@@ -47,11 +49,18 @@ class Plan:
     """This share of the nodes dies while the blob spreads: every second one resets its connections, the others fall silent."""
     lying: float = 0.0
     """This share of the nodes sends wrong bytes."""
+    mute: int = 0
+    """So many further nodes say that they hold the blob, and send nothing."""
+    lacking: int = 0
+    """So many further nodes say so, and have none of it."""
+    honest: int = 0
+    """So many further nodes say so, and do hold it."""
+    slanders: int = 0
+    """So many of the nodes say of every piece from another node that it was wrong."""
     latency_seconds: float = 0.0005
     """Of a message on the channel, and of a request between nodes."""
     blocked: str = ""
-    """The supernode's pieces reach nobody: connections are `refused`, or packets `dropped`. The channel is open. A node that asks
-    the origin gets the blob from there at `origin_rate`, or its own link's rate when that is 0."""
+    """The supernode's pieces reach nobody: connections are `refused`, or packets `dropped`. The channel is open."""
     stall_seconds: float = 2.0
     """How long a taker waits for a byte."""
     lease_seconds: float = 30.0
@@ -65,7 +74,7 @@ class Plan:
     @property
     def bound(self) -> float:
         """Seconds that no schedule beats: the blob once through the slowest part, and its last piece on to everybody."""
-        slowest = min(self.node_rate, self.seed_rate, self.origin_rate or self.seed_rate)
+        slowest = min(self.node_rate, self.origin_rate or self.seed_rate)
         return self.size / slowest * (1 + floor(log2(self.nodes)) / self.pieces)
 
 
@@ -73,7 +82,7 @@ class Plan:
 class Result:
     plan: Plan
     seconds: tuple[float, ...]
-    """How long each node took that lived and got the blob through the swarm, shortest first."""
+    """How long each node took that lived, slandered nobody and got the blob through the swarm, shortest first."""
     first_seconds: tuple[float, ...]
     """How long each of them waited for the first piece, shortest first."""
     fell_back: int
@@ -91,6 +100,8 @@ class Result:
     liars: frozenset[int]
     quarantined: frozenset[int]
     """Nodes that were in quarantine at any time."""
+    out_max: int
+    """The most that were in quarantine at once."""
     scheduling_seconds: float | None = field(default=None, compare=False)
     """Of this machine's processor, for all decisions; None when that was not measured."""
 
@@ -133,25 +144,27 @@ class Rollout:
         self._unfinished = 0
         self._grants = self._messages = self._wrong = 0
         self._seed_pieces = self._cross_zone_pieces = 0
-        self._origin = Host(inf, inf)
-        """As fast for each node that asks as that node's link, or as `origin_rate`."""
-        self._origin_pieces = plan.pieces if plan.origin_rate else 0
-        self._origin_requests = 1 if plan.origin_rate else 0
+        self._origin = Host(plan.origin_rate or inf, inf)
+        self._origin_pieces = 0
+        self._origin_requests = 0
         self._leaves: dict[int, float] = {}
         self._quarantined: set[int] = set()
+        self._out_max = 0
 
     def run(self, seconds_max: float) -> Result:
         plan = self.plan
-        self._tell(events.Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything))
-        for piece in range(plan.pieces if plan.origin_rate else 0):
-            self._clock.at((piece + 1) * plan.piece_bytes / plan.origin_rate, self._seeded, piece)
+        self._tell(events.Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything, plan.piece_bytes))
         self._populate()
         self._clock.after(1.0, self._tick)
         self._clock.run(lambda: not self._unfinished, seconds_max)
         if self._shadow:
             self._shadow.catch_up()
             assert self._shadow.grants == self._grants, "the same events gave other grants"
-        done = [node for node in self._nodes.values() if node.ended_at is not None and not node.dead]
+        done = [
+            node
+            for node in self._nodes.values()
+            if node.ended_at is not None and not (node.dead or node.is_holder or node.slanders)
+        ]
         return Result(
             plan=plan,
             seconds=tuple(sorted(node.ended_at - node.began_at for node in done if node.ended_at is not None)),
@@ -166,6 +179,7 @@ class Rollout:
             wrong_pieces=self._wrong,
             liars=frozenset(node.number for node in self._nodes.values() if node.lies),
             quarantined=frozenset(self._quarantined),
+            out_max=self._out_max,
             scheduling_seconds=self._shadow.cpu_seconds if self._shadow else None,
         )
 
@@ -187,17 +201,21 @@ class Rollout:
             self._nodes[number] = node
             self._unfinished += 1
             self._clock.at(random.random() * plan.arrival_seconds, self._arrive, node)
+        for number in numbers[: plan.slanders]:
+            self._nodes[number].slanders = True
+        kinds = ["mute"] * plan.mute + ["lacking"] * plan.lacking + ["honest"] * plan.honest
+        random.shuffle(kinds)
+        for number, kind in enumerate(kinds, plan.nodes + 1):
+            node = self._nodes[number] = Node(number, "", Host(plan.node_rate, plan.node_rate), self)
+            node.is_holder, node.ended_at = True, 0.0
+            node.mute, node.lacks, node.host.silent = kind == "mute", kind == "lacking", kind != "honest"
+            self.health.heard(str(number), 0.0)
+            self._tell(events.Joined(number, "", 0))
+            if not plan.origin_rate:
+                self._tell(events.HoldsAll(number, TASK))
         for place, number in enumerate(bad[:failing]):
             self._nodes[number].resets = place % 2 == 1
             self._clock.at(plan.arrival_seconds + random.random() * plan.bound, self._die, self._nodes[number])
-
-    def _seeded(self, piece: int) -> None:
-        """As `supernode.tracker.seeds` has it: a node that had all of the blob before the supernode is a holder from now on."""
-        self._tell(events.Seeded(TASK, piece))
-        if piece == self.plan.pieces - 1:
-            for node in self._nodes.values():
-                if node.number != SEED and node.holds_all and not node.dead:
-                    self._tell(events.HoldsAll(node.number, TASK))
 
     def _arrive(self, node: Node) -> None:
         self.health.heard(str(node.number), self.now)
@@ -253,7 +271,7 @@ class Rollout:
     def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Flow:
         self._origin_pieces += 1
         start, end = self.layout.span(piece)
-        return self._network.send(self._origin, receiver.host, end - start, done)
+        return self._network.send(self._origin, receiver.host, end - start, done, self.plan.connection_rate)
 
     def origin_asked(self) -> None:
         self._origin_requests += 1
@@ -268,11 +286,17 @@ class Rollout:
 
     def opened(self, node: Node) -> None:
         self._in_flight[node.number] = set()
-        self._tell(events.Opened(node.number, TASK, 0, (), 0))
         self.after(self.latency_seconds, node.task_opened)
+        self._tell(events.Opened(node.number, TASK, 0, (), 0))
+        if self.plan.origin_rate:
+            self._tell(events.MayFetch(node.number, TASK, 1))
 
     def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None:
         self._messages += 1
+        if node.slanders:
+            done = tuple(
+                (piece, source, seconds, verdict if source == SEED else CORRUPT) for piece, source, seconds, verdict in done
+            )
         in_flight = self._in_flight[node.number]
         for piece, source, _seconds, verdict in done:
             in_flight.discard(piece)
@@ -289,21 +313,20 @@ class Rollout:
             self._leaves[node.number] = now + LEAVE_SECONDS
         self.after(self.latency_seconds, node.leave_answered, given)
 
-    def offered(self, node: Node, pieces: int) -> None:
-        """The same: what the supernode has too is granted, so that the node can compare."""
+    def brought(self, node: Node, pieces: int) -> None:
+        """As `supernode.tracker.seeds` has it."""
         self._messages += 1
         if node.number in self._leaves:
             self._leaves[node.number] = self.now + LEAVE_SECONDS
-        in_flight = self._in_flight[node.number]
-        known = [piece for piece in members(pieces & self.scheduler.swarms[TASK].seeded) if piece not in in_flight]
-        in_flight.update(known)
-        if known:
-            self._messages += 1
-            self.after(self.latency_seconds, node.granted, tuple((piece, SEED, SEED) for piece in known))
+        self._tell(events.Fetched(node.number, TASK, pieces))
+
+    def run_ended(self, node: Node, first: int, outcome: int) -> None:
+        self._messages += 1
+        self._tell(events.RunOver(node.number, TASK, first, outcome))
 
     def closed(self, node: Node) -> None:
         self._leaves.pop(node.number, None)
-        if node.holds_all and self.scheduler.swarms[TASK].seeded == self.layout.everything:
+        if node.holds_all and self.scheduler.swarms[TASK].known == self.layout.everything:
             self._tell(events.HoldsAll(node.number, TASK))
         self._tell(events.Closed(node.number, TASK))
 
@@ -314,6 +337,7 @@ class Rollout:
             self.health.delivered(str(source), self.now)
         elif self.health.failed(str(source), str(node.number), verdict, self.now):
             self._quarantined.add(source)
+            self._out_max = max(self._out_max, len(self.health.quarantines))
             self._tell(events.Quarantined(source))
 
     def _tell(self, event: events.Event) -> None:
@@ -327,5 +351,7 @@ class Rollout:
                 self._grants += len(command.pieces)
                 self._in_flight[node.number].update(piece for piece, _, _ in command.pieces)
                 self.after(self.latency_seconds, node.granted, command.pieces)
+            elif isinstance(command, events.GrantRun):
+                self.after(self.latency_seconds, node.run_granted, command.first, command.end)
             else:
                 self.after(self.latency_seconds, node.still_seeding)

@@ -159,7 +159,7 @@ class Accounting:
 
     def admit(self, node: Node, now: float) -> None:
         """A source again, unless there is still a reason why it is none."""
-        if node.barred and not node.quarantined and node.suspected_until <= now:
+        if node.barred and node.located and not node.quarantined and node.suspected_until <= now:
             node.barred = False
             for member in node.members.values():
                 member.swarm.admit(member)
@@ -168,14 +168,24 @@ class Accounting:
         """A node failed a taker: is it dead? A node that delivers to others meanwhile is not, whatever one taker says."""
         if node is not self._seed and now - node.delivered_at >= patience:
             node.suspected_until = now + self._limits.retry_seconds
+            if node.delivered_at == -inf:
+                for member in node.members.values():
+                    member.swarm.doubt(member)
             self.bar(node)
+
+    def has_shown(self, node: Node, now: float) -> None:
+        """A piece has come from a node, or it has named the pieces of what it holds: it is there and has what it says."""
+        is_first, node.delivered_at = node.delivered_at == -inf, now
+        if is_first:
+            for member in node.members.values():
+                member.swarm.prove(member)
 
     def _delivered(self, taker: Member, source: Node, seconds: float, since_grant: float, now: float) -> None:
         """A source is alive; and how many pieces does it need in hand so that its link never waits for us?
 
         What a piece took beyond its transfer, it spent in messages: as report, as grant.
         """
-        source.delivered_at = now
+        self.has_shown(source, now)
         if source.suspected_until > now:
             source.suspected_until = now
             self.admit(source, now)

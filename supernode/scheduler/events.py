@@ -16,6 +16,15 @@ class Joined(msgspec.Struct, frozen=True):
     node: int
     zone: str
     upload_slots: int
+    located: bool = True
+    """Whether others can be sent to its address. If not, it is no source until it is `Located`; it may download."""
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """It has become known in which zone a node is. That counts in the swarms that it joins from now on."""
+
+    node: int
+    zone: str
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -25,11 +34,12 @@ class Left(msgspec.Struct, frozen=True):
 
 
 class Made(msgspec.Struct, frozen=True):
-    """A blob of `count` pieces is to be distributed; the supernode has `seeded` of them."""
+    """A blob of `count` pieces of `piece_bytes` is to be distributed; the supernode has `seeded` of them."""
 
     task: int
     count: int
     seeded: int
+    piece_bytes: int = 1
 
 
 class Seeded(msgspec.Struct, frozen=True):
@@ -55,6 +65,15 @@ class Opened(msgspec.Struct, frozen=True):
     want: int
 
 
+class MayFetch(msgspec.Struct, frozen=True):
+    """A taker may be granted pieces at its origin, but not `denied` ones: `origin` is the number of that registry."""
+
+    node: int
+    task: int
+    origin: int
+    denied: int = 0
+
+
 class Reported(msgspec.Struct, frozen=True):
     """Granted pieces have arrived at a node, or did not, and the node may take more.
 
@@ -67,6 +86,27 @@ class Reported(msgspec.Struct, frozen=True):
     done: tuple[tuple[int, int, float, int], ...]
     want: int
     readers: tuple[int, ...]
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """A node has these pieces from its origin: a set, whose digests everybody is told from now on."""
+
+    node: int
+    task: int
+    pieces: int
+
+
+class RunOver(msgspec.Struct, frozen=True):
+    """A node asks its origin for no more of a run. What of it did not come can be granted again."""
+
+    node: int
+    task: int
+    first: int
+    """The run, by the piece that it was granted from."""
+    outcome: int
+    """`agent.swarm.messages`: RUN_WHOLE and the others."""
+    pause_seconds: float = 0.0
+    """For which the registry wants to be left alone."""
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -102,11 +142,36 @@ class Released(msgspec.Struct, frozen=True):
     node: int
 
 
+class Located(msgspec.Struct, frozen=True):
+    """A node has been found at the address that it names."""
+
+    node: int
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time passed; expected about once a second."""
 
 
-Event = Joined | Left | Made | Seeded | Ended | Opened | Reported | Closed | HoldsAll | HoldsNone | Quarantined | Released | Tick
+Event = (
+    Joined
+    | Left
+    | Made
+    | Seeded
+    | Ended
+    | Opened
+    | MayFetch
+    | Reported
+    | Fetched
+    | RunOver
+    | Closed
+    | HoldsAll
+    | HoldsNone
+    | Quarantined
+    | Released
+    | Located
+    | Moved
+    | Tick
+)
 
 
 class GrantPieces(msgspec.Struct, frozen=True):
@@ -117,6 +182,15 @@ class GrantPieces(msgspec.Struct, frozen=True):
     pieces: tuple[tuple[int, int, int], ...]
 
 
+class GrantRun(msgspec.Struct, frozen=True):
+    """The node is to get the pieces from `first` to `end` (not included) from its origin, for itself and for the others."""
+
+    node: int
+    task: int
+    first: int
+    end: int
+
+
 class KeepWaiting(msgspec.Struct, frozen=True):
     """The node's want is parked: its turn has not come."""
 
@@ -124,12 +198,13 @@ class KeepWaiting(msgspec.Struct, frozen=True):
     task: int
 
 
-Command = GrantPieces | KeepWaiting
+Command = GrantPieces | GrantRun | KeepWaiting
 
 COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
-    **dict.fromkeys(get_args(Event), (GrantPieces,)),
-    Joined: (),
-    Made: (),
-    Tick: (GrantPieces, KeepWaiting),
+    **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
+    **dict.fromkeys((Joined, Made, Moved), ()),
+    **dict.fromkeys((Seeded, Opened, Reported, Quarantined, Released, Located), (GrantPieces,)),
+    **dict.fromkeys((MayFetch, RunOver), (GrantRun,)),
+    Tick: (GrantPieces, GrantRun, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""

@@ -67,9 +67,36 @@ class Limits:
     """Swarms that are tried for one free slot."""
     rescues_max: int = 256
     """Parked nodes of a swarm that one tick looks at."""
+    origin_slots_min: int = 4
+    """Nodes that ask one registry at once, in the beginning: their links are shared with what comes from other nodes. More are
+    tried."""
+    origin_slots_max: int = 8
+    """And at most."""
+    run_pieces_min: int = 2
+    run_seconds: float = 1.0
+    """How long a run should take where more pieces than the fewest come in that time."""
+    run_bytes_max: int = 64 << 20
+    runs_ahead: int = 2
+    """With so few pieces left of its run, a node may be granted the next: its connection is not to stand idle."""
+    run_failures_max: int = 3
+    """A node whose runs failed so many times in a row is granted no more in that swarm."""
+    run_begin_seconds: float = 4.0
+    """How long a registry may take to begin: after that others may be granted what is left of a run."""
+    run_end_seconds: float = 1.0
+    """The same of a node that is much slower than others, when nothing else is left to be fetched."""
+    run_patience_seconds: float = 3.0
+    """The same between two pieces of a run."""
+    run_patience: float = 8.0
+    """But not before so many times what its pieces take."""
+    origin_pause_seconds: float = 1.0
+    """How long a registry is left alone that answers even its only node that this is too much, and does not say how long."""
     zones_max: int = 64
     """Zones told apart; nodes of any further zone count as being in none."""
     pieces_max: int = 1 << 16
+
+    def for_registries(self, connections: int) -> Limits:
+        """The same where at most so many nodes ask one registry at once."""
+        return replace(self, origin_slots_min=min(self.origin_slots_min, connections), origin_slots_max=connections)
 
     def for_seed(self, upload_slots: int) -> Limits:
         """The same for a supernode that sends at most so many pieces at once; 0 for no opinion."""

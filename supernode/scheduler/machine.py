@@ -14,13 +14,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from agent.swarm.messages import DELIVERED, SEED
+from agent.swarm.messages import DELIVERED, RUN_NO_RANGES, RUN_REFUSED, RUN_TOO_MANY, RUN_WHOLE, SEED
 from supernode.scheduler import events
 from supernode.scheduler.accounting import Accounting, Freed
 from supernode.scheduler.bag import Bag
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.matching import Match, Matcher
-from supernode.scheduler.state import Flight, Member, Node, Swarm
+from supernode.scheduler.origins import OriginLink
+from supernode.scheduler.state import Flight, Member, Node, OriginRun, Swarm
 
 
 class Scheduler:
@@ -37,6 +38,7 @@ class Scheduler:
         self.nodes: dict[int, Node] = {SEED: self._seed}
         self.swarms: dict[int, Swarm] = {}
         """By number, as the nodes are. Others read both and change nothing."""
+        self.origins: dict[int, OriginLink] = {}
         self._hungry: Bag[Swarm] = Bag()
         """Swarms in which somebody is parked, and perhaps some in which nobody is any more."""
         self._accounting = Accounting(limits, self._seed)
@@ -51,12 +53,17 @@ class Scheduler:
             events.Seeded: self._seeded,
             events.Ended: self._ended,
             events.Opened: self._opened,
+            events.MayFetch: self._may_fetch,
             events.Reported: self._reported,
+            events.Fetched: self._brought,
+            events.RunOver: self._run_ended,
             events.Closed: self._closed,
             events.HoldsAll: self._holds_all,
             events.HoldsNone: self._holds_none,
             events.Quarantined: self._quarantined,
             events.Released: self._released,
+            events.Located: self._located_now,
+            events.Moved: self._moved,
             events.Tick: self._tick,
         }
 
@@ -76,13 +83,7 @@ class Scheduler:
     # Nodes.
 
     def _joined(self, event: events.Joined) -> None:
-        limits = self._limits
-        zone = event.zone
-        if zone not in self._zones:
-            if len(self._zones) < limits.zones_max:
-                self._zones.add(zone)
-            else:
-                zone = ""
+        limits, zone = self._limits, self._zone(event.zone)
         if event.node == SEED:
             self._seed.zone = zone
             self._seed.slots_max = event.upload_slots or limits.seed_slots_max
@@ -91,7 +92,21 @@ class Scheduler:
             most = min(event.upload_slots or limits.upload_slots_max, limits.upload_slots_max)
             least = min(limits.upload_slots_min, most)
             window = min(limits.window_min, limits.in_flight_max)
-            self.nodes[event.node] = Node(event.node, zone, least, least, most, limits.link_share, window)
+            node = self.nodes[event.node] = Node(event.node, zone, least, least, most, limits.link_share, window)
+            if not event.located:
+                node.located = False
+                self._accounting.bar(node)
+
+    def _zone(self, name: str) -> str:
+        """The zone as it is told apart from others, of which there are only so many."""
+        if name not in self._zones and len(self._zones) < self._limits.zones_max:
+            self._zones.add(name)
+        return name if name in self._zones else ""
+
+    def _moved(self, event: events.Moved) -> None:
+        node = self._peer(event.node)
+        if node is not None:
+            node.zone = self._zone(event.zone)
 
     def _left(self, event: events.Left) -> None:
         node = self._peer(event.node)
@@ -113,17 +128,28 @@ class Scheduler:
             self._accounting.admit(node, self._now)
             self._refill(node)
 
+    def _located_now(self, event: events.Located) -> None:
+        node = self._peer(event.node)
+        if node is not None:
+            node.located = True
+            self._accounting.admit(node, self._now)
+            for member in node.members.values():
+                for run in member.runs:
+                    run.stalled = bool(run.left & member.swarm.claimed)  # else the others may have it from there
+            self._refill(node)
+
     # Swarms.
 
     def _made(self, event: events.Made) -> None:
         if event.task not in self.swarms and 0 <= event.count <= self._limits.pieces_max:
-            self.swarms[event.task] = Swarm(event.task, event.count, event.seeded)
+            self.swarms[event.task] = Swarm(event.task, event.count, event.seeded, event.piece_bytes)
 
     def _seeded(self, event: events.Seeded) -> None:
         swarm = self.swarms.get(event.task)
         if swarm is None or not 0 <= event.piece < swarm.count:
             return
         swarm.seeded |= 1 << event.piece
+        swarm.known |= 1 << event.piece
         self._offer(self._seed, swarm)
         if swarm.copies.counts[event.piece] and not swarm.fresh:  # it was somewhere already, and may be granted only now
             for member in swarm.parked.first(self._random(), self._limits.probes_max):
@@ -133,6 +159,7 @@ class Scheduler:
         swarm = self.swarms.pop(event.task, None)
         if swarm is not None:
             self._hungry.discard(swarm)
+            swarm.fetchers = Bag()
             self._forget(list(swarm.members.values()))
 
     def _opened(self, event: events.Opened) -> None:
@@ -155,6 +182,7 @@ class Scheduler:
         if member is not None and member.open:
             whole = member.have == member.swarm.everything
             self._refill_all(self._accounting.close(member) if whole else self._accounting.forget(member))
+            self._free_runs([member])
 
     def _holds_all(self, event: events.HoldsAll) -> None:
         member = self._member(event.node, event.task, make=True)
@@ -162,12 +190,14 @@ class Scheduler:
             freed = self._accounting.close(member)
             member.swarm.hold_all(member)
             self._refill_all(freed)
+            self._free_runs([member])
             self._offer(member.node, member.swarm)
 
     def _holds_none(self, event: events.HoldsNone) -> None:
         member = self._member(event.node, event.task)
         if member is not None and not member.open:
             self._refill_all(self._accounting.forget(member))
+            self._fetch(member.swarm)  # it may have been the only one
 
     # Reports.
 
@@ -193,6 +223,126 @@ class Scheduler:
         if member.want:
             self._serve(member)
 
+    # Runs at origins.
+
+    def _may_fetch(self, event: events.MayFetch) -> None:
+        member = self._member(event.node, event.task)
+        if member is None or not member.open:
+            return
+        if event.origin not in self.origins:
+            self.origins[event.origin] = OriginLink(event.origin, self._limits)
+        if event.origin != member.origin:
+            for run in list(member.runs):
+                self._end_run(run)
+        member.origin, member.denied = event.origin, event.denied
+        member.swarm.fetchers.add(member)
+        self._fetch(member.swarm)
+
+    def _brought(self, event: events.Fetched) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is None or self._peer(event.node) is None:
+            return
+        pieces = event.pieces & swarm.everything
+        swarm.known |= pieces
+        member = swarm.members.get(event.node)
+        if member is None:  # it holds all and has only just said so, or does so no more: what it named is known
+            return
+        for run in member.runs:
+            came = (pieces & run.left).bit_count()
+            if came:
+                member.run_failures = 0
+                run.left &= ~pieces
+                if run.stalled:
+                    run.left &= ~swarm.claimed  # which others were granted meanwhile
+                link, seconds = self.origins[run.origin], self._now - run.since
+                member.node.origin_rate = link.came(swarm, came, seconds, member.node.taking, member.node.origin_rate, self._now)
+                run.since, run.stalled, run.moved = self._now, False, True
+        if pieces:
+            self._accounting.has_shown(member.node, self._now)
+        swarm.gain(member, pieces)
+        member.lost &= ~pieces
+        self._park(member)
+        self._offer(member.node, swarm)
+        if not member.node.barred:
+            for taker in swarm.parked.first(self._random(), self._limits.probes_max):
+                self._serve(taker)
+        self._fetch(swarm)
+
+    def _run_ended(self, event: events.RunOver) -> None:
+        member = self._member(event.node, event.task)
+        if member is None:
+            return
+        run = next((run for run in member.runs if run.first == event.first), None)
+        if run is None:
+            return
+        link = self.origins[run.origin]
+        if event.outcome == RUN_TOO_MANY:
+            pause = event.pause_seconds or (self._limits.origin_pause_seconds if link.busy == 1 else 0.0)
+            link.pause_until = max(link.pause_until, self._now + pause)
+            link.refused_more(self._now)
+        elif event.outcome == RUN_WHOLE:
+            member.denied |= run.left  # the node has it and cannot name it, or it would have
+        elif event.outcome == RUN_NO_RANGES and run.end < member.swarm.count:
+            link.is_whole = True
+            for other in member.swarm.runs:
+                other.stalled |= other.origin == run.origin and other.end < other.member.swarm.count  # it will end so too
+        else:
+            member.run_failures += 1
+            if event.outcome == RUN_REFUSED or member.run_failures >= self._limits.run_failures_max:
+                member.swarm.fetchers.discard(member)
+        self._end_run(run)
+        self._fetch(member.swarm)
+        self._fetch_all(run.origin)
+
+    def _end_run(self, run: OriginRun) -> None:
+        member = run.member
+        member.runs.remove(run)
+        member.swarm.runs.remove(run)
+        member.node.fetching -= 1
+        if not member.runs:
+            member.node.taking -= 1
+            self.origins[run.origin].busy -= 1
+
+    def _free_runs(self, members: list[Member]) -> None:
+        """Nodes are no takers any more."""
+        origins: set[int] = set()
+        for member in members:
+            member.swarm.fetchers.discard(member)
+            for run in list(member.runs):
+                origins.add(run.origin)
+                self._end_run(run)
+        for swarm in dict.fromkeys([member.swarm for member in members]):
+            self._fetch(swarm)
+        for origin in origins:
+            self._fetch_all(origin)
+
+    def _fetch_all(self, origin: int) -> None:
+        """A registry may be asked for more: swarms have the same chance."""
+        if self.origins[origin].is_free:
+            for swarm in self._hungry.some(self._random(), self._limits.swarms_max):
+                self._fetch(swarm)
+
+    def _fetch(self, swarm: Swarm) -> None:
+        """Grant what nobody has, and nobody is getting, to nodes that may ask an origin for it."""
+        unclaimed = swarm.unclaimed
+        while unclaimed:
+            member = self._matcher.fetcher(swarm, unclaimed, self.origins, self._now)
+            if member is None:
+                return
+            link = self.origins[member.origin]
+            first, end = self._matcher.run(member, unclaimed & ~(member.denied | member.have), link)
+            run = OriginRun(member, link.number, first, end, self._now)
+            run.stalled = member.node.barred  # the others cannot get it from there
+            run.left &= ~swarm.claimed
+            if not member.runs:
+                link.busy += 1
+                member.node.taking += 1
+            member.runs.append(run)
+            swarm.runs.append(run)
+            member.node.fetching += 1
+            unclaimed &= ~run.left
+            self._waiting.append(events.GrantRun(member.node.number, swarm.number, first, end))
+
     # Time.
 
     def _tick(self, _: events.Tick) -> None:
@@ -202,6 +352,7 @@ class Scheduler:
         for swarm in list(self.swarms.values()):
             if swarm.takers:
                 self._tick_swarm(swarm)
+                self._tick_runs(swarm)
 
     def _tick_swarm(self, swarm: Swarm) -> None:
         limits, now = self._limits, self._now
@@ -218,6 +369,28 @@ class Scheduler:
             if now - max(member.told, member.since) >= limits.waiting_seconds:
                 member.told = now
                 self._waiting.append(events.KeepWaiting(member.node.number, swarm.number))
+
+    def _tick_runs(self, swarm: Swarm) -> None:
+        """What does not come in time may be granted to others."""
+        limits, now = self._limits, self._now
+        least = limits.run_patience * swarm.piece_seconds
+        for member in dict.fromkeys([run.member for run in swarm.runs]):
+            silent = now - member.runs[0].since
+            most = limits.run_patience_seconds if member.runs[0].moved else limits.run_begin_seconds
+            if member.node.barred or silent >= max(most, least) or self._holds_up(member, silent):
+                for run in member.runs:
+                    run.stalled = True
+            for run in member.runs[1:]:
+                run.since = now  # it has not begun
+        self._fetch(swarm)
+
+    def _holds_up(self, member: Member, silent: float) -> bool:
+        """Whether all wait at the end for a node to which little comes: not for one that merely stands still for a moment."""
+        limits, swarm, rate = self._limits, member.swarm, member.node.origin_rate
+        if swarm.unclaimed or silent < limits.run_end_seconds or not self.origins[member.origin].is_slow(rate):
+            return False
+        left = sum(run.left.bit_count() for run in member.runs) * swarm.piece_bytes
+        return left > limits.run_end_seconds * rate
 
     # State.
 
@@ -243,6 +416,7 @@ class Scheduler:
         for member in members:
             freed += self._accounting.forget(member)
         self._refill_all(freed)
+        self._free_runs(members)
 
     def _wants(self, member: Member, want: int, readers: tuple[int, ...]) -> None:
         limits = self._limits

@@ -14,6 +14,7 @@ from agent.swarm.messages import SEED
 from agent.values.pieces import lowest
 from supernode.scheduler.bag import Bag
 from supernode.scheduler.limits import Limits
+from supernode.scheduler.origins import OriginLink
 from supernode.scheduler.state import Member, Node, Swarm
 
 LAST: Final = 1 << 20
@@ -47,14 +48,14 @@ class Matcher:
         its own neither has nor is getting; a repeat from the supernode. A taker that starves need not mind the conditions.
         """
         swarm, seed = taker.swarm, self._seed
-        wanted = taker.lacking & swarm.seeded
+        wanted = taker.lacking & swarm.known
         if not wanted:
             return None
         seed_use = seed.in_use
         seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
         if self._seed_is_lost:
             seed_free = seed_free and not seed.busy
-        fresh = wanted & ~swarm.copies.present if seed_free and not taker.node.barred else 0
+        fresh = wanted & swarm.seeded & ~swarm.copies.present if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed, None)
         home = taker.zone
@@ -62,8 +63,11 @@ class Matcher:
         if match is None and len(swarm.zones) > 1:
             abroad = wanted if starving else wanted & ~home.copies.present
             match = self._among(swarm.holders, taker, abroad, now) if abroad else None
-        if match is None and seed_free and (starving or self._has_room(seed_use) or self._may_repeat(taker)):
-            return Match(taker, self._piece(taker, wanted), seed, None)
+        if match is None and (starving or self._may_try(taker)):
+            match = self._on_trial(taker, wanted, now)
+        repeats = wanted & swarm.seeded
+        if match is None and repeats and seed_free and (starving or self._has_room(seed_use) or self._may_repeat(taker)):
+            return Match(taker, self._piece(taker, repeats), seed, None)
         return match
 
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
@@ -78,7 +82,9 @@ class Matcher:
         offered = (fresh or self._repeats(swarm)) if seed else self._offered(holder)
         if not offered or source.is_full or (seed and source.busy and self._seed_is_lost):
             return None
+        on_trial = holder is not None and holder.on_trial
         zone = source.zone if len(swarm.zones) > 1 else None
+        alone = not seed and swarm.is_orphan
         best: Member | None = None
         best_rank, best_useful = NOBODY, 0
         looks = self._limits.choices
@@ -86,7 +92,7 @@ class Matcher:
             node = taker.node
             rank = node.taking
             foreign = zone is not None and node.zone != zone
-            if foreign or (seed and node.barred):
+            if (foreign and not alone) or (seed and node.barred):
                 rank += LAST
             if rank > best_rank:
                 if best_rank < LAST:
@@ -95,7 +101,7 @@ class Matcher:
             useful = offered & taker.lacking
             if foreign and not fresh:
                 useful &= ~taker.zone.copies.present
-            if not useful or (taker.shunned and shuns(taker, source.number, now)):
+            if not useful or (on_trial and not self._may_try(taker)) or (taker.shunned and shuns(taker, source.number, now)):
                 continue
             if best is None or rank < best_rank or taker.held < best.held:
                 best, best_rank, best_useful = taker, rank, useful
@@ -103,6 +109,56 @@ class Matcher:
             if not looks and best_rank < LAST:
                 break
         return None if best is None else Match(best, self._piece(best, best_useful), source, holder)
+
+    def fetcher(self, swarm: Swarm, unclaimed: int, origins: dict[int, OriginLink], now: float) -> Member | None:
+        """Who is to get what nobody has from its origin: of a few, the node with least to do.
+
+        Of equals it is the one that has least. A node that is near the end of its run may be granted the next, so that its
+        connection does not stand idle.
+        Where all of them are suspected of reaching nobody, each gets what it lacks for itself: nobody else brings it that.
+        """
+        best: Member | None = None
+        best_rank = (inf, 0, 0)
+        ahead = self._limits.runs_ahead
+        is_quick = False
+        for member in swarm.fetchers.some(self._random(), self._limits.probes_max):
+            link = origins[member.origin]
+            if now < link.pause_until or len(member.runs) > 1 or not unclaimed & ~(member.denied | member.have):
+                continue
+            barred = member.node.barred
+            if barred and (member.node.quarantined or member.flights):
+                continue
+            if member.runs and member.runs[0].stalled:
+                continue
+            is_slow = link.is_slow(member.node.origin_rate)
+            is_quick = is_quick or not is_slow
+            if member.runs:
+                if member.runs[0].left.bit_count() > ahead or link.busy > link.slots or is_slow:
+                    continue
+            elif not link.is_free:
+                continue
+            rank = (float(member.run_failures + is_slow + barred * LAST), 0 if member.runs else member.node.taking, member.held)
+            if rank < best_rank:
+                best, best_rank = member, rank
+        if is_quick and best and origins[best.origin].is_slow(best.node.origin_rate):
+            return None
+        return best
+
+    def run(self, member: Member, unclaimed: int, link: OriginLink) -> tuple[int, int]:
+        """The first piece of its next run, and the one after the last.
+
+        It begins where a reader of its is, or behind the run before, or with what is missing first. Without ranges it goes on to
+        the blob's end: a part that ends before cannot be asked for.
+        """
+        swarm = member.swarm
+        if link.is_whole:  # all behind the first comes, whether others have it or not
+            return lowest(unclaimed), swarm.count
+        first = lowest(unclaimed & member.urgent or unclaimed)
+        if member.runs and not unclaimed & member.urgent and unclaimed >> member.runs[-1].end & 1:
+            first = member.runs[-1].end
+        length = link.run_length(swarm, unclaimed.bit_count())
+        taken = ~unclaimed >> first
+        return first, first + min(length, lowest(taken))
 
     def alternative(self, match: Match, now: float) -> int:
         """Whom the taker asks when the source fails: another holder, or the supernode, or else the source itself once more.
@@ -115,7 +171,7 @@ class Matcher:
         swarm = taker.swarm
         for flight in taker.flights.values():
             giver = flight.holder
-            if giver is not None and giver.offered >> piece & 1:
+            if giver is not None and giver.offered >> piece & 1 and not giver.on_trial:
                 node = giver.node
                 if node is not source and not node.barred and not (taker.shunned and shuns(taker, node.number, now)):
                     return node.number
@@ -140,7 +196,21 @@ class Matcher:
 
     @staticmethod
     def _offered(holder: Member | None) -> int:
-        return 0 if holder is None or holder.node.barred else holder.offered & holder.swarm.seeded
+        if holder is None or holder.node.barred or (holder.on_trial and holder.node.busy):
+            return 0
+        return holder.offered & holder.swarm.known
+
+    def _first(self, taker: Member, candidates: int) -> int:
+        """The pieces that go out before those that readers wait for, where nodes' own few copies are all that there is.
+
+        As long as what a reader of the taker waits for could be sent, only those of which there is a single copy.
+        """
+        copies = taker.swarm.copies
+        if self._seed_is_lost:
+            return copies.few
+        if not taker.swarm.is_orphan:
+            return 0
+        return copies.single if candidates & taker.urgent else copies.few
 
     def _repeats(self, swarm: Swarm) -> int:
         """What the supernode would send though others have it."""
@@ -159,7 +229,7 @@ class Matcher:
         """The best of a few random holders that would do: the one next to whose pieces somebody reads, then the least loaded."""
         best: Member | None = None
         best_load, best_useful, left = inf, 0, self._limits.choices
-        is_lost, few = self._seed_is_lost, taker.swarm.copies.few
+        first = self._first(taker, wanted)
         for holder in holders.some(self._random(), self._limits.probes_max):
             node = holder.node
             if node.busy >= node.slots or node.is_full:
@@ -170,7 +240,7 @@ class Matcher:
             load = node.busy / node.slots
             if useful & taker.urgent:
                 load -= 1.0
-            if is_lost and useful & few:
+            if useful & first:
                 load -= 2.0
             if load < best_load:
                 best, best_load, best_useful = holder, load, useful
@@ -179,11 +249,24 @@ class Matcher:
                 break
         return None if best is None else Match(taker, self._piece(taker, best_useful), best.node, best)
 
+    @staticmethod
+    def _may_try(taker: Member) -> bool:
+        """Whether a node on trial may give it a piece: one at a time, and not at the end, when all would wait for that piece."""
+        return not taker.trials and taker.lacking.bit_count() > 2 * taker.node.window
+
+    def _on_trial(self, taker: Member, wanted: int, now: float) -> Match | None:
+        """A piece for which no reader waits, from a node that says it holds the blob and has not shown it."""
+        for holder in taker.swarm.on_trial.some(self._random(), self._limits.probes_max):
+            useful = holder.offered & wanted
+            if useful and not holder.node.busy and not (taker.shunned and shuns(taker, holder.node.number, now)):
+                return Match(taker, self._piece(taker, useful & ~taker.urgent or useful), holder.node, holder)
+        return None
+
     def _piece(self, taker: Member, candidates: int) -> int:
         """The one that a reader comes to next; else the rarest of a few, the taker's own order deciding between equals."""
-        few = candidates & taker.swarm.copies.few if self._seed_is_lost else 0
-        if few:
-            candidates = few
+        first = candidates & self._first(taker, candidates)
+        if first:
+            candidates = first
         elif urgent := candidates & taker.urgent:
             return lowest(urgent)
         counts, count, looks = taker.swarm.copies.counts, taker.swarm.count, self._limits.rarest_of

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Final
 
 from agent.values.pieces import members
 from supernode.scheduler.bag import Bag, Parkable, Parked
 from supernode.scheduler.copies import Copies
+
+BELIEVED_MAX: Final = 4
+"""Nodes that say they hold a whole blob and are taken at their word in its swarm. Are there more, none is: each that lies costs
+somebody a stall."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,10 +49,16 @@ class Node:
     delivered_at: float = -inf
     """When a piece from it last arrived somewhere."""
     quarantined: bool = False
+    located: bool = True
+    """Others may be sent to its address."""
     suspected_until: float = -inf
     """It failed somebody, and had delivered nothing for a while."""
     barred: bool = False
-    """No source, being one or the other: what it has and gets is no copy for the others."""
+    """No source, for one of these reasons: what it has and gets is no copy for the others."""
+    fetching: int = 0
+    """Runs of pieces that it was granted at origins."""
+    origin_rate: float = 0.0
+    """Bytes a second that come to it from an origin, smoothed; 0 while unknown."""
     members: dict[int, Member] = field(default_factory=dict)
     """By the number of the swarm."""
     sending: list[Node] = field(default_factory=list)
@@ -67,10 +78,32 @@ class Node:
         return self.in_use >= self.full
 
 
+class OriginRun:
+    """Pieces that a node was granted at its origin, one after the other."""
+
+    __slots__ = ("end", "first", "left", "member", "moved", "origin", "since", "stalled")
+
+    def __init__(self, member: Member, origin: int, first: int, end: int, since: float) -> None:
+        self.member = member
+        self.origin = origin
+        """The number of the registry."""
+        self.first = first
+        self.end = end
+        """The piece after the last."""
+        self.left = (1 << end) - (1 << first)
+        """What of it did not come yet: a set."""
+        self.since = since
+        """When it was granted, or the last of its pieces came."""
+        self.moved = False
+        """A piece of it has come."""
+        self.stalled = False
+        """So long ago that what is left of it may be granted to others."""
+
+
 class Flight:
     """A granted piece that was not reported yet."""
 
-    __slots__ = ("alternative", "counted", "holder", "since", "slot", "source", "taker", "turned")
+    __slots__ = ("alternative", "counted", "holder", "on_trial", "since", "slot", "source", "taker", "turned")
 
     def __init__(self, source: Node, holder: Member | None, alternative: int, since: float, taker: Node) -> None:
         self.source = source
@@ -88,6 +121,8 @@ class Flight:
         """It counts as a copy: others may hope to get the piece from the taker."""
         self.turned = False
         """The source has failed, and the alternative is asked."""
+        self.on_trial = False
+        """Its source was on trial when it was granted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +144,8 @@ class Member(Parkable):
     """What others may take from it: `have` without the pieces that somebody found missing."""
     whole: bool = False
     """Counted among the holders of the whole blob, not piece by piece."""
+    on_trial: bool = False
+    """It only says that it holds the whole blob, as too many do from whose nodes nothing has come yet."""
     open: bool = False
     want: int = 0
     """How many more grants it takes now."""
@@ -121,6 +158,16 @@ class Member(Parkable):
     """Sources that failed it, and until when they are not given to it again; None as long as there was none."""
     seed_failures: int = 0
     """Of the supernode as its source, since that last gave it a piece."""
+    origin: int = 0
+    """The number of the registry that it may ask for this blob; 0 when there is none."""
+    denied: int = 0
+    """Pieces that it is not granted there, for what it said of them before is in doubt."""
+    run_failures: int = 0
+    """Of its runs, since a piece of one last came."""
+    runs: list[OriginRun] = field(default_factory=list)
+    """What it was granted there, in that order."""
+    trials: int = 0
+    """Pieces on their way to it from nodes on trial."""
     granted: list[tuple[int, int, int]] | None = None
     """Of the event that is being handled: (piece, source, alternative)."""
     since: float = 0.0
@@ -142,12 +189,19 @@ class Zone:
 class Swarm:
     """All nodes that have or want one blob."""
 
-    def __init__(self, number: int, count: int, seeded: int) -> None:
+    def __init__(self, number: int, count: int, seeded: int, piece_bytes: int) -> None:
         self.number = number
         self.count = count
+        self.piece_bytes = piece_bytes
         self.everything = (1 << count) - 1
         self.seeded = seeded & self.everything
-        """What the supernode has, and so what everybody can check: nothing else is granted."""
+        """What the supernode has."""
+        self.known = self.seeded
+        """The pieces whose digests are known, so that everybody can check them: nothing else is granted."""
+        self.runs: list[OriginRun] = []
+        """What nodes are to get from their origins."""
+        self.fetchers: Bag[Member] = Bag()
+        """Takers that may ask an origin."""
         self.members: dict[int, Member] = {}
         self.takers: dict[int, Member] = {}
         """Members that are open."""
@@ -155,6 +209,12 @@ class Swarm:
         """Takers that would take more at once."""
         self.holders: Bag[Member] = Bag()
         """Members that offer something."""
+        self.on_trial: Bag[Member] = Bag()
+        """Those that offer the whole blob and are on trial: what they have counts as no copy, and each is tried by one piece."""
+        self.claims = 0
+        """How many said so without having shown it."""
+        self.believed: list[Member] = []
+        """Those of them that are taken at their word, as long as they are few."""
         self.copies = Copies(count)
         self.zones: dict[str, Zone] = {}
         self.piece_seconds = 0.0
@@ -169,9 +229,28 @@ class Swarm:
         return self.seeded & ~self.copies.present
 
     @property
+    def claimed(self) -> int:
+        """What nodes are to get from their origins, and are not too late with: a few runs at most."""
+        claimed = 0
+        for run in self.runs:
+            if not run.stalled:
+                claimed |= run.left
+        return claimed
+
+    @property
+    def unclaimed(self) -> int:
+        """What is nowhere, and nobody is getting: the origin alone has it."""
+        return self.everything & ~(self.seeded | self.copies.present | self.claimed)
+
+    @property
     def is_spread(self) -> bool:
         """Whether all of the blob is at the supernode, and nothing of it there alone."""
         return self.seeded == self.everything and not self.fresh
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the supernode has nothing of the blob, so that the nodes' own few copies are all that there is."""
+        return not self.seeded
 
     def zone(self, name: str) -> Zone:
         zone = self.zones.get(name)
@@ -197,7 +276,11 @@ class Swarm:
 
     def lose(self, member: Member, pieces: int) -> None:
         """Others are not sent to `member` for these pieces any more; it is still not granted them."""
-        if member.whole:
+        if member.on_trial:
+            member.on_trial = member.whole = False
+            pieces = self.everything  # it said that it held all of it
+            self.on_trial.discard(member)
+        elif member.whole:
             member.whole = False
             if not member.node.barred:
                 self._count_whole(member.zone, -1)
@@ -210,9 +293,40 @@ class Swarm:
         """`member`, which takes nothing, has the whole blob."""
         self.lose(member, self.everything)
         member.have, member.held, member.lacking, member.whole = self.everything, self.count, 0, True
-        if not member.node.barred:
+        if member.node.delivered_at == -inf:
+            self.claims += 1
+            if self.claims <= BELIEVED_MAX:
+                self.believed.append(member)
+            else:
+                member.on_trial = True
+                for other in self.believed[:]:
+                    self.doubt(other)
+        if not (member.node.barred or member.on_trial):
             self._count_whole(member.zone, 1)
         self._offer(member, self.everything)
+
+    def prove(self, member: Member) -> None:
+        """A piece has come from its node, for the first time."""
+        if member.on_trial:
+            member.on_trial = False
+            self.on_trial.discard(member)
+            if not member.node.barred:
+                self._count_whole(member.zone, 1)
+            self._offer(member, member.offered)
+        if member.whole:
+            self.claims -= 1
+        if member in self.believed:
+            self.believed.remove(member)
+
+    def doubt(self, member: Member) -> None:
+        """Its node failed somebody, or too many say what it says, and nothing has ever come from it."""
+        if member in self.believed:
+            self.believed.remove(member)
+        if member.whole and not member.on_trial:
+            if not member.node.barred:
+                self._count_whole(member.zone, -1)
+            member.on_trial = True
+            self._offer(member, member.offered)
 
     def bar(self, member: Member) -> None:
         """Its node is barred now: what it has and gets is no copy for the others, until `admit`."""
@@ -236,6 +350,9 @@ class Swarm:
         source = flight.source
         source.busy += 1
         source.sending.append(node)
+        if flight.holder is not None and flight.holder.on_trial:
+            flight.on_trial = True
+            member.trials += 1
         if not node.barred:
             flight.counted = True
             self.copies.add(piece)
@@ -260,6 +377,7 @@ class Swarm:
         """The piece is not on its way any more: it is there, or may be granted again."""
         flight = member.flights.pop(piece)
         self.free_slot(flight)
+        member.trials -= flight.on_trial
         flight.taker.taking -= 1
         bit = 1 << piece
         if arrived and flight.counted and not member.have & bit and not member.whole:
@@ -282,6 +400,14 @@ class Swarm:
         """Set what others may take from `member`, and keep it among the holders while that is anything."""
         member.offered = pieces
         offers = pieces != 0 and not member.node.barred
+        if member.on_trial:
+            self.holders.discard(member)
+            member.zone.holders.discard(member)
+            if offers:
+                self.on_trial.add(member)
+            else:
+                self.on_trial.discard(member)
+            return
         if offers == (member in self.holders):
             return
         for holders in (self.holders, member.zone.holders):
@@ -292,7 +418,8 @@ class Swarm:
 
     def _count_held(self, member: Member, by: int) -> None:
         if member.whole:
-            self._count_whole(member.zone, by)
+            if not member.on_trial:
+                self._count_whole(member.zone, by)
         else:
             self._count(member.zone, member.offered, by)
 

@@ -6,19 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import hmac
 import os
-import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-
+from agent.http.certificate import Certificate
+from agent.http.sealed import Tls
 from agent.swarm.tickets import SwarmKey
 from agent.swarm.tls import (
     AGENT,
@@ -27,38 +21,21 @@ from agent.swarm.tls import (
     PROOF_BYTES,
     SUPERNODE,
     ProofError,
-    Tls,
-    fingerprint_of,
     proof,
 )
 
 UNPROVEN_BYTES_MAX = 16 << 10
 """Of an agent that has not shown the key yet: its half of TLS 1.3 and its answer are 2 KiB."""
-_NO_CLOCK = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
-"""A certificate that lives as long as its process says nothing about time, so that no node's clock matters."""
 
 
 class Certified:
-    """A supernode's certificate, made as it starts, and the keys that vouch for it."""
+    """A supernode's certificate, and the keys that vouch for it."""
 
-    def __init__(self, swarm_key: SwarmKey) -> None:
+    def __init__(self, swarm_key: SwarmKey, certificate: Certificate | None = None) -> None:
+        """With a certificate of its own, if there is none yet."""
         self.swarm_key = swarm_key
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "darner supernode")])
-        begins, ends = _NO_CLOCK
-        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begins, ends)
-        certificate = builder.sign(key, hashes.SHA256())
-        self.fingerprint = fingerprint_of(certificate.public_bytes(Encoding.DER))
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self.context.num_tickets = 0  # a channel that comes back proves itself anew
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
-        file = os.memfd_create("certificate", os.MFD_CLOEXEC)  # ssl reads files alone, and this key belongs on no disk
-        try:
-            os.write(file, pem)
-            self.context.load_cert_chain(f"/proc/self/fd/{file}")
-        finally:
-            os.close(file)
+        certificate = certificate or Certificate.make()
+        self.fingerprint, self.context = certificate.fingerprint, certificate.context
 
 
 class SealedTransport(asyncio.WriteTransport):

@@ -3,12 +3,14 @@
 The slate is kept by the node's name, so that leaving and coming back wipes nothing off. A peer that sent a wrong piece is
 quarantined at once, and so is one that failed two takers often within the quarantine time; each further quarantine is twice as
 long, up to an hour. A taker may lie as well, or be broken itself: alone it brings nobody into quarantine by failures, and by
-wrong pieces only a few at a time; beyond that a second witness is needed. Pure: time is an argument.
+wrong pieces only a few at a time; beyond that a second witness is needed. Takers that complain about many whom hardly anybody
+else complains about are not believed any more, and whatever they say, no more than a quarter of the nodes is out at once. A
+person may put a node into quarantine and take it out. Pure: time is an argument.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.swarm.messages import CORRUPT, MISSING, STALLED, UNREACHABLE
 
@@ -30,8 +32,14 @@ class HealthSettings:
     """One taker can bring a peer no nearer than this to `failures_max`: it takes two."""
     held_per_accuser_max: int = 3
     """Peers that one taker's word alone keeps in quarantine at a time; at most a quarter of all nodes, or one."""
+    out_share_max: float = 0.25
+    """Of all nodes, who may be in quarantine at once; one may in any case."""
+    complaints_max: int = 64
+    """Peers that one taker may complain about within the quarantine time and be believed; at most a quarter of all nodes, or
+    `held_per_accuser_max`. Those that as many as `confirmed_by` takers complain about do not count."""
+    confirmed_by: int = 3
     forgive_seconds: float = 3600.0
-    """So long after a quarantine the next one is a step shorter."""
+    """So long after a quarantine the next one is a step shorter, and a taker that was not believed is believed again."""
     witnesses_max: int = 64
     """Takers whose reports about one peer are kept."""
     records_max: int = 100_000
@@ -46,7 +54,12 @@ class Quarantine:
     reason: str
     since: float
     until: float
+    by_hand: bool = False
+    """A person said so: no share of the nodes ends it early, and no taker that lied."""
 
+
+SELF = "the supernode itself"
+"""As a reporter: of a holder that lied to it. No node has a name with spaces."""
 
 _WORDS = {UNREACHABLE: "could not be reached", STALLED: "stalled", MISSING: "lacked pieces that it had announced"}
 
@@ -92,7 +105,13 @@ class Health:
         self._records: dict[str, _Record] = {}
         self._held: dict[str, set[str]] = {}
         """By taker, the peers that its word alone keeps in quarantine."""
+        self._complaints: dict[str, dict[str, float]] = {}
+        """By taker, the peers that it complains about, and when it last did."""
+        self._disbelieved: dict[str, float] = {}
+        """Takers whose word counts for nothing, and until when."""
         self._present = 0
+        self._out = 0
+        """Nodes in quarantine."""
 
     def heard(self, name: str, now: float) -> None:
         """The node said something: it is there for another lease time."""
@@ -115,13 +134,31 @@ class Health:
 
     def failed(self, name: str, reporter: str, verdict: int, now: float) -> Quarantine | None:
         """`reporter` got no piece from `name`, or a wrong one. The quarantine that follows from it, if one does."""
+        if not self.believes(reporter, now):
+            return None
         record = self._record(name)
         self._turn_window(record, now)
+        self._complaints.setdefault(reporter, {})[name] = now
+        if reporter != SELF and self._complains_too_much(reporter, now):
+            self._disbelieve(reporter, now)
+            return None
         if verdict == CORRUPT:
             return self._accused(name, record, reporter, now)
         if record.quarantine or (reporter not in record.failures and len(record.failures) >= self._settings.witnesses_max):
             return None
         return self._failed(name, record, reporter, verdict, now)
+
+    def withdraw(self, name: str, reporter: str, now: float) -> bool:
+        """The wrong piece that `reporter` got from `name` was none. Whether a quarantine is over that had no other ground."""
+        self._complaints.get(reporter, {}).pop(name, None)
+        record = self._records.get(name)
+        if record is None or record.accusers.pop(reporter, None) is None:
+            return False
+        if not record.quarantine or record.quarantine.by_hand or record.accusers or len(record.failures) > 1:
+            return False
+        self._free(name, record, now)
+        record.strikes -= 1
+        return True
 
     def tick(self, now: float) -> tuple[list[str], list[str]]:
         """The nodes whose lease has run out, and those whose quarantine is over."""
@@ -138,9 +175,42 @@ class Health:
                 record.strikes -= 1
                 record.free_at = now
             self._turn_window(record, now)
+        if self._out > self._out_max:  # nodes have left, and those that are in quarantine are too many of the others
+            judged = (quarantine for quarantine in self.quarantines if not quarantine.by_hand)
+            longest = sorted(judged, key=lambda quarantine: quarantine.since)
+            for quarantine in longest[: self._out - self._out_max]:
+                self._free(quarantine.name, self._records[quarantine.name], now)
+                released.append(quarantine.name)
+        self._disbelieved = self.disbelieved(now)
+        for reporter in list(self._complaints):
+            self._forget_complaints(reporter, now)
         if len(self._records) > settings.records_max:
             self._forget()
         return expired, released
+
+    def hold_by_hand(self, name: str, reason: str, seconds: float, now: float) -> Quarantine:
+        """A person takes the node out, present or not, whatever share of the others is out. It is no strike."""
+        record = self._record(name)
+        self._release_accuser(name, record)
+        self._out += record.quarantine is None
+        record.quarantine = Quarantine(name, reason, now, now + seconds, by_hand=True)
+        return record.quarantine
+
+    def release(self, name: str, now: float) -> bool:
+        """A person ends a quarantine, whoever began it. False: there was none."""
+        record = self._records.get(name)
+        if record is None or record.quarantine is None:
+            return False
+        self._free(name, record, now)
+        return True
+
+    def believes(self, reporter: str, now: float) -> bool:
+        """Whether what this taker says of others counts."""
+        return now >= self._disbelieved.get(reporter, now)
+
+    def disbelieved(self, now: float) -> dict[str, float]:
+        """The takers whose word counts for nothing, and until when."""
+        return {name: until for name, until in self._disbelieved.items() if now < until}
 
     def quarantine(self, name: str) -> Quarantine | None:
         """The quarantine that a node is in; to be asked when a node joins."""
@@ -184,7 +254,15 @@ class Health:
             record.held_by = reporter
         return self._hold(name, record, f"sent wrong bytes to {', '.join(witnesses[:3])}", now)
 
-    def _hold(self, name: str, record: _Record, reason: str, now: float) -> Quarantine:
+    @property
+    def _out_max(self) -> int:
+        return max(1, int(self._present * self._settings.out_share_max))
+
+    def _hold(self, name: str, record: _Record, reason: str, now: float) -> Quarantine | None:
+        if self._out >= self._out_max:
+            self._release_accuser(name, record)
+            return None
+        self._out += 1
         settings = self._settings
         seconds = min(settings.quarantine_seconds * 2.0 ** min(record.strikes, 32), settings.quarantine_seconds_max)
         record.strikes += 1
@@ -195,6 +273,7 @@ class Health:
         """The quarantine is over, and what led to it is paid for; the strike remains."""
         self._release_accuser(name, record)
         record.quarantine = None
+        self._out -= 1
         record.free_at = now
         record.wipe()
 
@@ -205,6 +284,45 @@ class Health:
             if not held:
                 del self._held[record.held_by or ""]
         record.held_by = None
+
+    # Takers.
+
+    def _complains_too_much(self, reporter: str, now: float) -> bool:
+        settings = self._settings
+        most = max(settings.held_per_accuser_max, min(settings.complaints_max, self._present // 4))
+        if len(self._complaints[reporter]) <= most:
+            return False
+        self._forget_complaints(reporter, now)
+        voices = [self._voices(name) for name in self._complaints.get(reporter, ())]
+        return sum(len(others | {reporter}) < settings.confirmed_by for others in voices) > most
+
+    def _voices(self, name: str) -> set[str]:
+        """Who complains about a peer."""
+        record = self._records.get(name)
+        return {*record.failures, *record.accusers} if record else set()
+
+    def _disbelieve(self, reporter: str, now: float) -> None:
+        """What a taker has said counts for nothing, and neither does what it says from now on."""
+        settings = self._settings
+        self._disbelieved[reporter] = now + settings.forgive_seconds
+        for name in self._complaints.pop(reporter, {}):
+            record = self._records.get(name)
+            if record is None:
+                continue
+            record.failures.pop(reporter, None)
+            record.accusers.pop(reporter, None)
+            judged = record.quarantine is not None and not record.quarantine.by_hand
+            if record.quarantine and judged and not record.accusers and len(record.failures) < 2:
+                record.quarantine = replace(record.quarantine, until=now)  # the next tick releases it
+                record.strikes -= 1
+
+    def _forget_complaints(self, reporter: str, now: float) -> None:
+        since = now - self._settings.quarantine_seconds
+        kept = {name: at for name, at in self._complaints[reporter].items() if at > since}
+        if kept:
+            self._complaints[reporter] = kept
+        else:
+            del self._complaints[reporter]
 
     # Records.
 
@@ -231,4 +349,5 @@ class Health:
         away = [(not record.clean, record.left_at, name) for name, record in self._records.items() if record.heard_at is None]
         for _, _, name in sorted(away)[: len(self._records) - self._settings.records_max]:
             self._release_accuser(name, self._records[name])
+            self._out -= self._records[name].quarantine is not None
             del self._records[name]

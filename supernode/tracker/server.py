@@ -20,6 +20,7 @@ from agent.swarm.tls import ProofError
 from supernode import metrics
 from supernode.node_tokens import NodeTokens, TokenError
 from supernode.session import AgentSession
+from supernode.tracker.addresses import Addresses, is_own
 from supernode.tracker.handshake import Certified, SealedTransport
 from supernode.tracker.tracker import Tracker
 
@@ -43,11 +44,19 @@ NAME_CHARACTERS_MAX = 253
 class ChannelServer:
     """Makes the protocol of each connection.
 
-    Without an identity, which takes a swarm key, channels are in clear; without tokens, agents are believed which node they are.
+    Without an identity, which takes a swarm key, channels are in clear; without tokens, agents are believed which node they are,
+    and without `addresses` where they are.
     """
 
-    def __init__(self, tracker: Tracker, identity: Certified | None = None, tokens: NodeTokens | None = None) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        identity: Certified | None = None,
+        tokens: NodeTokens | None = None,
+        addresses: Addresses | None = None,
+    ) -> None:
         self.tracker = tracker
+        self.addresses = addresses
         self.tokens = tokens
         self.identity = identity
         self.loop = asyncio.get_running_loop()
@@ -75,6 +84,8 @@ class ChannelServer:
         """End the connections of which the tracker does not know."""
         for connection in list(self.greeting):
             connection.abort()
+        if self.addresses:
+            self.addresses.stop()
 
 
 class AgentConnection(asyncio.BufferedProtocol):
@@ -162,7 +173,12 @@ class AgentConnection(asyncio.BufferedProtocol):
         _check_address(hello.host)
         proven = self._server.tokens.check(hello.token, hello.node) if self._server.tokens else None
         self._end_greeting()
-        return self._server.tracker.join_agent(hello, self._sealed or self._transport, proven)
+        addresses = self._server.addresses
+        is_located = addresses is None or is_own(hello.host, self._host)
+        session = self._server.tracker.join_agent(hello, self._sealed or self._transport, proven, located=is_located)
+        if addresses and not is_located:
+            addresses.ask(session, self._host)
+        return session
 
     def _count_greeting(self, count: int) -> None:
         server = self._server

@@ -14,11 +14,14 @@ import random
 import time
 from collections.abc import Callable
 
+from agent.origin.client import BLOB_SECONDS_MAX
 from agent.registry.manifests import Manifests
 from agent.swarm import messages
 from agent.swarm.channel import WireError
 from agent.values.address import Address
+from agent.values.received import BytesBySource
 from supernode import metrics
+from supernode.loaded.images import LoadedImages
 from supernode.node_tokens import Proven, TokenError
 from supernode.scheduler import events
 from supernode.scheduler.limits import Limits
@@ -26,17 +29,17 @@ from supernode.scheduler.machine import Scheduler
 from supernode.seeder import Seeder
 from supernode.session import AgentSession
 from supernode.tags.resolver import TagResolver
-from supernode.tracker.health import Health, HealthSettings
-from supernode.tracker.seeds import BlobTask, Seeds
+from supernode.tracker.health import SELF, Health, HealthSettings
+from supernode.tracker.received import ReceivedBytes
+from supernode.tracker.seeds import Seeds
+from supernode.tracker.task import BlobTask
+from supernode.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 TICK_SILENCE_SECONDS_MAX = 30.0
 """After so long without a tick the supernode is not ready: its loop stands still, or has more to do than it can."""
-
-_SELF = "the supernode itself"
-"""The reporter of a holder that lied to the supernode."""
 
 
 class Tracker:
@@ -51,10 +54,19 @@ class Tracker:
         rng: random.Random,
         clock: Callable[[], float] = time.time,
         witnesses_min: int = 2,
+        fingerprint: bytes = b"",
+        zone_of: Callable[[str], str] = lambda _: "",
+        loaded: LoadedImages | None = None,
     ) -> None:
-        """Made in the event loop that is to own it. `clock` tells Unix time; `witnesses_min` agents say what a lost tag meant."""
+        """Made in the event loop that is to own it. `clock` tells Unix time; `witnesses_min` agents say what a lost tag meant.
+
+        `fingerprint` is that of the supernode's own piece server, at `piece_address`. `zone_of` tells the zone of a node, "" as
+        long as it is not known, and does not wait.
+        """
+        self._fingerprint = fingerprint
+        self._zone_of = zone_of
         self._clock = clock
-        self._node_name = node_name
+        self.node_name = node_name
         self._piece_address = piece_address
         self.health = Health(health)
         self.scheduler = Scheduler(rng, limits)
@@ -64,8 +76,19 @@ class Tracker:
         self._numbers = itertools.count(1)
         self._granted = 0
         """Pieces, since the metric was told."""
-        self._tags = TagResolver(manifests, self.sessions, witnesses_min)
-        self.seeds = Seeds(seeder, rng, self.sessions, self.health, self.scheduler, self._schedule, self._distrust)
+        self.loaded = loaded
+        """What an operator has put here, which everybody may have."""
+        self._tags = TagResolver(manifests, self.sessions, witnesses_min, loaded.manifest if loaded else lambda *_: None)
+        self.verdicts = Verdicts(
+            self.sessions,
+            lambda registry, repository, digest: seeder.origin.blob_size(registry, repository, digest, None, BLOB_SECONDS_MAX),
+            lambda registry, repository, reference: manifests.believed_seconds(registry, repository, reference),
+            loaded,
+        )
+        self.received = ReceivedBytes()
+        self.seeds = Seeds(
+            seeder, rng, self.sessions, self.health, self.scheduler, self._schedule, self._distrust, self._exonerate
+        )
         self._ticked_at = time.monotonic()
         self._tick_failure = ""
         """What the last tick failed with, in words."""
@@ -75,6 +98,7 @@ class Tracker:
         self._ticking.cancel()
         self.seeds.stop()
         self._tags.stop()
+        self.verdicts.stop()
         for session in list(self.sessions.values()):
             session.close()
 
@@ -82,6 +106,7 @@ class Tracker:
         """Wait for the threads, which end when the clients that they use are closed. Called from another thread, after `stop`."""
         self.seeds.join()
         self._tags.join()
+        self.verdicts.join()
 
     def not_ready(self) -> str:
         """Why leases, rescues and quarantines may not be kept, in words; "" when they are. Called from any thread."""
@@ -92,10 +117,13 @@ class Tracker:
 
     # Agents.
 
-    def join_agent(self, hello: messages.Hello, writer: asyncio.WriteTransport, proven: Proven | None = None) -> AgentSession:
+    def join_agent(
+        self, hello: messages.Hello, writer: asyncio.WriteTransport, proven: Proven | None = None, *, located: bool = True
+    ) -> AgentSession:
         """An agent is there. If it was there already, its earlier connection is no longer its.
 
-        Raises TokenError for a pod that is older than the one whose agent is there.
+        Unless it is `located`, others are sent to its address only after `locate`. Raises TokenError for a pod that is older than
+        the one whose agent is there.
         """
         earlier = self._by_name.get(hello.node)
         if earlier:
@@ -103,22 +131,45 @@ class Tracker:
                 raise TokenError("its node has a newer agent")
             self.leave(earlier)
             earlier.close()
-        session = AgentSession(next(self._numbers), hello.node, hello.zone, Address(hello.host, hello.port), writer)
-        session.proven = proven
+        where = Address(hello.host, hello.port)
+        zone = self._zone_of(hello.node) or hello.zone
+        session = AgentSession(next(self._numbers), hello.node, zone, where, writer, fingerprint=hello.fingerprint)
+        session.proven, session.located = proven, located
         session.holdings = {holding.digest: holding.size for holding in hello.holdings}
         self.sessions[session.number] = self._by_name[session.name] = session
         metrics.CONNECTED_NODES.set(len(self.sessions))
         self.heard(session)
         self.health.heard(session.name, session.heard_at)
-        where = self._piece_address
+        host, port = self._piece_address
         session.send(
-            messages.Welcome(messages.VERSION, self._node_name, self._lease_seconds, where.host, where.port, self._clock())
+            messages.Welcome(
+                messages.VERSION,
+                self.node_name,
+                self._lease_seconds,
+                host,
+                port,
+                self._clock(),
+                self._fingerprint,
+                takes_byte_reports=True,
+            )
         )
-        self._schedule(events.Joined(session.number, session.zone, hello.upload_slots))
+        self._schedule(events.Joined(session.number, session.zone, hello.upload_slots, located))
         if self.health.quarantine(session.name):
             self._schedule(events.Quarantined(session.number))
         self.seeds.joined(session)
         return session
+
+    def locate(self, session: AgentSession) -> None:
+        """The agent has answered at the address that it names."""
+        session.located = True
+        self._schedule(events.Located(session.number))
+
+    def zone_known(self, node: str, zone: str) -> None:
+        """In which zone a node is, whatever its agent says. Swarms that it is in already go on as they are."""
+        session = self._by_name.get(node)
+        if session and session.zone != zone:
+            session.zone = zone
+            self._schedule(events.Moved(session.number, zone))
 
     def knows(self, session: AgentSession) -> bool:
         """Whether this is still the connection of that agent."""
@@ -133,6 +184,7 @@ class Tracker:
         del self._by_name[session.name]
         self.health.left(session.name, time.monotonic())
         self.seeds.left(session)
+        self.verdicts.left(session)
         metrics.CONNECTED_NODES.set(len(self.sessions))
         self._schedule(events.Left(session.number))
 
@@ -147,8 +199,12 @@ class Tracker:
                 self._reported(session, message)
             case messages.Open():
                 self.seeds.open(session, message)
-            case messages.Offer():
-                self.seeds.offer(session, message)
+            case messages.Brought():
+                self.seeds.brought(session, message)
+            case messages.RunEnded():
+                self.seeds.run_ended(session, message)
+            case messages.Disputed(number):
+                self.seeds.disputed(session, number)
             case messages.AskLeave(number):
                 self.seeds.ask_leave(session, number)
             case messages.Close(number):
@@ -159,6 +215,13 @@ class Tracker:
                 self._tags.ask(session, message)
             case messages.Recalled():
                 self._tags.recalled(session, message)
+            case messages.AskVerdict():
+                self.verdicts.ask(session, message)
+            case messages.Told():
+                self.verdicts.told(session, message)
+            case messages.Received(peer, supernode, origin, age_seconds):
+                more = BytesBySource(peer, supernode, origin)
+                self.received.told(session.name, more, age_seconds, time.monotonic())
             case messages.Heartbeat():
                 session.send(messages.Heartbeat(self._clock()))
             case messages.Hello():
@@ -177,6 +240,7 @@ class Tracker:
             if item.source in sources:  # else it was not asked, or what became of that was said before
                 self._judge(session, task, item, now)
             if item.verdict == messages.DELIVERED or item.source in sources[-1:]:
+                task.arrivals.pieces += item.milliseconds > 0 and item.verdict == messages.DELIVERED
                 in_flight.pop(item.piece, None)
             elif item.source in sources:
                 in_flight[item.piece] = sources[1:]
@@ -194,25 +258,57 @@ class Tracker:
             return
         metrics.FAILED_PIECES.labels(messages.VERDICT_NAMES[item.verdict]).inc()
         if source:
+            if item.verdict == messages.CORRUPT and item.piece in task.named:
+                task.named[item.piece].blame(source.name, session.name)
             if item.verdict in (messages.UNREACHABLE, messages.STALLED):
                 task.cut_off.add(session.number)
             self._accuse(source.name, session.name, item.verdict, now)
 
     def _accuse(self, name: str, reporter: str, verdict: int, now: float) -> None:
+        believed = self.health.believes(reporter, now)
         quarantine = self.health.failed(name, reporter, verdict, now)
+        if believed and not self.health.believes(reporter, now):
+            log.warning("%s complains about so many others that what it says of them counts no more", reporter)
         if quarantine:
             metrics.QUARANTINES.inc()
+            metrics.QUARANTINED_NODES.set(len(self.health.quarantines))
             log.warning("%s is no source for %.0f s: %s", name, quarantine.until - now, quarantine.reason)
-            if name in self._by_name:
-                self._schedule(events.Quarantined(self._by_name[name].number))
+            self._schedule_of(name, events.Quarantined)
+
+    def quarantine(self, name: str, reason: str, seconds: float) -> bool:
+        """By hand, for a node that need not be here; whether it is."""
+        self.health.hold_by_hand(name, reason, seconds, time.monotonic())
+        log.warning("%s is no source for %.0f s, by hand: %s", name, seconds, reason)
+        return self._schedule_of(name, events.Quarantined)
+
+    def release(self, name: str) -> bool:
+        """By hand, whoever began the quarantine. False: there was none."""
+        if not self.health.release(name, time.monotonic()):
+            return False
+        log.warning("%s may be a source again, by hand", name)
+        self._schedule_of(name, events.Released)
+        return True
 
     def _distrust(self, name: str, digest: bytes) -> None:
         """A holder gave the supernode something else than the blob that it says it holds."""
         if name in self._by_name:
             self._by_name[name].holdings.pop(digest, None)
-        self._accuse(name, _SELF, messages.CORRUPT, time.monotonic())
+        self._accuse(name, SELF, messages.CORRUPT, time.monotonic())
+
+    def _exonerate(self, name: str, reporter: str) -> None:
+        """What a reporter said of a node's bytes followed from the name that a third one gave a piece, and that was wrong."""
+        if self.health.withdraw(name, reporter, time.monotonic()):
+            log.warning("%s may be a source again: it did not send what %s was told to expect, which was wrong", name, reporter)
+            self._schedule_of(name, events.Released)
 
     # Decisions.
+
+    def _schedule_of(self, name: str, event: type[events.Quarantined | events.Released]) -> bool:
+        """Whether that node is here, and so the scheduler was told."""
+        found = self._by_name.get(name)
+        if found:
+            self._schedule(event(found.number))
+        return found is not None
 
     def _schedule(self, event: events.Event) -> None:
         for command in self.scheduler.handle(event, time.monotonic()):
@@ -221,6 +317,8 @@ class Tracker:
                 continue
             if isinstance(command, events.GrantPieces):
                 self._grant(session, task, command)
+            elif isinstance(command, events.GrantRun):
+                session.send(messages.Run(task.number, command.first, command.end))
             else:
                 session.send(messages.Seeding(task.number))
 
@@ -258,14 +356,16 @@ class Tracker:
         for session in self.sessions.values():
             self.health.heard(session.name, session.heard_at)
         expired, released = self.health.tick(now)
+        metrics.QUARANTINED_NODES.set(len(self.health.quarantines))
         for name in expired:
             if found := self._by_name.get(name):
                 log.info("%s was not heard for %.0f s and counts as gone", name, self._lease_seconds)
                 found.close()
                 self.leave(found)
         for name in released:
-            if found := self._by_name.get(name):
+            if self._schedule_of(name, events.Released):
                 log.info("%s may be a source again", name)
-                self._schedule(events.Released(found.number))
         self._schedule(events.Tick())
         self.seeds.look_at_all(now)
+        self.verdicts.tick(now)
+        self.received.look(now)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hack.chart.helm import Helm, Object, Values, identity, tool
+from hack.chart.helm import ROOT, Helm, Object, Values, identity, tool
 from hack.chart.strict import Schemas, manifests
 
 TEST_SECONDS_MAX = 60
@@ -32,7 +32,7 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 @pytest.fixture(scope="session")
 def schemas() -> Schemas:
-    return Schemas(tool("openapi"))
+    return Schemas(tool("openapi"), tool("crds"), tool("monitors"), ROOT / "hack" / "chart" / "openshift.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -55,3 +55,7 @@ def test_without_a_webhook_they_do_not_speak_of_what_it_does(notes: Notes) -> No
     assert "nothing is rewritten" in text
     assert "supernode" not in text
     assert "webhook(s)" not in text
+
+
+def test_where_nothing_is_installed_they_say_just_that(notes: Notes) -> None:
+    assert notes({"enabled": False}).strip() == "Nothing is installed: `enabled` is false."

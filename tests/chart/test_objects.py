@@ -112,18 +112,43 @@ def test_an_agent_runs_on_every_node_before_all_else_and_on_its_network(default:
     assert store["hostPath"] == {"path": "/var/lib/darner", "type": "DirectoryOrCreate"}
 
 
-def test_an_agent_sees_nothing_of_its_node_but_its_store_and_if_asked_for_containerds_content_read_only(
+def test_an_agent_sees_nothing_of_its_node_but_its_store_and_containerds_content_read_only_unless_it_shall_not(
     render: Render, default: list[Object]
 ) -> None:
     path = "/var/lib/containerd/io.containerd.content.v1.content"
-    with_content = pod_template(render({"agent": {"containerd": {"contentPath": path}}}), "agent")["spec"]
+    with_content = pod_template(default, "agent")["spec"]
+    without = pod_template(render({"agent": {"containerd": {"contentPath": ""}}}), "agent")["spec"]
     content = {"name": "containerd-content", "hostPath": {"path": path}}  # no type: nothing is demanded of a node that has none
-    for pod, volumes in ((pod_template(default, "agent")["spec"], []), (with_content, [content])):
+    for pod, volumes in ((without, []), (with_content, [content])):
         assert [item for item in pod["volumes"] if "hostPath" in item and item["name"] != "store"] == volumes
     (container,) = with_content["containers"]
     (mount,) = [item for item in container["volumeMounts"] if item["name"] == "containerd-content"]
     assert mount["readOnly"] is True
     assert {"name": "DARNER_CONTAINERD_CONTENT", "value": mount["mountPath"]} in container["env"]
+
+
+def test_in_mirror_mode_an_agent_writes_into_the_directory_that_containerd_reads_and_no_other(render: Render) -> None:
+    pod = pod_template(render({"mirror": {"enabled": True, "registries": ["docker.io", "a:5000"]}}), "agent")["spec"]
+    (container,) = pod["containers"]
+    assert {"name": "containerd-hosts", "hostPath": {"path": "/etc/containerd/certs.d"}} in pod["volumes"]
+    (mount,) = [item for item in container["volumeMounts"] if item["name"] == "containerd-hosts"]
+    assert {"name": "DARNER_CONTAINERD_HOSTS", "value": mount["mountPath"]} in container["env"]
+    assert {"name": "DARNER_MIRROR_OF", "value": "docker.io,a:5000"} in container["env"]
+    assert not mount.get("readOnly")
+
+
+def test_an_agent_reads_what_is_said_to_cri_o_and_writes_among_the_drop_ins_alone(render: Render) -> None:
+    pod = pod_template(render({"agent": {"crio": {"configPath": "/etc/containers/"}}}), "agent")["spec"]
+    (container,) = pod["containers"]
+    paths = {item["name"]: item["hostPath"]["path"] for item in pod["volumes"] if "hostPath" in item}
+    mounts = {paths[item["name"]]: item for item in container["volumeMounts"] if item["name"].startswith("containers-")}
+    assert mounts["/etc/containers/"]["readOnly"]
+    drop_ins = mounts["/etc/containers/registries.conf.d"]
+    assert drop_ins["mountPath"] == f"{mounts['/etc/containers/']['mountPath']}/registries.conf.d"
+    assert "readOnly" not in drop_ins
+    variables = {item["name"]: item.get("value") for item in container["env"]}
+    assert variables["DARNER_CONTAINERS_CONFIG"] == mounts["/etc/containers/"]["mountPath"]
+    assert variables["DARNER_MIRROR_OF"] == variables["DARNER_CONTAINERD_HOSTS"] == ""
 
 
 def test_an_agent_has_the_kubelets_credential_providers_if_asked_for_read_only(render: Render) -> None:

@@ -22,17 +22,34 @@ Path = tuple[str, ...]
 DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
 OTHERS: Values = yaml.safe_load((CHART / "ci" / "every-option-values.yaml").read_text())
 
-WHOLE = {"podSecurityContext", "securityContext", "resources"}
+WHOLE = {"podSecurityContext", "securityContext", "resources", "startupProbe", "livenessProbe", "readinessProbe"}
 """Maps that are one value, passed on to Kubernetes as they are."""
 
 PROVIDER: Values = {"agent": {"credentialProvider": {"configPath": "/etc/credentials.yaml", "binDir": "/opt/credentials"}}}
+CLIENTS: Values = {"webhook": {"clients": {"configMap": "clients", "names": ["kube-apiserver"]}}}
+MIRROR: Values = {"mirror": {"enabled": True}}
 PERSISTENT: Values = {"supernode": {"persistence": {"enabled": True}}}
+CERT_MANAGER: Values = {"webhook": {"certificate": {"certManager": {"enabled": True}}}}
 NEEDS: dict[Path, Values] = {
+    ("webhook", "certificate", "certManager", "issuerRef"): CERT_MANAGER,
+    ("webhook", "certificate", "certManager", "duration"): CERT_MANAGER,
     ("registries", "certificateAuthorities", "keys"): {"registries": {"certificateAuthorities": {"configMap": "authorities"}}},
     ("webhook", "certificate", "caBundle"): {"webhook": {"certificate": {"existingSecret": "certificate"}}},
     ("agent", "credentialProvider", "configPath"): PROVIDER,
     ("agent", "credentialProvider", "binDir"): PROVIDER,
+    ("agent", "containerd", "hostsPath"): MIRROR,
+    ("mirror", "registries"): MIRROR,
+    ("agent", "socket", "hostPath"): {"files": {"allow": ["files.example.com"]}},
+    ("webhook", "hostNetwork"): {"webhook": {"port": 10260}},
+    ("monitoring", "interval"): {"monitoring": {"monitor": "ServiceMonitor"}},
+    ("monitoring", "labels"): {"monitoring": {"monitor": "ServiceMonitor"}},
+    ("monitoring", "rules", "runbooks"): {"monitoring": {"rules": {"enabled": True}}},
+    ("monitoring", "dashboard", "label"): {"monitoring": {"dashboard": {"enabled": True}}},
+    ("monitoring", "dashboard", "annotations"): {"monitoring": {"dashboard": {"enabled": True}}},
     ("networkPolicy", "from"): {"networkPolicy": {"enabled": True}},
+    ("webhook", "clients", "configMap"): {"webhook": {"clients": {"names": ["kube-apiserver"]}}},
+    ("webhook", "clients", "key"): CLIENTS,
+    ("webhook", "clients", "names"): CLIENTS,
     ("webhook", "enabled"): {"swarm": {"existingSecret": "swarm-key"}},
     ("supernode", "persistence", "size"): PERSISTENT,
     ("supernode", "persistence", "storageClassName"): PERSISTENT,
@@ -88,7 +105,7 @@ def test_each_option_alone_renders_valid_objects_and_changes_some(render: Render
 @pytest.mark.parametrize("supernode", [True, False])
 @pytest.mark.parametrize("webhook", [True, False])
 def test_all_options_together_render_valid_objects(render: Render, webhook: bool, supernode: bool) -> None:
-    objects = render(merged(OTHERS, {"webhook": {"enabled": webhook}, "supernode": {"enabled": supernode}}))
+    objects = render(merged(OTHERS, {"enabled": True, "webhook": {"enabled": webhook}, "supernode": {"enabled": supernode}}))
     workloads = {item["kind"] for item in objects} & {"DaemonSet", "StatefulSet", "Deployment"}
     assert workloads == {"DaemonSet"} | ({"StatefulSet"} if supernode else set()) | ({"Deployment"} if webhook else set())
 
@@ -96,7 +113,9 @@ def test_all_options_together_render_valid_objects(render: Render, webhook: bool
 def test_an_agent_without_supernodes_is_told_of_none(render: Render) -> None:
     objects = render({"supernode": {"enabled": False}})
     (container,) = pod_template(objects, "agent")["spec"]["containers"]
-    assert {"name": "DARNER_SUPERNODES", "value": ""} in container["env"]
+    for name in ("DARNER_SUPERNODE_SERVICE", "DARNER_SUPERNODES_FILE"):
+        assert {"name": name, "value": ""} in container["env"]
+    assert not [item for item in objects if item["metadata"]["name"].endswith("-supernodes")]
     assert not [item for item in objects if item["metadata"]["labels"]["app.kubernetes.io/component"] == "supernode"]
 
 
@@ -112,11 +131,23 @@ def test_an_authority_without_its_certificate_is_refused(helm: Helm) -> None:
     assert "webhook.certificate.caBundle: leave it empty" in refused.stderr
 
 
+def test_an_authority_of_clients_without_their_names_is_refused(helm: Helm) -> None:
+    refused = helm.template({"webhook": {"clients": {"configMap": "clients"}}})
+    assert refused.returncode != 0
+    assert "webhook.clients: write names too" in refused.stderr
+
+
 @pytest.mark.parametrize("path", ["configPath", "binDir"])
 def test_half_of_a_credential_provider_is_refused(helm: Helm, path: str) -> None:
     refused = helm.template({"agent": {"credentialProvider": {path: "/opt/credentials"}}})
     assert refused.returncode != 0
     assert "agent.credentialProvider: write configPath and binDir" in refused.stderr
+
+
+def test_mirror_mode_without_a_runtime_to_tell_is_refused(helm: Helm) -> None:
+    refused = helm.template({"mirror": {"enabled": True}, "agent": {"containerd": {"hostsPath": ""}}})
+    assert refused.returncode != 0
+    assert "mirror.enabled: write agent.containerd.hostsPath or agent.crio.configPath" in refused.stderr
 
 
 def test_a_digest_is_used_instead_of_the_tag_and_the_tag_instead_of_the_version(render: Render) -> None:
@@ -142,7 +173,7 @@ def test_opt_out_takes_every_namespace_that_does_not_say_no(render: Render) -> N
 
 
 def test_two_renders_print_the_same_bytes(helm: Helm) -> None:
-    for values in ({}, merged(OTHERS, {"webhook": {"enabled": True}, "supernode": {"enabled": True}})):
+    for values in ({}, merged(OTHERS, {"enabled": True, "webhook": {"enabled": True}, "supernode": {"enabled": True}})):
         first, second = helm.template(values), helm.template(values)
         assert first.returncode == 0
         assert first.stdout == second.stdout

@@ -7,10 +7,17 @@ from typing import Any
 
 import pytest
 
-from hack.chart.helm import Object, environment, one, pod_template
+from hack.chart.helm import CHART, Helm, Object, environment, one, pod_template
+from hack.chart.strict import manifests
 from webhook.revert.command import read
 
 Render = Callable[..., list[Object]]
+IN_NAMESPACES = [
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "update", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+]
+COMPONENT = "app.kubernetes.io/component"
 COMPONENTS = ("agent", "supernode", "webhook")
 
 
@@ -49,10 +56,34 @@ def test_the_webhook_may_keep_its_own_objects_look_at_agents_and_copy_pull_secre
             "resourceNames": [one(default, "MutatingWebhookConfiguration", "webhook")["metadata"]["name"]],
             "verbs": ["get", "patch"],
         },
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "update", "delete"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        *IN_NAMESPACES,
     ]
+
+
+def test_rights_to_secrets_and_to_change_pods_may_be_in_some_namespaces_alone(render: Render) -> None:
+    objects = render({"rbac": {"namespaces": ["shop", "123"]}})
+    (cluster_role,) = every(objects, "ClusterRole")
+    assert [(rule["resources"], rule["verbs"]) for rule in cluster_role["rules"]] == [
+        (["mutatingwebhookconfigurations"], ["get", "patch"]),
+        (["pods"], ["get", "list", "watch"]),
+    ]
+    roles = {item["metadata"]["namespace"]: item for item in every(objects, "Role")}
+    bindings = {item["metadata"]["namespace"]: item for item in every(objects, "RoleBinding")}
+    assert roles.keys() == bindings.keys() == {"shop", "123", "darner-system"}
+    account = {"kind": "ServiceAccount", "name": "darner-webhook", "namespace": "darner-system"}
+    for namespace in ("shop", "123"):
+        assert roles[namespace]["rules"] == IN_NAMESPACES
+        assert bindings[namespace]["roleRef"]["name"] == roles[namespace]["metadata"]["name"]
+        assert bindings[namespace]["subjects"] == [account]
+    without = {"pullSecrets": {"enabled": False}, "revert": False}
+    (only,) = every(render({"rbac": {"namespaces": ["shop"]}, "webhook": without}), "Role")
+    assert only["metadata"]["namespace"] == "darner-system"
+    less = {**without, "revert": True}
+    role, _ = sorted(
+        every(render({"rbac": {"namespaces": ["shop"]}, "webhook": less}), "Role"), key=lambda item: len(item["rules"])
+    )
+    assert role["rules"] == IN_NAMESPACES[1:]
 
 
 def test_only_the_webhook_has_rights_and_a_token(default: list[Object]) -> None:
@@ -111,14 +142,78 @@ def test_api_servers_hold_the_account_to_what_its_rights_cannot_say(render: Rend
     def policies(objects: list[Object]) -> list[str]:
         return [item["metadata"]["name"].partition(".")[0] for item in every(objects, "ValidatingAdmissionPolicy")]
 
-    assert policies(default) == ["secrets", "pods"]
-    assert policies(render({"webhook": {"revert": False, "nodes": {"startupTaint": True}}})) == ["secrets", "nodes"]
+    own = "mutatingwebhookconfigurations"
+    assert policies(default) == ["secrets", "pods", own]
+    assert policies(render({"webhook": {"revert": False, "nodes": {"startupTaint": True}}})) == ["secrets", "nodes", own]
+    given = {"revert": False, "certificate": {"existingSecret": "certificate"}}
+    assert policies(render({"webhook": given})) == ["secrets"], "and no right to its configuration either"
     account = pod_template(default, "webhook")["spec"]["serviceAccountName"]
     for policy in every(default, "ValidatingAdmissionPolicy"):
         (condition,) = policy["spec"]["matchConditions"]
         assert condition["expression"] == f"request.userInfo.username == 'system:serviceaccount:darner-system:{account}'"
     bound = [item["spec"]["policyName"] for item in every(default, "ValidatingAdmissionPolicyBinding")]
     assert bound == [item["metadata"]["name"] for item in every(default, "ValidatingAdmissionPolicy")]
+
+
+def test_supernodes_may_get_single_nodes_where_pods_are_not_told_their_zone_and_nothing_else(render: Render, helm: Helm) -> None:
+    def rights(version: str, zones: str = "auto") -> tuple[bool, list[Any], str]:
+        values = {"supernode": {"nodeZones": zones}}
+        rendered = helm(
+            "template", "darner", str(CHART), "--namespace", "darner-system", "--kube-version", version, values=values
+        )
+        objects = manifests(rendered.stdout)
+        roles = [item for item in every(objects, "ClusterRole") if item["metadata"]["labels"][COMPONENT] == "supernode"]
+        told = environment(objects, "supernode", "10.0.0.7")["DARNER_NODE_ZONES"]
+        token = pod_template(objects, "supernode")["spec"]["automountServiceAccountToken"]
+        return token, [rule for role in roles for rule in role["rules"]], told
+
+    get = [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    assert rights("1.30.0") == rights("v1.34.4-eks-0123456") == rights("1.36.0", "always") == (True, get, "true")
+    assert rights("1.35.0") == rights("v1.36.1+k3s1") == rights("1.30.0", "never") == (False, [], "false")
+    objects = render({"supernode": {"nodeZones": "always"}})
+    (bound,) = (item for item in every(objects, "ClusterRoleBinding") if item["metadata"]["labels"][COMPONENT] == "supernode")
+    account = pod_template(objects, "supernode")["spec"]["serviceAccountName"]
+    assert bound["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "darner-system"}]
+    without = every(render({"supernode": {"nodeZones": "always"}, "rbac": {"create": False}}), "ClusterRole")
+    assert not [item for item in without if item["metadata"]["labels"][COMPONENT] == "supernode"]
+
+
+# OpenShift.
+
+
+def test_on_openshift_agents_have_constraints_of_their_own_that_allow_what_they_do_and_no_more(render: Render) -> None:
+    objects = render({"openshift": {"enabled": True}})
+    (constraints,) = every(objects, "SecurityContextConstraints")
+    pod = pod_template(objects, "agent")["spec"]
+    assert constraints["users"] == [f"system:serviceaccount:darner-system:{pod['serviceAccountName']}"]
+    assert {name for name, value in constraints.items() if value is True} == {
+        "allowHostNetwork", "allowHostPorts", "allowHostDirVolumePlugin", "readOnlyRootFilesystem",
+    }  # fmt: skip
+    assert constraints["requiredDropCapabilities"] == ["ALL"]
+    kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= set(constraints["volumes"])
+    context = pod["containers"][0]["securityContext"]
+    assert context["seLinuxOptions"] == {"type": "spc_t"}
+    assert context["readOnlyRootFilesystem"] is True
+    own = {"seLinuxOptions": {"type": "darner_t"}}
+    objects = render({"openshift": {"enabled": True}, "agent": {"securityContext": own}})
+    assert pod_template(objects, "agent")["spec"]["containers"][0]["securityContext"]["seLinuxOptions"] == own["seLinuxOptions"]
+
+
+def test_on_openshift_no_other_pod_has_a_fixed_user_or_group_and_all_are_as_restricted_as_before(render: Render) -> None:
+    objects = render({"openshift": {"enabled": True}})
+    pods = [pod_template(objects, name)["spec"] for name in ("supernode", "webhook")]
+    pods += [item["spec"] for item in objects if item["kind"] == "Pod"]
+    pods += [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Job"]
+    assert len(pods) == 4
+    for pod in pods:
+        assert restricted_violations(pod) == set()
+        contexts = [pod["securityContext"], *(item["securityContext"] for item in pod["containers"])]
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & {name for context in contexts for name in context}
+
+
+def test_elsewhere_there_is_nothing_of_openshift(default: list[Object]) -> None:
+    assert not every(default, "SecurityContextConstraints")
 
 
 @pytest.mark.parametrize("component", ["supernode", "webhook"])
@@ -166,6 +261,7 @@ def test_the_webhook_has_rights_on_nodes_only_where_an_option_takes_them(render:
     assert on_nodes() == []
     assert on_nodes(exclude="pool=spot") == [["list", "watch"]]
     assert on_nodes(startupTaint=True) == [["get", "list", "patch"]]
+    assert on_nodes(runtimes="always") == [["get", "list"]]
     alone = {"certificate": {"existingSecret": "certificate"}, "pullSecrets": {"enabled": False}, "revert": False}
     (role,) = every(render({"webhook": {**alone, "nodes": {"exclude": "pool=spot"}}}), "ClusterRole")
     assert [rule["resources"] for rule in role["rules"]] == [["nodes"]]

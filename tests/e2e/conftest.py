@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from hack.cluster import Cluster, ClusterError
 from hack.cluster.api import Api
 from hack.cluster.layout import CLUSTERS_MAX
 from hack.cluster.programs import DEFAULT_KUBERNETES, HERE, Programs, containerd
+from tests.e2e.person import Person
+from tests.e2e.published import Published, cosign, verified
 from tests.e2e.release import Release
 from tests.e2e.space import INJECT, Space
 
@@ -61,6 +64,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         Programs.of(session.config.getoption("kubernetes", DEFAULT_KUBERNETES))
         containerd("2")
         tool("helm")
+        cosign()
         _image()
 
 
@@ -84,9 +88,7 @@ def pytest_runtest_makereport(
 def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     given = pytestconfig.getoption("cluster", None)
     if given is not None:
-        cluster = Cluster(given)
-        cluster.load(_image())
-        yield cluster
+        yield Cluster(given)
         return
     for number in range(1, CLUSTERS_MAX):
         cluster = Cluster(number)
@@ -94,7 +96,6 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
             if free:
                 try:
                     cluster.up(RUNTIMES, pytestconfig.getoption("kubernetes", DEFAULT_KUBERNETES))
-                    cluster.load(_image())
                     yield cluster
                 finally:
                     cluster.down()
@@ -113,10 +114,25 @@ def api(cluster: Cluster) -> Api:
 
 
 @pytest.fixture(scope="session")
-def release(cluster: Cluster, api: Api) -> Release:
-    release = Release(cluster, api)
+def published(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Nobody installs what is not signed."""
+    published = Published(cluster, tmp_path_factory.mktemp("release"))
+    published.publish()
+    return verified(published)
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster, api: Api, published: Published) -> Release:
+    """Installed by the first of the README's two commands, with a registry of the cluster's in the place of the public one.
+
+    `darner status --wait` says when it may be used, as it does to whoever installs it.
+    """
+    release = Release(cluster, api, published.chart)
     release.remove()
     release.install()
+    command = [Path(sys.executable).with_name("darner"), "status", "--wait", "5m", "--kubeconfig", cluster.layout.kubeconfig]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + release.report()
     return release
 
 
@@ -125,6 +141,11 @@ def darner(release: Release) -> Release:
     """As it is before each test: all Ready."""
     release.wait_ready()
     return release
+
+
+@pytest.fixture
+def person(cluster: Cluster, tmp_path: Path) -> Person:
+    return Person(cluster.layout.kubeconfig, tmp_path)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hack.chart.helm import CHART, tool
+from hack.chart.helm import tool
 from hack.cluster import Cluster, ClusterError
 from hack.cluster.api import Api, Object
 from hack.cluster.identity import CONFIG, PROGRAMS
@@ -21,25 +21,29 @@ from hack.cluster.layout import ORIGIN
 from hack.cluster.origin import OPEN, PORTS, PRIVATE
 from hack.lab.darner import metric_in
 from hack.lab.process import LabError, wait_until
+from tests.e2e.published import knowing_the_origin
 from tests.e2e.space import told
 
 NAMESPACE = "darner-system"
 HTTP_PORTS = {"agent": 65003, "supernode": 65003, "webhook": 8080}
 SOURCES = ("store", "peer", "supernode", "origin")
 READY_SECONDS_MAX = 90
+HELM_SECONDS_MAX = 3 * READY_SECONDS_MAX
+"""Of a whole upgrade or rollback, which goes from node to node."""
 LOG_LINES = 25
 
 
 class Release:
-    def __init__(self, cluster: Cluster, api: Api, name: str = "darner") -> None:
-        self.cluster, self.api, self.name = cluster, api, name
+    def __init__(self, cluster: Cluster, api: Api, chart: str, name: str = "darner") -> None:
+        self.cluster, self.api, self.chart, self.name = cluster, api, chart, name
         origin = cluster.layout.origin.address
         self.values: Mapping[str, Any] = {
             "registries": {
                 "insecure": [f"{origin}:{OPEN}", f"{origin}:{PRIVATE}"],
                 "certificateAuthorities": {"configMap": "origin"},
             },
-            "agent": {"credentialProvider": {"configPath": CONFIG, "binDir": PROGRAMS}},
+            "agent": {"credentialProvider": {"configPath": CONFIG, "binDir": PROGRAMS}, "socket": {"mode": "0666"}},
+            "files": {"allow": [f"{origin}:{OPEN}"]},
         }
         """All that is not a default."""
 
@@ -48,7 +52,7 @@ class Release:
         authority = {"ca.crt": self.cluster.origin.authority.read_text()}
         metadata = {"name": "origin", "namespace": NAMESPACE}
         self.api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": authority})
-        self.helm("install", self.name, CHART, values=self.values)
+        self.helm("install", self.name, self.chart, values=self.values)
 
     def remove(self) -> None:
         """A release of an earlier run, and all that it left in its namespace."""
@@ -60,10 +64,10 @@ class Release:
 
     def helm(self, verb: str, *arguments: object, values: Mapping[str, Any] | None = None) -> str:
         """What Helm prints, once everything that it changed is as it should be."""
-        command = [tool("helm"), verb, *arguments, "--namespace", NAMESPACE, "--wait", f"--timeout={READY_SECONDS_MAX}s"]
+        command = [tool("helm"), verb, *arguments, "--namespace", NAMESPACE, "--wait", f"--timeout={HELM_SECONDS_MAX}s"]
         environment = {"HOME": str(self.cluster.layout.directory), "KUBECONFIG": str(self.cluster.layout.kubeconfig)}
         done = subprocess.run(
-            [*map(str, command), *([] if values is None else ["--values", "-"])],
+            knowing_the_origin(self.cluster, [*command, *([] if values is None else ["--values", "-"])]),
             input=json.dumps(values),
             env={"PATH": os.environ["PATH"], **environment},
             capture_output=True,
@@ -94,7 +98,9 @@ class Release:
     def received(self, node: str) -> dict[str, int]:
         """Bytes that fed the pulls of a node since its agent started, by source."""
         agent = self.agents()[node]
-        return {source: int(self.metric_of("agent", agent, "darner_received_bytes_total", source=source)) for source in SOURCES}
+        return {
+            source: int(self.metric_of("agent", agent, "darner_agent_received_bytes_total", source=source)) for source in SOURCES
+        }
 
     def unready(self, *components: str) -> list[str]:
         """What is missing or not Ready, of some components or of all and between them; nothing, if all is well."""
@@ -108,7 +114,7 @@ class Release:
         if problems or components:
             return problems
         channels = wanted["agent"] * wanted["supernode"]
-        if self.metric("agent", "darner_supernodes_connected") != channels:
+        if self.metric("agent", "darner_agent_supernodes_connected") != channels:
             problems.append("not every agent has a channel to every supernode")
         if self.metric("webhook", "darner_webhook_agents", state="ready") != wanted["webhook"] * wanted["agent"]:
             problems.append("not every webhook knows that all agents are ready")
@@ -172,6 +178,21 @@ class Release:
                 with contextlib.suppress(ClusterError):  # the kubelet may have lost its patience and killed it
                     self.cluster.run(node, ["kill", "-CONT", pid])
             self.wait_ready(component)
+
+    @contextlib.contextmanager
+    def slow_supernodes(self, bits_per_second: int) -> Iterator[None]:
+        """No supernode sends faster than that; what it receives comes as fast as ever."""
+        bucket = ["tbf", "rate", bits_per_second, "burst", max(bits_per_second // 800, 16384), "latency", "100ms"]
+        processes = [(pod["spec"]["nodeName"], self._process(pod)) for pod in self.pods("supernode")]
+        qdisc = [(node, ["nsenter", "--target", pid, "--net", "tc", "qdisc"]) for node, pid in processes]
+        try:
+            for node, tc in qdisc:
+                self.cluster.run(node, [*tc, "replace", "dev", "eth0", "root", *bucket])
+            yield
+        finally:
+            for node, tc in qdisc:
+                with contextlib.suppress(ClusterError):  # not shaped yet, or the pod is gone
+                    self.cluster.run(node, [*tc, "delete", "dev", "eth0", "root"])
 
     def report(self) -> str:
         """The last words of every part, and what happened to it."""

@@ -24,6 +24,8 @@ INJECT = "darner.dev/inject"
 ORIGINALS, DECISION = "darner.dev/original-images", "darner.dev/decision"
 LOCAL = "127.0.0.1:65001/"
 RUNNING_SECONDS_MAX = 40
+GARBAGE_SECONDS_MAX = 90
+"""Containers of a pod that is gone go at once, or with the kubelet's garbage, which it collects once a minute."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Space:
     def forget(self, node: str, pushed: Pushed) -> None:
         """The node's runtime has the image no more, by none of its names there. Its containers have to go first."""
         ctr = ["ctr", "--namespace", "k8s.io"]
-        wait_until(lambda: pushed.repository not in self.cluster.run(node, [*ctr, "containers", "list"]))
+        wait_until(lambda: pushed.repository not in self.cluster.run(node, [*ctr, "containers", "list"]), GARBAGE_SECONDS_MAX)
         listed = self.cluster.run(node, [*ctr, "images", "list", "--quiet"]).split()
         config = json.loads(pushed.image.manifest)["config"]["digest"]
         names = [name for name in listed if pushed.repository in name or name == config]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from hack.chart.helm import CHART
 from hack.cluster.api import Api
 from hack.lab.process import wait_until
 from tests.e2e.release import NAMESPACE, Release
@@ -25,7 +24,7 @@ SECRET = "darner-webhook-certificate"
 def test_no_pod_is_admitted_unrewritten_while_certificates_are_rotated(darner: Release, space: Space, api: Api) -> None:
     image = space.push()
     values: dict[str, Any] = {**darner.values, "webhook": {"certificate": LIVES}}
-    darner.helm("upgrade", darner.name, CHART, values=values)
+    darner.helm("upgrade", darner.name, darner.chart, values=values)
     try:
         _begin_anew(darner, space, image.name)
         seen: dict[str, set[str]] = {"tls.crt": set(), "ca.crt": set()}

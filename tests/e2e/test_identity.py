@@ -6,7 +6,7 @@ from hack.cluster.identity import REPOSITORIES
 from tests.e2e.release import Release
 from tests.e2e.space import Space, container_images, local
 
-RUNS = "darner_credential_provider_runs_total"
+RUNS = "darner_agent_credential_provider_runs_total"
 NODES = ("n0", "n1")
 """containerd 1.6 and 2."""
 

@@ -14,14 +14,14 @@ def test_everything_is_ready(darner: Release) -> None:
 
 
 def test_agents_know_all_supernodes_by_name_and_reach_them_from_the_hosts_network(darner: Release) -> None:
-    names = [f"darner-supernode-{number}.darner-supernode.{NAMESPACE}.svc.cluster.local:65004" for number in (0, 1)]
+    service = f"_channel._tcp.darner-supernode.{NAMESPACE}.svc.cluster.local"
     for agent in darner.agents().values():
         environment = {item["name"]: item.get("value") for item in agent["spec"]["containers"][0]["env"]}
-        assert environment["DARNER_SUPERNODES"] == ",".join(names)
+        assert environment["DARNER_SUPERNODE_SERVICE"] == service
         assert agent["spec"]["hostNetwork"]
-        assert darner.metric_of("agent", agent, "darner_supernodes_connected") == 2
+        assert darner.metric_of("agent", agent, "darner_agent_supernodes_connected") == 2
     for supernode in darner.pods("supernode"):
-        assert darner.metric_of("supernode", supernode, "darner_connected_nodes") == 3
+        assert darner.metric_of("supernode", supernode, "darner_supernode_connected_nodes") == 3
 
 
 def test_the_clusters_dns_answers_a_node_that_asks_it(darner: Release, cluster: Cluster) -> None:

@@ -88,7 +88,7 @@ def test_a_workload_whose_rewritten_pods_are_refused_runs_within_30_seconds(darn
     said = [word for word in space.all_words() if word.startswith("DarnerLeftAlone: ")]
     assert said
     assert all("an admission policy may refuse the local names" in word for word in said)
-    assert darner.metric("webhook", "darner_left_alone_total", reason="refused") >= number
+    assert darner.metric("webhook", "darner_webhook_left_alone_total", reason="refused") >= number
     assert darner.metric("webhook", "darner_webhook_pauses_total", kind="refused") >= 1
 
 

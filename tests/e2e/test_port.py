@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
-from collections.abc import Iterator
-
 from hack.cluster import Cluster
 from hack.cluster.api import RefusedError
-from hack.cluster.network import NAMESPACES
 from hack.lab.process import wait_until
 from tests.e2e.release import NAMESPACE, Release
 from tests.e2e.space import Space, container_images
-
-# Takes the port as soon as it is free, before the kubelet has started the next agent; holds it until its input ends.
-_SQUATTER = """
-import socket, sys, time
-while True:
-    try:
-        taken = socket.create_server(("127.0.0.1", 65001), reuse_port=False)
-        break
-    except OSError:
-        time.sleep(0.001)
-print("taken", flush=True)
-sys.stdin.read()
-"""
+from tests.e2e.trouble import port_taken
 
 
 def test_the_agents_log_and_its_pods_status_say_so_in_one_line_and_pods_are_admitted_unchanged(
@@ -51,8 +33,8 @@ def test_the_agents_log_and_its_pods_status_say_so_in_one_line_and_pods_are_admi
 def _last_life(darner: Release) -> tuple[str, str] | None:
     """Of one start of the agent that has ended: what the pod's status says of its end, and all that it has written.
 
-    None while there is none, or when the next one began between our looks: the log is then no longer, or not yet, the one
-    that the status tells of.
+    None while there is none, while the kubelet shows nothing of its log, or when the next one began between our looks: the log is
+    then no longer, or not yet, the one that the status tells of.
     """
     before = _ended(darner)
     if before is None:
@@ -62,7 +44,7 @@ def _last_life(darner: Release) -> tuple[str, str] | None:
         written = darner.api.log(NAMESPACE, agent, 10, is_previous)
     except RefusedError:
         return None
-    return (message, written) if _ended(darner) == before else None
+    return (message, written) if written and _ended(darner) == before else None
 
 
 def _ended(darner: Release) -> tuple[str, str, str, bool] | None:
@@ -76,14 +58,3 @@ def _ended(darner: Release) -> tuple[str, str, str, bool] | None:
             if end.get("message"):
                 return agent["metadata"]["name"], end["containerID"], end["message"], when == "lastState"
     return None
-
-
-@contextlib.contextmanager
-def port_taken(cluster: Cluster, node: str) -> Iterator[None]:
-    # In the node's network, with this machine's Python: a node need not have any.
-    command = ["nsenter", f"--net={NAMESPACES / cluster.layout.namespace(node)}", "--", sys.executable, "-c", _SQUATTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as squatter:
-        try:
-            yield
-        finally:
-            squatter.communicate()

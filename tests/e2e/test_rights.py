@@ -100,13 +100,36 @@ def test_the_account_changes_local_names_and_its_own_notes_of_a_pod_and_nothing_
         api.delete("Pod", space.name, "pod", grace_seconds=0)
 
 
+def test_the_account_changes_whom_api_servers_trust_and_nothing_else_of_its_configuration(webhook: Api) -> None:
+    path = f"apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/darner-webhook.{NAMESPACE}"
+    (before,) = webhook.json("GET", path)["webhooks"]
+
+    def patched(where: str, value: object) -> str:
+        operations: list[Object] = [{"op": "add", "path": where, "value": value}]
+        return refused(webhook, "PATCH", path, operations, "application/json-patch+json")
+
+    for where, value in (
+        ("/webhooks/0/rules/0/resources", ["*"]),
+        ("/webhooks/0/rules/-", {**before["rules"][0], "resources": ["services"]}),
+        ("/webhooks/-", {**before, "name": "another.darner.dev"}),
+        ("/webhooks/0/namespaceSelector", {}),
+        ("/webhooks/0/objectSelector", {}),
+        ("/webhooks/0/failurePolicy", "Fail"),
+        ("/webhooks/0/clientConfig/service/name", "another"),
+        ("/metadata/labels/another", "label"),
+    ):
+        assert patched(where, value), where
+    assert not patched("/webhooks/0/clientConfig/caBundle", before["clientConfig"]["caBundle"])
+
+
 POSES = """
 import pathlib, socket, sys
 from agent.config import address
 from agent.swarm import messages
 from agent.swarm.channel import Frames, frame, supernode_message
 from agent.swarm.tickets import SwarmKey
-from agent.swarm.tls import SealedSocket, client_context
+from agent.http.sealed import client_context
+from agent.swarm.tls import SealedSocket
 node, where = sys.argv[1], address(sys.argv[2])
 token = pathlib.Path("/var/run/secrets/darner/token").read_text().strip()
 with socket.create_connection(where, 10) as sock:

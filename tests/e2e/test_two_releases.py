@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from hack.chart.helm import CHART, tool
+from hack.chart.helm import tool
 from hack.cluster import Cluster, ClusterError
 from hack.cluster.api import Api
+from tests.e2e.published import knowing_the_origin
 from tests.e2e.release import NAMESPACE, READY_SECONDS_MAX, Release
 from tests.e2e.space import DECISION, INJECT, Space, container_images, local, notes
 
@@ -56,14 +57,14 @@ def test_the_second_release_goes_without_a_trace_and_the_first_one_stays(
 
 
 @pytest.fixture
-def second(cluster: Cluster, api: Api) -> Iterator[str]:
+def second(cluster: Cluster, api: Api, darner: Release) -> Iterator[str]:
     """Its name; supernodes and webhook are Ready."""
     values = {
         "agent": {"nodeSelector": {"second.example/agent": "nowhere"}},
         "supernode": {"replicas": 1},
         "webhook": {"label": SECOND_LABEL, "replicas": 1},
     }
-    _helm(cluster, SECOND_NAMESPACE, "install", SECOND, CHART, "--create-namespace", "--wait", values=values)
+    _helm(cluster, SECOND_NAMESPACE, "install", SECOND, darner.chart, "--create-namespace", "--wait", values=values)
     yield SECOND
     if SECOND in _helm(cluster, SECOND_NAMESPACE, "list", "--short").split():
         _helm(cluster, SECOND_NAMESPACE, "uninstall", SECOND, "--wait")
@@ -80,7 +81,12 @@ def _helm(cluster: Cluster, namespace: str, verb: str, *arguments: object, value
     home = {"HOME": str(cluster.layout.directory), "KUBECONFIG": str(cluster.layout.kubeconfig)}
     environment = {"PATH": os.environ["PATH"], **home}
     done = subprocess.run(
-        list(map(str, command)), input=json.dumps(values), env=environment, capture_output=True, text=True, check=False
+        knowing_the_origin(cluster, command),
+        input=json.dumps(values),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ClusterError(f"helm {verb}: {done.stdout}{done.stderr}")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from hack.chart.helm import CHART
 from hack.cluster import Cluster
 from hack.cluster.api import Object
 from hack.cluster.layout import ClusterError
@@ -95,7 +94,7 @@ def uninstalled(darner: Release) -> Iterator[None]:
     try:
         yield
     finally:
-        darner.helm("install", darner.name, CHART, values=darner.values)
+        darner.helm("install", darner.name, darner.chart, values=darner.values)
         darner.wait_ready()
 
 

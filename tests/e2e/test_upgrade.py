@@ -1,4 +1,4 @@
-"""Another version and back again, while pods start all the time: none of them notices, and what the webhook has made is kept."""
+"""From the version before to this one and back, while pods start: none of them notices, and what the webhook made is kept."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hack.chart.helm import CHART
 from hack.cluster import Cluster
 from hack.cluster.api import Api, Object
+from tests.e2e import earlier
 from tests.e2e.release import NAMESPACE, Release
 from tests.e2e.space import RUNNING_SECONDS_MAX, Space, container_images, local, notes, running, state
 
-NEXT = "next"
 START_INTERVAL_SECONDS = 1.0
-UPGRADE_SECONDS_MAX = 270
-"""Two rollouts of every part, node by node, and the starts that go on meanwhile."""
+UPGRADE_SECONDS_MAX = 540
+"""Four rollouts of every part, node by node, and the starts that go on during two of them."""
 CONFIGURATION = f"apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/darner-webhook.{NAMESPACE}"
 
 
@@ -91,27 +91,46 @@ class Starts:
 
 @pytest.mark.unrewrites
 @pytest.mark.timeout(UPGRADE_SECONDS_MAX, func_only=True)
-def test_no_pod_fails_to_start_during_an_upgrade_and_a_rollback(
-    darner: Release, space: Space, cluster: Cluster, api: Api
+def test_no_pod_fails_to_start_during_an_upgrade_from_the_version_before_and_a_rollback_to_it(
+    darner: Release, space: Space, cluster: Cluster, api: Api, image_archive: Path, tmp_path: Path
 ) -> None:
-    before, filled = _images(darner), _filled(api)
-    (present,) = before
-    other = f"{present.rpartition(':')[0]}:{NEXT}"
-    for node in cluster.plan.nodes:
-        cluster.run(node, ["ctr", "--namespace", "k8s.io", "images", "tag", "--force", present, other])
+    present, filled = _images(darner), _filled(api)
+    cluster.load(earlier.image(image_archive, tmp_path))
+    starts = Starts(space)
+    darner.helm("upgrade", darner.name, earlier.CHART, values=earlier.values(darner.values))
+    try:
+        assert _images(darner) == {earlier.IMAGE}
+        with starts.going_on():
+            darner.helm("upgrade", darner.name, darner.chart, values=darner.values)
+            assert _images(darner) == present
+            assert _filled(api) == filled
+            darner.helm("rollback", darner.name)
+            assert _images(darner) == {earlier.IMAGE}
+            assert _filled(api) == filled
+    finally:
+        darner.helm("upgrade", darner.name, darner.chart, values=darner.values)
+    _nothing_was_noticed(starts)
+
+
+@pytest.mark.unrewrites
+@pytest.mark.timeout(UPGRADE_SECONDS_MAX, func_only=True)
+def test_pods_start_in_time_while_every_part_is_replaced_and_put_back(darner: Release, space: Space, api: Api) -> None:
+    filled = _filled(api)
     starts = Starts(space)
     with starts.going_on():
-        darner.helm("upgrade", darner.name, CHART, values={**darner.values, "image": {"tag": NEXT}})
+        darner.helm("upgrade", darner.name, darner.chart, values={**darner.values, "logLevel": "debug"})
         try:
-            assert _images(darner) == {other}
             assert _filled(api) == filled
         finally:
             darner.helm("rollback", darner.name)
-        assert _images(darner) == before
         assert _filled(api) == filled
+    _nothing_was_noticed(starts)
+    assert max(starts.seconds.values()) < RUNNING_SECONDS_MAX
+
+
+def _nothing_was_noticed(starts: Starts) -> None:
     assert starts.last_states == {}
     assert set(starts.seconds) == set(starts.admitted)
-    assert max(starts.seconds.values()) < RUNNING_SECONDS_MAX
     # Somebody answered every admission, and most pods went through Darner: nothing has passed by Darner being away.
     # Of three nodes one is without an agent at a time; of two that would be half of them, and pods would keep their names.
     assert [name for name, pod in starts.admitted.items() if not notes(pod)] == []
@@ -120,7 +139,7 @@ def test_no_pod_fails_to_start_during_an_upgrade_and_a_rollback(
 
 def test_an_upgrade_that_changes_nothing_restarts_nothing(darner: Release) -> None:
     before = _pods(darner)
-    darner.helm("upgrade", darner.name, CHART, values=darner.values)
+    darner.helm("upgrade", darner.name, darner.chart, values=darner.values)
     assert _pods(darner) == before
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,8 @@ from agent.swarm import messages
 from agent.values.address import Address
 from hack.origin import Fault
 from supernode.tracker import seeds
-from tests.swarm import PIECE, SECONDS, Lab, Node, noise, piece_listener
+from tests.forwarder import Forwarder
+from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, piece_listener
 
 BODY = noise(12 * PIECE + 99)
 OTHER = noise(12 * PIECE + 99, 2)
@@ -160,16 +160,35 @@ def test_what_a_few_got_from_the_origin_the_others_get_from_them(tmp_path: Path)
     assert asked <= 1 + seeds.LEAVES_MAX + 1
 
 
-def test_a_supernode_that_does_not_get_a_registrys_blobs_is_waited_for_once(
+def test_a_supernode_whose_way_to_a_registry_is_closed_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seed 8 of tests/simulation: that of nodes is open, and what they bring the others get from them."""
+    with Lab(tmp_path) as lab, caplog.at_level(logging.WARNING):
+        nodes, image = [lab.node() for _ in range(3)], lab.push(BODY, OTHER)
+        for node in nodes:
+            node.client.sizes.learn(lab.origin.address, REPOSITORY, dict.fromkeys(image.layers, len(BODY)))
+        over = threading.Event()
+        for question in ("open_blob", "blob_size"):
+            monkeypatch.setattr(lab.supernode._seeder.origin, question, lambda *_, **__: over.wait(SECONDS) and None)
+        try:
+            for digest, body in zip(image.layers, (BODY, OTHER), strict=True):
+                assert set(lab.pull_everywhere(digest)) == {body}
+        finally:
+            over.set()
+        assert lab.origin.blob_bytes_sent == len(BODY) + len(OTHER)
+    assert not [record for record in caplog.records if "is no help" in record.getMessage()]
+
+
+def test_a_supernode_that_does_not_find_out_how_long_a_registrys_blobs_are_is_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seed 8 of tests/simulation: the supernode's way to a registry is closed, that of nodes is open."""
+    """As before, and nobody has told the nodes how long their blobs are."""
     with Lab(tmp_path) as lab:
         node, image = lab.node(), lab.push(BODY, OTHER)
-        assert lab.supernodes[0]
         monkeypatch.setattr(planner, "OPEN_SECONDS_MAX", FIRST_SECONDS_MAX + 1.0)
         over = threading.Event()
-        monkeypatch.setattr(lab.supernodes[0]._seeder.origin, "open_blob", lambda *_: over.wait(SECONDS) and None)
+        monkeypatch.setattr(lab.supernode._seeder.origin, "blob_size", lambda *_: over.wait(SECONDS) and None)
         try:
             first, second = Pull(node, image.layers[0]), Pull(node, image.layers[1])
         finally:
@@ -194,67 +213,20 @@ def test_where_no_piece_reaches_any_node_all_live_from_the_origin_and_none_waits
 # What passes.
 
 
-class Forwarder:
-    """A way to a server that is cut once, after so many bytes, by a reset of all its connections."""
-
-    def __init__(self, target: Address, after_bytes: int) -> None:
-        self.resets = 0
-        self._target = target
-        self._left = after_bytes
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.where = Address(*self._server.getsockname())
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, name="forwarder")]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        for sock in list(self._open):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(SECONDS)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                server = socket.create_connection(self._target)
-                self._open += [client, server]
-                for source, sink in ((client, server), (server, client)):
-                    thread = threading.Thread(target=self._pump, args=(source, sink), name="forwarder's way")
-                    self._threads.append(thread)
-                    thread.start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with source, contextlib.suppress(OSError):
-            while data := source.recv(64 << 10):
-                sink.sendall(data)
-                self._left -= len(data)
-                if self._left < 0 and not self.resets:
-                    self.resets += 1
-                    for sock in (source, sink):
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                        sock.shutdown(socket.SHUT_RD)
-                    sink.close()
-                    return
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-
 def test_one_reset_of_the_only_source_costs_a_part_of_a_piece_and_no_ten_seconds(tmp_path: Path) -> None:
     """FAULTS 99."""
     with Lab(tmp_path) as lab:
+        digest = lab.distribute(BODY)
         forwarder = Forwarder(lab.seed_address(), 3 * PIECE)
         node = lab.node()
-        node.swarm.channels[0].peers[messages.SEED] = forwarder.where
-        digest = lab.push(BODY).layers[0]
-        began = time.monotonic()
-        assert node.pull(digest) == BODY
-        assert time.monotonic() - began < FIRST_SECONDS_MAX
-        assert forwarder.resets == 1
-        assert lab.origin.blob_bytes_sent == len(BODY)
-        lab.nodes.remove(node)
-        node.close()
-        forwarder.close()
+        try:
+            node.swarm.channels[0].peers[messages.SEED] = forwarder.where
+            began = time.monotonic()
+            assert node.pull(digest) == BODY
+            assert time.monotonic() - began < FIRST_SECONDS_MAX
+            assert forwarder.resets == 1
+            assert lab.origin.blob_bytes_sent == len(BODY)
+        finally:
+            lab.nodes.remove(node)
+            node.close()
+            forwarder.close()

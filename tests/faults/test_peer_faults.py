@@ -13,6 +13,7 @@ import pytest
 from agent.http.server import Exchange
 from agent.swarm import messages, piece_client
 from agent.values.address import Address
+from hack.origin import Fault
 from tests.swarm import PIECE, SECONDS, Lab, Node, RawAgent, free_address, noise, piece_listener, wait_until
 
 BODY = noise(16 * PIECE + 99)
@@ -36,15 +37,6 @@ def peer(lab: Lab, digest: str, handle: Callable[[Exchange], None] | None, name:
     finally:
         if listener:
             listener.stop()
-
-
-def distributed(lab: Lab) -> str:
-    """A blob that the supernode has whole, so that whoever holds it is a source."""
-    digest = lab.push(BODY).layers[0]
-    assert lab.node().pull(digest) == BODY
-    lab.nodes.pop().close()
-    wait_until(lambda: not lab.state()["nodesTotal"])
-    return digest
 
 
 def verdicts(node: Node, where: Address) -> list[int]:
@@ -75,7 +67,7 @@ def send(exchange: Exchange, body: bytes) -> None:
     ids=["zeros", "one byte", "short", "long", "another piece's bytes"],
 )
 def test_a_peer_that_lies_is_caught_reported_and_asked_no_more(lab: Lab, lie: Callable[[Exchange], None]) -> None:
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
     with peer(lab, digest, lie, "liar") as where:
         bystanders = [lab.node() for _ in range(4)]
         taker = lab.node()
@@ -93,7 +85,7 @@ def test_a_peer_that_lies_is_caught_reported_and_asked_no_more(lab: Lab, lie: Ca
 
 
 def test_fifty_peers_that_have_nothing_of_what_they_claim_cost_little(lab: Lab) -> None:
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
 
     def nothing(exchange: Exchange) -> None:
         exchange.answer(404, {})
@@ -109,7 +101,7 @@ def test_fifty_peers_that_have_nothing_of_what_they_claim_cost_little(lab: Lab) 
 
 
 def test_a_peer_that_is_dead_is_gone_round(lab: Lab) -> None:
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
     with peer(lab, digest, None) as where:
         node = lab.node()
         assert node.pull(digest) == BODY
@@ -117,7 +109,7 @@ def test_a_peer_that_is_dead_is_gone_round(lab: Lab) -> None:
 
 
 def test_a_peer_that_dies_in_the_middle_of_a_piece_is_gone_round(lab: Lab) -> None:
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
 
     def break_off(exchange: Exchange) -> None:
         exchange.start(200, {"Content-Length": str(PIECE)})
@@ -133,7 +125,7 @@ def test_a_peer_that_dies_in_the_middle_of_a_piece_is_gone_round(lab: Lab) -> No
 @pytest.mark.parametrize("first", [0, 1, 50], ids=["nothing", "a byte", "some bytes"])
 def test_a_peer_that_stalls_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     monkeypatch.setattr(piece_client, "PIECE_STALL_SECONDS_MAX", 0.5)
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
     over = threading.Event()
 
     def stall(exchange: Exchange) -> None:
@@ -152,7 +144,7 @@ def test_a_peer_that_stalls_is_not_waited_for(lab: Lab, monkeypatch: pytest.Monk
 
 def test_a_peer_that_sends_a_byte_now_and_then_is_not_waited_for_either(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(piece_client, "PIECE_SECONDS_MAX", 0.5)
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
     over = threading.Event()
 
     def trickle(exchange: Exchange) -> None:
@@ -170,21 +162,26 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_not_waited_for_either(lab: Lab
 
 
 def test_a_node_that_leaves_in_the_middle_of_a_rollout_stops_nobody(lab: Lab) -> None:
+    """What it alone had is fetched once more, and nothing else."""
     digest = lab.push(BODY).layers[0]
     nodes = [lab.node() for _ in range(6)]
-    leaver = nodes[0]
-    with ThreadPoolExecutor(1) as pool:
+    leaver, others = nodes[0], nodes[1:]
+    lab.origin.fail(Fault(path="/blobs/", bytes_per_second=2 * PIECE))
+    with ThreadPoolExecutor(1 + len(others)) as pool:
         pull = pool.submit(leaver.pull, digest)
-        wait_until(lambda: leaver.fetched)
+        wait_until(lambda: leaver.held(digest))
+        rest = [pool.submit(node.pull, digest) for node in others]
+        wait_until(lambda: leaver.held(digest) >= 3)
         lab.nodes.remove(leaver)
         leaver.close()
-        assert set(lab.pull_everywhere(digest)) == {BODY}
+        lost = sum(request.body_bytes for request in lab.origin.asked(digest, "GET"))
+        assert {other.result(SECONDS) for other in rest} == {BODY}
         assert pull.exception(SECONDS) or pull.result() == BODY
-    assert lab.origin.blob_bytes_sent == len(BODY)
+    assert lab.settled() <= len(BODY) + lost
 
 
 def test_a_peer_that_was_slow_once_is_not_held_against_it_for_ever(lab: Lab) -> None:
-    digest = distributed(lab)
+    digest = lab.distribute(BODY)
     broken = threading.Event()
     broken.set()
 

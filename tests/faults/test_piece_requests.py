@@ -12,6 +12,7 @@ from pathlib import Path
 from socket import create_connection
 
 import pytest
+from blake3 import blake3
 
 from agent.http import server
 from agent.http.server import Listener
@@ -41,7 +42,7 @@ class Node:
         self.arriving = receive(self.store, CONTENT[1:], ARRIVING, range(1))
         start, end = self.arriving.layout.span(1)
         self.arriving.write(start, CONTENT[1:][start:end])
-        self.arriving.add(1, hashlib.sha256(CONTENT[1:][start:end]).digest(), checked=False)
+        self.arriving.add(1, blake3(CONTENT[1:][start:end]).digest(), checked=False)
         self.listener = PieceServer(self.store, SwarmKey(str(root / "key"))).listener(Address("127.0.0.1", 0))
         self.listener.start()
 
@@ -63,11 +64,11 @@ class Node:
 
 
 def receive(store: Store, content: bytes, digest: str, pieces: range) -> Blob:
-    blob = store.receive(digest, Layout.of(len(content)))
+    blob = store.receive(digest, Layout.of(len(content)), public=True)
     for piece in pieces:
         start, end = blob.layout.span(piece)
         blob.write(start, content[start:end])
-        blob.add(piece, hashlib.sha256(content[start:end]).digest(), checked=True)
+        blob.add(piece, blake3(content[start:end]).digest(), checked=True)
     return blob
 
 

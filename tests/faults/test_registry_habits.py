@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,13 +62,13 @@ def test_chunks_that_are_not_the_blob_are_refused(endpoint: Endpoint) -> None:
     """FAULTS 61: the manifest's size is somebody's word, and the digest decides."""
     endpoint.origin.fail(Fault(path="/blobs/", chunked=True, flip_byte=17))
     endpoint.ask("manifests/1")
-    answer = endpoint.ask(f"blobs/{DIGEST}", Range="bytes=0-99")
-    assert answer.status in (206, 502)
+    with contextlib.suppress(ConnectionError, http.client.IncompleteRead):  # cut off before the last byte
+        assert endpoint.ask(f"blobs/{DIGEST}", Range="bytes=0-99").status == 502
     assert endpoint.store.blob(DIGEST) is None
 
 
 def test_the_supernode_is_told_how_long_a_blob_is_by_the_node_that_knows_its_manifest(tmp_path: Path) -> None:
-    """FAULTS 61: the supernode that seeds it has seen no manifest."""
+    """FAULTS 61: the supernode has seen no manifest, and asks nobody how long the blob is."""
     with Lab(tmp_path) as lab:
         image = lab.push(LAYER)
         lab.origin.fail(CHUNKED)
@@ -74,7 +76,7 @@ def test_the_supernode_is_told_how_long_a_blob_is_by_the_node_that_knows_its_man
         for node in nodes:
             node.client.sizes.learn(lab.origin.address, "team/app", {image.layers[0]: len(LAYER)})
         assert lab.pull_everywhere(image.layers[0]) == [LAYER] * 3
-        assert len(lab.origin.asked("/blobs/")) == 1
+        assert not lab.origin.asked("/blobs/", "HEAD")
         assert lab.origin.blob_bytes_sent == len(LAYER)
 
 
@@ -82,7 +84,7 @@ def test_the_supernode_is_told_how_long_a_blob_is_by_the_node_that_knows_its_man
 
 
 @pytest.mark.parametrize("status", [405, 401, 403])
-@pytest.mark.parametrize("seconds", [900.0, -1.0], ids=["at once", "905 s after the manifest"])
+@pytest.mark.parametrize("seconds", [300.0, -1.0], ids=["at once", "when the verdict is old"])
 def test_a_blob_whose_head_is_refused_is_pulled_and_served_again_from_this_node(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int, seconds: float
 ) -> None:

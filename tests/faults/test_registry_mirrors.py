@@ -129,6 +129,18 @@ def test_the_supernode_seeds_from_the_mirror_and_from_the_registry_without_it(tm
             assert lab.origin.blob_bytes_sent <= len(BODY)
 
 
+def test_a_mirror_that_sends_whole_blobs_only_is_asked_for_those_and_the_registry_for_none(tmp_path: Path) -> None:
+    """As caches do while they get a blob themselves: nodes that were to get a part of it each get all of it from one of them."""
+    with Origin() as cache, lab_before(tmp_path, cache) as lab:
+        image = lab.push(BODY)
+        cache.push(f"hub/{REPOSITORY}", "1", image)
+        cache.fail(Fault(path="/blobs/", ignores_range=True))
+        nodes = [lab.node() for _ in range(3)]
+        assert [node.resolve("1").digest for node in nodes] == [image.digest] * 3
+        assert lab.pull_everywhere(image.layers[0]) == [BODY] * 3
+        assert not lab.origin.requests
+
+
 def test_a_mirror_that_sends_the_supernode_other_bytes_is_not_asked_again(tmp_path: Path) -> None:
     with Origin() as cache, lab_before(tmp_path, cache) as lab:
         image = lab.push(BODY)

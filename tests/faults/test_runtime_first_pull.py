@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hack.lab import Lab
-from hack.lab.darner import HTTP_PORT, PIECE_PORT, REGISTRY_PORT, TREE, Agent
+from hack.lab.darner import HTTP_PORT, LOG_ALL, PIECE_PORT, REGISTRY_PORT, TREE, Agent
 from hack.origin import Fault, Image, Origin
 
 TOLD_SECONDS_MAX = 25.0
@@ -30,7 +30,7 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture
 def agent(origin: Origin) -> Iterator[Agent]:
     with Lab() as lab:
-        yield Agent(lab.loopback("node"), insecure_registries=[origin.address])
+        yield Agent(lab.loopback("node"), insecure_registries=[origin.address], arguments=LOG_ALL)
         print(lab.last_words())  # noqa: T201 (pytest shows it with a test that fails)
 
 

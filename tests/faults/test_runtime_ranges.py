@@ -121,7 +121,7 @@ def test_what_arrived_before_everybody_left_is_not_fetched_again(agent: Agent, o
     with Reader(agent, origin, BLOB, 0) as reader:
         reader.read(2 * SHARE_BYTES)
         reader.leave()
-    wait_until(lambda: agent.metric("darner_downloads") == 0)
+    wait_until(lambda: agent.metric("darner_agent_downloads") == 0)
     origin.heal()
     assert read_whole(agent, origin, BLOB) == LAYER
     assert origin.blob_bytes_sent < 1.25 * len(LAYER), "beyond the blob only what was on its way when the reader left"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agent.storage.disk import Journal
 from agent.storage.store import Store
@@ -24,6 +25,7 @@ LIMITS = {"quota": 1 << 30, "free": 0, "age": 3600.0}
 
 WRITER = """
 import hashlib, os, random, signal, sys
+from blake3 import blake3
 from pathlib import Path
 from agent.values.pieces import Layout
 from agent.storage.store import Store
@@ -47,7 +49,7 @@ for piece in range(layout.count):
     start, end = layout.span(piece)
     for at in range(start, end, 64 << 10):
         blob.write(at, content[at : min(at + (64 << 10), end)])
-    blob.add(piece, hashlib.sha256(content[start:end]).digest(), checked=True)
+    blob.add(piece, blake3(content[start:end]).digest(), checked=True)
 print("stored")
 """
 STEPS = [
@@ -74,7 +76,7 @@ def finish(store: Store) -> int:
         if not blob.held >> piece & 1:
             start, end = LAYOUT.span(piece)
             blob.write(start, CONTENT[start:end])
-            blob.add(piece, hashlib.sha256(CONTENT[start:end]).digest(), checked=True)
+            blob.add(piece, blake3(CONTENT[start:end]).digest(), checked=True)
             arrived += 1
     assert blob.whole
     return arrived
@@ -117,7 +119,7 @@ def interrupted(root: Path, pieces: int) -> tuple[Path, Path]:
     for piece in range(pieces):
         start, end = LAYOUT.span(piece)
         blob.write(start, CONTENT[start:end])
-        blob.add(piece, hashlib.sha256(CONTENT[start:end]).digest(), checked=True)
+        blob.add(piece, blake3(CONTENT[start:end]).digest(), checked=True)
     store.close()
     partial = root / "partial" / DIGEST.removeprefix("sha256:")
     return partial, partial.with_suffix(".pieces")

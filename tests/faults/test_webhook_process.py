@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.admin import TLS_SECONDS_MAX
 from hack.lab.process import wait_until
 from tests.webhook_lab import RunningWebhook, container, image_volume, pod, review
 from webhook.server import ADMISSION_LIMITS
@@ -58,6 +59,20 @@ def test_a_connection_that_is_silent_or_sends_a_head_bit_by_bit_is_closed_in_tim
             assert ended(connection)
         assert webhook.ask(review(pod(container("a", "nginx"))))["patch"]
         assert "Traceback" not in webhook.process.err.read_text()
+
+
+@pytest.mark.parametrize("said", ["", "160301", "1603010200010001fc0303"])
+def test_a_tls_handshake_that_does_not_begin_or_stops_half_way_is_closed_in_time(tmp_path: Path, said: str) -> None:
+    """Row 34. TLS leaves a minute for it where nobody says otherwise."""
+    assert TLS_SECONDS_MAX <= 5
+    with RunningWebhook(tmp_path) as webhook:
+        host, port = webhook.address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), 5) as sock:
+            sock.sendall(bytes.fromhex(said))
+            assert webhook.ask(review(pod(container("a", "nginx"))))["patch"]
+            sock.settimeout(6 * TLS_SECONDS_MAX)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1 << 16) == b""
 
 
 def test_an_api_server_has_hundreds_of_connections_and_one_address_does_not_keep_the_others_out(tmp_path: Path) -> None:

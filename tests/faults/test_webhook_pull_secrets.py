@@ -59,7 +59,7 @@ def count(webhook: RunningWebhook, sample: str) -> float:
 
 def assert_unchanged(webhook: RunningWebhook, subject: dict[str, Any], words: str, cause: str) -> None:
     failures = f'darner_webhook_derived_secret_failures_total{{cause="{cause}"}}'
-    left = 'darner_left_alone_total{reason="no-pull-secret"}'
+    left = 'darner_webhook_left_alone_total{reason="no-pull-secret"}'
     before = count(webhook, failures), count(webhook, left)
     after = admitted(webhook, subject)
     assert after["metadata"].pop("annotations") == {DECISION: REASON + words}

@@ -78,7 +78,7 @@ def test_while_most_agents_are_not_ready_pods_are_admitted_as_they_are(api: ApiS
     assert decision(webhook, nodeName="n1") is None
     assert gauge(webhook, 'darner_webhook_agents{state="ready"}') == 1
     assert gauge(webhook, 'darner_webhook_agents{state="not-ready"}') == 2
-    assert gauge(webhook, 'darner_left_alone_total{reason="agent-not-ready"}') >= 1
+    assert gauge(webhook, 'darner_webhook_left_alone_total{reason="agent-not-ready"}') >= 1
 
 
 def test_an_agent_that_comes_back_is_counted_on_within_a_moment(api: ApiServer, webhook: RunningWebhook) -> None:
@@ -115,7 +115,7 @@ def test_until_it_is_known_which_agents_are_ready_the_webhook_is_not_and_leaves_
         assert process.get("/readyz") == (503, "it is not known yet which agents are ready\n")
         assert decision(process) == "pod: it is not known at the moment which nodes' agents are ready"
         assert gauge(process, "darner_webhook_agents_view_age_seconds") == float("inf")
-        assert gauge(process, 'darner_left_alone_total{reason="agents-unknown"}') == 1
+        assert gauge(process, 'darner_webhook_left_alone_total{reason="agents-unknown"}') == 1
         api.refusals.clear()
         wait_until(lambda: process.get("/readyz")[0] == 200, 10)
         assert decision(process) is None
@@ -158,6 +158,8 @@ def test_excluded_nodes_count_as_nodes_whose_agent_is_not_ready(api: ApiServer, 
         assert decision(process, nodeSelector={"pool": "spot"}) == words
         node(api, "s2", pool="spot")
         wait_until(lambda: decision(process) == "pod: agents are ready on 2 of 4 nodes, and it takes more than 50 %", 5)
+        assert gauge(process, 'darner_webhook_agents{state="excluded"}') == 2
+        assert gauge(process, 'darner_webhook_agents{state="not-ready"}') == 0, "nobody is to be called about these"
         assert decision(process, nodeName="n1") is None
         api.remove(f"{NODES}/s2")
         wait_until(lambda: decision(process) is None, 5)
@@ -182,3 +184,16 @@ def test_a_new_node_loses_the_startup_taint_when_its_agent_is_ready(api: ApiServ
         agents(api, n1=True, n2=True)
         wait_until(lambda: not api.objects[f"{NODES}/n2"]["spec"]["taints"], 5)
         wait_until(lambda: gauge(process, "darner_webhook_startup_taints_total") == 2, 5)
+
+
+def test_pods_are_left_alone_on_nodes_whose_runtime_does_not_pull_from_an_agent(api: ApiServer, tmp_path: Path) -> None:
+    agents(api, n1=True, n2=True, n3=True)
+    for name, runtime in (("n1", "containerd://2.2.9"), ("n2", "containerd://1.6.20"), ("n3", "cri-o://1.35.0")):
+        node(api, name)
+        api.objects[f"{NODES}/{name}"]["status"] = {"nodeInfo": {"containerRuntimeVersion": runtime}}
+    with started(api, tmp_path, "--node-runtimes", "true") as process:
+        words = "pod: the container runtime of node n3 does not pull from an agent as it is (docs/runtimes.md)"
+        wait_until(lambda: decision(process, nodeName="n3") == words, 5)
+        assert decision(process, nodeName="n1") is None
+        assert decision(process) is None
+        assert gauge(process, 'darner_webhook_agents{state="not-ready"}') == 0

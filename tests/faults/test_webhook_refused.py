@@ -72,7 +72,7 @@ def test_a_workload_under_a_policy_that_refuses_local_names_gets_its_pod_within_
     metrics = webhook.get("/metrics")[1]
     assert re.search(r'^darner_webhook_paused\{kind="refused"\} 1.0$', metrics, re.MULTILINE)
     assert re.search(r'^darner_webhook_pauses_total\{kind="refused"\} 1.0$', metrics, re.MULTILINE)
-    assert re.search(r'^darner_left_alone_total\{reason="refused"\} 2.0$', metrics, re.MULTILINE)
+    assert re.search(r'^darner_webhook_left_alone_total\{reason="refused"\} 2.0$', metrics, re.MULTILINE)
 
 
 def test_a_bare_pod_runs_at_its_second_try_and_a_dry_run_before_it_is_no_try(webhook: RunningWebhook) -> None:

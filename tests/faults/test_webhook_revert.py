@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -74,22 +74,24 @@ def reverted(cause: Cause) -> float:
 
 
 class Controller:
-    def __init__(self, api: ApiServer, directory: Path, release: str = "") -> None:
+    def __init__(self, api: ApiServer, directory: Path, release: str = "", namespaces: Sequence[str] = ()) -> None:
         self.leads = True
         self.cluster = Cluster({"KUBECONFIG": str(api.kubeconfig(directory / "kubeconfig"))})
         events = Events(self.cluster, "test")
         self.breakers = SharedBreakers(events)
         self.breakers.leading = self.leading
-        self.controller = RevertController(self.cluster, events, self.breakers, self.leading, release)
+        self.controller = RevertController(self.cluster, events, self.breakers, self.leading, release, namespaces)
 
     def leading(self) -> bool:
         return self.leads
 
 
 @contextmanager
-def controlled(api: ApiServer, directory: Path, leads: bool = True, release: str = "") -> Iterator[Controller]:
+def controlled(
+    api: ApiServer, directory: Path, leads: bool = True, release: str = "", namespaces: Sequence[str] = ()
+) -> Iterator[Controller]:
     """A controller with all its threads, which end with the test."""
-    controller, stopped = Controller(api, directory, release), threading.Event()
+    controller, stopped = Controller(api, directory, release, namespaces), threading.Event()
     controller.leads = leads
     threads = [threading.Thread(target=work, args=(stopped,)) for work in controller.controller.working().values()]
     for thread in threads:
@@ -124,6 +126,17 @@ def test_a_pod_that_fails_while_it_is_watched_gets_its_image_back_with_an_event_
     assert api.objects[path]["metadata"]["annotations"][DECISION].endswith("(agent-unreachable)")
     assert reverted(Cause.AGENT_UNREACHABLE) == before + 1
     assert len(api.asked("PATCH")) == 1
+
+
+def test_where_the_webhook_has_no_rights_a_pod_that_fails_is_not_touched(api: ApiServer, tmp_path: Path) -> None:
+    document = api.objects.pop(put(api, "web"))
+    elsewhere = f"{PODS.replace('shop', 'elsewhere')}/web"
+    api.put(elsewhere, document | {"metadata": document["metadata"] | {"namespace": "elsewhere"}})
+    with controlled(api, tmp_path, namespaces=("other", "shop")):
+        path = put(api, "api")
+        wait_until(lambda: image_of(api, path) == "nginx:1")
+    assert api.asked("GET /api/v1/namespaces/elsewhere/") == api.asked("PATCH /api/v1/namespaces/elsewhere/") == []
+    assert image_of(api, elsewhere) == f"{LOCAL}docker.io/library/nginx:1"
 
 
 def ran(api: ApiServer, name: str, image: str, state: str = "running") -> None:
@@ -380,7 +393,7 @@ def test_what_only_the_nodes_have_a_credential_for_is_left_alone_after_three_pod
         wait_until(lambda: "left alone" in str(asked()[1].get("auditAnnotations")))
         assert list(originals(applied(*asked()))["containers"]) == ["b"]
         assert 'darner_webhook_paused{kind="credential"} 1.0' in webhook.get("/metrics")[1]
-        assert 'darner_left_alone_total{reason="node-credential"}' in webhook.get("/metrics")[1]
+        assert 'darner_webhook_left_alone_total{reason="node-credential"}' in webhook.get("/metrics")[1]
     (words,) = [message for reason, _, message in events_of(api) if reason == "DarnerLeftAlone"]
     assert words.startswith("reg.example.com is left alone for 6 h for pods that have no pull secret for it")
 

@@ -13,7 +13,7 @@ from hack.lab import Lab, LabError
 from hack.lab.image import BuiltImage, build_image
 from hack.lab.runtime import built_programs
 
-_PROGRAMS = ("containerd", "ctr", "docker-registry", "ip", "nsenter", "runc", "setpriv", "skopeo", "tc", "unshare")
+_PROGRAMS = ("containerd", "ctr", "docker-registry", "ip", "nsenter", "podman", "runc", "setpriv", "skopeo", "tc", "unshare")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

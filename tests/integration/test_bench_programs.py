@@ -16,7 +16,7 @@ def test_a_simulation_gives_its_figure_and_what_scheduling_took(monkeypatch: pyt
     assert slowest.figure.name == "simulate"
     assert slowest.value > 1, "of the bound, and exact"
     assert scheduling.figure.name == "scheduling"
-    assert scheduling.note.startswith(f"{8 * 32} pieces")
+    assert scheduling.note.startswith(f"{7 * 32} pieces"), "each of them comes from the origin once, by a run"
     assert len(lines) == 1
 
     (with_faults,) = processes.simulation("simulate-faults", FAULTS, "p99", Options(), lines.append)

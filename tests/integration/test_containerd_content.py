@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from hack.lab import Lab, wait_until
@@ -32,10 +35,10 @@ def test_with_the_registry_stopped_a_node_pulls_what_another_nodes_containerd_ha
     before = {path: path.stat() for path in containerd.content.rglob("*")}
 
     holder = swarm.agent_on(host, "--containerd-content", str(containerd.content))
-    wait_until(lambda: holder.metric("darner_containerd_bytes") >= image.size)
-    newcomer = swarm.agent("newcomer")
+    wait_until(lambda: holder.metric("darner_agent_containerd_bytes") >= image.size)
+    newcomer = swarm.agent("newcomer", "--when-origin-down", "allow")  # nobody knows where containerd had it from
     ask_for_the_manifest(newcomer, swarm)
-    assert not swarm.supernode.metric("darner_origin_received_bytes_total")
+    assert not swarm.supernode.metric("darner_supernode_origin_received_bytes_total")
     swarm.registry.stop()
 
     other = Containerd(newcomer.host, Runtime(version))
@@ -50,3 +53,26 @@ def test_with_the_registry_stopped_a_node_pulls_what_another_nodes_containerd_ha
     assert {path: (status.st_mode, status.st_mtime_ns) for path, status in before.items()} == {
         path: (status.st_mode, status.st_mtime_ns) for path, status in after.items()
     }
+
+
+def test_the_agent_writes_each_byte_once_that_its_runtime_pulls_and_none_that_it_gives_from_containerds(
+    lab: Lab, image: BuiltImage
+) -> None:
+    swarm = Swarm(lab, image)
+    host = lab.host("holder")
+    containerd = Containerd(host, Runtime("2"))
+    containerd.pull_directly(f"{swarm.registry.name}/{swarm.repository}:1")
+    holder = swarm.agent_on(host, "--containerd-content", str(containerd.content))
+    wait_until(lambda: holder.metric("darner_agent_containerd_bytes") >= image.size)
+    newcomer = swarm.agent("newcomer")
+    Containerd(newcomer.host, Runtime("2")).pull(swarm.image_name)
+    assert newcomer.received_bytes()["peer"] == image.size
+    assert written_bytes(holder) < 0.01 * image.size
+    assert image.size <= written_bytes(newcomer) < 1.05 * image.size
+
+
+def written_bytes(agent: Agent) -> int:
+    """What the process has had written to the disk since it started (proc(5), /proc/PID/io)."""
+    found = re.search(r"^write_bytes: (\d+)$", Path(f"/proc/{agent.process.pid}/io").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])

@@ -17,25 +17,29 @@ import pytest
 
 from hack.cluster.images import layer
 from hack.lab import Lab, LabError
-from hack.lab.darner import Agent, Supernode
+from hack.lab.darner import LOG_ALL, Agent, Supernode
 from hack.lab.network import Host
 from hack.lab.runtime import Containerd, Runtime
 from hack.origin import Image, Origin
 from hack.origin.habits import HABITS, REPOSITORY, TAG, Site, together
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(600)]
 
 DIRECT, ALONE, SWARM = WAYS = ("directly", "through a lone agent", "through an agent and a supernode")
 DIRECT_FAILURES = {
     "HEAD is answered 401": "401 Unauthorized",
     "HEAD is answered 403": "403 Forbidden",
     "a layer breaks off at first": "connection reset by peer",
+    "a layer is another version after a break": "connection reset by peer",
+    "a redirect to a URL that runs out in mid-layer": "connection reset by peer",
     "a layer stalls at first": "goes on after",
     "a layer is wrong at first": "unexpected commit digest",
     "manifests of no type": "not found",
     "manifests in gzip": "failed size validation",
 }
 """Habits under which containerd pulls nothing by itself, and its words."""
+AS_IT_HAPPENS = {"bytes after the end"}
+"""Habits under which it pulls by itself or does not, as a connection is used again before they are seen or after."""
 FAILURES_OF_ALL = {"a layer is wrong at first"}
 """Those of them under which nothing is pulled by any way at the first try."""
 APART = {
@@ -112,8 +116,8 @@ def _way(lab: Lab, name: str, number: int) -> Way:
     registries = [f"{host.address}:{port}" for host in (registry, other) for port in PORTS.values()]
     realms = ",".join(f"{registry.address}:{port}={other.address}" for port in PORTS.values())
     if name != DIRECT:
-        supernodes = [Supernode(lab.host("supernode"), registries)] if name == SWARM else []
-        Agent(node, supernodes, registries, ["--trusted-realms", realms])
+        supernodes = [Supernode(lab.host("supernode"), registries, LOG_ALL)] if name == SWARM else []
+        Agent(node, supernodes, registries, ["--trusted-realms", realms, *LOG_ALL])
     return Way(name, Containerd(node, Runtime("1.6"), registries if name == DIRECT else ()), registry, other)
 
 
@@ -127,6 +131,6 @@ def _image(case: str) -> Image:
 def test_whatever_containerd_pulls_directly_it_pulls_through_the_agent(walk: Mapping[str, Mapping[str, str]], case: str) -> None:
     outcome = walk[case]
     assert DIRECT_FAILURES.get(case, "") in outcome[DIRECT]
-    assert bool(outcome[DIRECT]) == (case in DIRECT_FAILURES)
+    assert bool(outcome[DIRECT]) == (case in DIRECT_FAILURES) or case in AS_IT_HAPPENS
     if case not in FAILURES_OF_ALL:
         assert (outcome[ALONE], outcome[SWARM]) == ("", "")

@@ -85,8 +85,8 @@ def test_the_piece_listener_serves_pieces_and_is_no_asgi_server(agent: Agent) ->
 
 
 def test_each_port_belongs_to_one_process_and_the_data_ports_answer_what_uvicorn_would_not(agent: Agent) -> None:
-    """uvicorn answers a TLS greeting with `Invalid HTTP request received.`; ours is an OCI error."""
-    for port, ours in ((REGISTRY_PORT, True), (PIECE_PORT, True), (HTTP_PORT, False)):
+    """uvicorn answers a TLS greeting with `Invalid HTTP request received.`, ours with an OCI error; pieces are had by TLS."""
+    for port, ours, uvicorns in ((REGISTRY_PORT, True, False), (PIECE_PORT, False, False), (HTTP_PORT, False, True)):
         address = "127.0.0.1"
         with agent.host.connect(agent.host.port(port), address) as connection:
             connection.sendall(b"\x16\x03\x01\x00\x05hello\r\n\r\n")
@@ -95,7 +95,7 @@ def test_each_port_belongs_to_one_process_and_the_data_ports_answer_what_uvicorn
                 while part := connection.recv(4096):
                     answer += part
         assert (b'"errors"' in answer) == ours
-        assert (b"Invalid HTTP request" in answer) == (not ours)
+        assert (b"Invalid HTTP request" in answer) == uvicorns
 
 
 @pytest.mark.parametrize("module", DATA_PATH)

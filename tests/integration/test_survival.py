@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hack.lab import Lab, wait_until
-from hack.lab.darner import Swarm
+from hack.lab.darner import LOG_ALL, Swarm
 from hack.lab.image import PROOF, BuiltImage
 from hack.lab.runtime import Containerd, Runtime
 
@@ -19,7 +19,7 @@ SLOW_BYTES_PER_SECOND = 16 << 20
 
 @pytest.fixture
 def swarm(lab: Lab, image: BuiltImage) -> Swarm:
-    return Swarm(lab, image)
+    return Swarm(lab, image, LOG_ALL)
 
 
 def test_by_tag_with_the_origin_stopped_a_node_that_never_had_the_image_pulls_it_from_the_others(swarm: Swarm) -> None:
@@ -69,12 +69,12 @@ def test_the_pull_that_was_under_way_when_the_supernode_died_ends(swarm: Swarm, 
     swarm.registry.host.shape(SLOW_BYTES_PER_SECOND)
     with ThreadPoolExecutor(1) as pool:
         pull = pool.submit(containerd.pull, swarm.image_name)
-        wait_until(lambda: pull.done() or agent.received_bytes()["supernode"] > swarm.image.size // 5)
+        wait_until(lambda: pull.done() or agent.received_bytes()["origin"] > swarm.image.size // 5)
         assert not pull.done()
         swarm.supernode.kill()
         pull.result()
     assert PROOF in containerd.run(swarm.image_name, swarm.image.command)
     received = agent.received_bytes()
-    assert received["origin"] > 0
+    assert received["supernode"] == received["peer"] == 0
     sent = sum(swarm.registry.blob_bytes_sent(swarm.repository).values())
     assert sent < 1.25 * swarm.image.size, "what had arrived is not fetched again"

@@ -23,15 +23,22 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield lab
 
 
-def test_twenty_nodes_at_once_cost_the_origin_one_answer(lab: Lab) -> None:
+def test_twenty_nodes_at_once_cost_the_origin_each_byte_once(lab: Lab) -> None:
     digest = lab.push(BODY).layers[0]
     for _ in range(20):
         lab.node()
     assert set(lab.pull_everywhere(digest)) == {BODY}
     assert lab.origin.blob_bytes_sent == len(BODY)
-    assert len(lab.origin.asked(digest)) == 1
+    assert len([asked for asked in lab.origin.asked(digest) if asked.method == "HEAD"]) <= 1
     from_peers = sum(where != lab.seed_address() for node in lab.nodes for _, where, _ in node.fetched)
     assert from_peers > 20 * 12 / 2, "most pieces come from other nodes"
+
+
+def test_a_blob_of_no_bytes_is_pulled_and_the_supernode_is_not_taken_for_silent(lab: Lab) -> None:
+    digest = lab.push(b"").layers[0]
+    nodes = [lab.node(), lab.node()]
+    assert lab.pull_everywhere(digest) == [b"", b""]
+    assert [node.swarm.memory._failed for node in nodes] == [{}, {}]
 
 
 def test_all_layers_of_an_image_are_distributed_side_by_side(lab: Lab) -> None:
@@ -50,7 +57,7 @@ def test_many_who_want_one_blob_on_one_node_are_one_download(lab: Lab) -> None:
     node = lab.node()
     with ThreadPoolExecutor(30) as pool:
         assert set(pool.map(lambda _: node.pull(digest), range(30))) == {BODY}
-    assert sorted(piece for piece, _, _ in node.fetched) == list(range(13))
+    assert lab.origin.blob_bytes_sent == len(BODY)
 
 
 def test_a_node_is_served_while_the_blob_still_arrives_at_the_supernode(lab: Lab) -> None:
@@ -81,7 +88,7 @@ def test_a_blob_that_others_hold_comes_to_a_newcomer_without_the_origin(lab: Lab
 
 def test_what_a_node_had_of_a_blob_it_does_not_fetch_again(lab: Lab) -> None:
     digest = lab.push(BODY).layers[0]
-    lab.origin.fail(Fault(path="/blobs/", stall_after=6 * PIECE + 100), times=1)
+    lab.origin.fail(Fault(path="/blobs/", stall_after=3 * PIECE + 100))
     node = lab.node()
     reached = threading.Event()
 
@@ -93,13 +100,12 @@ def test_what_a_node_had_of_a_blob_it_does_not_fetch_again(lab: Lab) -> None:
     with pytest.raises(InterruptedError):
         node.pull(digest, on_bytes=leave)
     wait_until(lambda: not node.downloads._active)
-    had = {piece for piece, _, _ in node.fetched}
-    assert len(had) >= 3
-    node.fetched.clear()
     lab.origin.stop()
+    lab.origin.heal()
     lab.origin.start()
+    sent = lab.origin.blob_bytes_sent
     assert node.pull(digest) == BODY
-    assert not had & {piece for piece, _, _ in node.fetched}
+    assert lab.origin.blob_bytes_sent - sent <= len(BODY) - 3 * PIECE
 
 
 def test_a_download_that_nobody_waits_for_stops_and_leaves_its_swarm(lab: Lab) -> None:

@@ -53,12 +53,12 @@ def test_health_readiness_and_metrics_are_on_the_other_listener(tmp_path: Path) 
         status, metrics = webhook.get("/metrics")
         assert status == 200
         for line in (
-            'darner_admissions_total{outcome="rewritten"} 1.0',
-            'darner_admissions_total{outcome="unchanged"} 1.0',
-            'darner_admissions_total{outcome="bad-request"} 1.0',
-            'darner_admissions_total{outcome="failed"} 0.0',
-            'darner_left_alone_total{reason="never-pulled"} 1.0',
-            "darner_rewritten_images_total 6.0",
+            'darner_webhook_admissions_total{outcome="rewritten"} 1.0',
+            'darner_webhook_admissions_total{outcome="unchanged"} 1.0',
+            'darner_webhook_admissions_total{outcome="bad-request"} 1.0',
+            'darner_webhook_admissions_total{outcome="failed"} 0.0',
+            'darner_webhook_left_alone_total{reason="never-pulled"} 1.0',
+            "darner_webhook_rewritten_images_total 6.0",
         ):
             assert line in metrics.splitlines()
 
@@ -132,12 +132,15 @@ def test_a_certificate_that_is_replaced_in_its_directory_is_served_without_a_res
     with RunningWebhook(one, "--certificate-interval", "100ms") as webhook:
         before = served_certificate(webhook)
         with RunningWebhook(two) as other:
-            for path in other.certificates.iterdir():
-                (webhook.certificates / path.name).write_bytes(path.read_bytes())
-            expected = ssl.PEM_cert_to_DER_cert((other.certificates / "tls.crt").read_text())
-        deadline = time.monotonic() + 10
+            files = {path.name: path.read_bytes() for path in other.certificates.iterdir()}
+        expected = ssl.PEM_cert_to_DER_cert(files["tls.crt"].decode())
+        deadline = time.monotonic() + 60
         served = before
         while served != expected and time.monotonic() < deadline:
+            # Who looks while only some are written finds keys that do not belong together, and makes others: then once more.
+            for name, content in files.items():
+                if (webhook.certificates / name).read_bytes() != content:
+                    (webhook.certificates / name).write_bytes(content)
             time.sleep(0.05)
             # Until it is loaded, the old certificate does not verify by the new authority.
             with contextlib.suppress(ssl.SSLError):

@@ -40,7 +40,7 @@ class Sources:
 
     pieces: int = 6
     open: Sequence[str] = ("task", "task", "failed", "lost", "nobody", "never")
-    grant: Sequence[str] = ("right", "right", "any", "seeding", "lost", "failed", "never")
+    grant: Sequence[str] = ("right", "right", "run", "run", "any", "seeding", "lost", "failed", "never")
     fetch: Sequence[str] = ("fetched", "fetched", "failed", "stalled")
     leave: Sequence[str] = ("given", "refused", "never")
     origin: Sequence[str] = ("piece", "piece", "piece", "breaks", "refuses", "ends")
@@ -88,6 +88,8 @@ class World:
         self._task = 0
         self._asked = False
         self._granted: set[int] = set()
+        self._runs: list[tuple[int, int]] = []
+        """What it is to get from the origin for the swarm that it is in, as first and end."""
         self._stream: tuple[int, int] | None = None
         self._stream_left = False
         self._unreported: dict[tuple[int, int], float] = {}
@@ -136,6 +138,8 @@ class World:
         self._do(self.planner.handle(event, self.now))
         for noted in self._unreported.values():
             assert self.planner.mode is Mode.ENDED or self.now <= noted + REPORT_SECONDS_MAX, "a report is late"
+        if self.planner.mode is Mode.SWARM and self._stream is None:
+            assert not self._runs, "a run is neither under way nor ended"
         if self.planner.mode is not Mode.ENDED and self.planner.deadline is None:
             assert self._stream or self._flights, "nothing is awaited, and nothing is due"
 
@@ -149,8 +153,10 @@ class World:
                     self._leave()
                 case messages.Report():
                     self._told(command)
-                case messages.Offer(task, offered):
-                    self._offered(task, int.from_bytes(offered, "little"))
+                case messages.Brought(task, pieces):
+                    self._brought(task, pieces)
+                case messages.RunEnded(task, first):
+                    self._run_ended(task, first)
                 case messages.AskLeave(task):
                     self._asked_leave(task)
                 case events.Fetch():
@@ -159,7 +165,7 @@ class World:
                     assert self.planner.held >> piece & 1
                     self._unreported[piece, self._task] = self.now
                 case events.FetchOrigin(first, end):
-                    self._begin_stream(first, self.layout.count if end is None else end)
+                    self._begin_stream(first, self._stops_before(first) if end is None else end)
                 case Order.LEAVE_ORIGIN:
                     assert self._stream
                     self._stream_left = True
@@ -197,6 +203,7 @@ class World:
         self._task += 1
         self._asked = False
         self._granted.clear()
+        self._runs.clear()
         self._unreported.clear()
 
     def _lose(self, task: int) -> None:
@@ -223,6 +230,8 @@ class World:
             self._after_a_while(lambda: self._of(task, messages.TaskFailed(0, task, 502, "it cannot", corrupt=False)))
         elif what == "seeding":
             self._after_a_while(lambda: self._seed(task, tell.window))
+        elif what == "run":
+            self._after_a_while(lambda: self._grant_run(task))
         elif what in ("right", "any"):
             self._after_a_while(lambda: self._grant(task, tell.window, what == "any"))
 
@@ -250,13 +259,31 @@ class World:
         if answer != "never":
             self._after_a_while(lambda: self._of(task, messages.Leave(task, answer == "given")))
 
-    def _offered(self, task: int, offered: int) -> None:
+    def _grant_run(self, task: int) -> None:
+        """Of anything: what is here, on its way, or granted already included."""
+        if task != self._task or self.planner.mode is Mode.ENDED:
+            return
+        first = self.data.draw(st.integers(0, self.layout.count - 1))
+        end = self.data.draw(st.integers(first + 1, self.layout.count))
+        if first in (run for run, _ in self._runs):
+            return  # a run is named by its first piece
+        self._runs.append((first, end))
+        self._of(task, messages.Run(task, first, end))
+
+    def _run_ended(self, task: int, first: int) -> None:
         assert self._asked
         assert task == self._task
-        assert not offered & ~self.planner.held, "what is offered is here"
-        granted = [messages.Granted(piece, b"", messages.SEED, messages.SEED) for piece in members(offered)]
+        assert first in [run for run, _ in self._runs], "a run ends once"
+        self._runs = [run for run in self._runs if run[0] != first]
         if self._one_of((True, False)):
-            self._after_a_while(lambda: self._of(task, messages.Grant(task, granted)))
+            self._after_a_while(lambda: self._grant_run(task))
+
+    def _brought(self, task: int, brought: dict[int, bytes]) -> None:
+        assert self._asked
+        assert task == self._task
+        for piece, digest in brought.items():
+            assert self.planner.held >> piece & 1, "what is named is here"
+            assert digest == _digest(piece)
 
     # The nodes.
 
@@ -304,12 +331,19 @@ class World:
 
     # The origin.
 
+    def _stops_before(self, first: int) -> int:
+        """A stream without an end goes on to what is here, or to the blob's last piece."""
+        here = self.planner.held >> first
+        return first + lowest(here) if here else self.layout.count
+
     def _begin_stream(self, first: int, end: int) -> None:
         assert self._stream is None, "one stream at a time"
         assert 0 <= first < end <= self.layout.count
         for piece in range(first, end):
             assert not self.planner.held >> piece & 1, "what is held is not streamed"
-        if self.planner.layout:
+        if self.planner.mode is Mode.SWARM:
+            assert any(run <= first and end <= run_end for run, run_end in self._runs), "it asks for what it was granted"
+        elif self.planner.layout:
             free = self.layout.everything & ~self.planner.held
             wanted = next((free >> reader << reader for reader in self.planner.readers if free >> reader), free)
             assert first == lowest(wanted), "the stream begins where a reader comes first"
@@ -331,7 +365,7 @@ class World:
         what = self._one_of(self.sources.origin)
         if what == "piece" and piece < end:
             self._stream = piece + 1, end
-            self._happened(events.OriginPiece(piece))
+            self._happened(events.OriginPiece(piece, _digest(piece)))
             if piece + 1 < end:
                 self._overtake(piece + 1)
             if not self._stream_left:
@@ -340,6 +374,10 @@ class World:
         self._stream = None
         errors = {"breaks": OriginError(502, "broken"), "refuses": OriginError(404, "unknown")}
         self._happened(events.OriginEnded(None if self._stream_left else errors.get(what)))
+
+
+def _digest(piece: int) -> bytes:
+    return bytes([piece]) * 32
 
 
 def run(data: st.DataObject, sources: Sources, swarm: bool = True) -> World:

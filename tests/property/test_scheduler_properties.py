@@ -13,7 +13,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
+from agent.swarm.messages import (
+    CORRUPT,
+    DELIVERED,
+    MISSING,
+    RUN_FAILED,
+    RUN_NO_RANGES,
+    RUN_REFUSED,
+    RUN_TOO_MANY,
+    RUN_WHOLE,
+    SEED,
+    STALLED,
+    UNREACHABLE,
+)
 from hack.simulate.books import check_the_books
 from supernode.scheduler.events import (
     COMMANDS_AFTER,
@@ -21,22 +33,29 @@ from supernode.scheduler.events import (
     Command,
     Ended,
     Event,
+    Fetched,
     GrantPieces,
+    GrantRun,
     HoldsAll,
     HoldsNone,
     Joined,
     KeepWaiting,
     Left,
+    Located,
     Made,
+    MayFetch,
+    Moved,
     Opened,
     Quarantined,
     Released,
     Reported,
+    RunOver,
     Seeded,
     Tick,
 )
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
+from supernode.scheduler.matching import shuns
 from tests.scheduler import views
 
 LIMITS = Limits(
@@ -57,6 +76,13 @@ class Flight:
 
 
 @dataclass
+class Run:
+    first: int
+    end: int
+    left: set[int]
+
+
+@dataclass
 class Taker:
     """What the model knows of a node in a swarm."""
 
@@ -65,6 +91,10 @@ class Taker:
     open: bool = False
     want: int = 0
     flights: dict[int, Flight] = field(default_factory=dict)
+    origin: int = 0
+    """The registry that it may ask; 0 for none."""
+    denied: int = 0
+    runs: list[Run] = field(default_factory=list)
 
 
 class Model(RuleBasedStateMachine):
@@ -74,10 +104,13 @@ class Model(RuleBasedStateMachine):
         self.scheduler = Scheduler(Random(5), LIMITS)
         self.pieces: dict[int, int] = {}
         self.seeded: dict[int, set[int]] = {}
+        self.named: dict[int, set[int]] = {}
+        """What nodes have brought from their origins."""
         self.takers: dict[tuple[int, int], Taker] = {}
         self.nodes: list[int] = []
         self.slots = {SEED: LIMITS.seed_slots_max}
         self.quarantined: set[int] = set()
+        self.unlocated: set[int] = set()
         self.numbers = iter(range(1, 10_000))
         self.last_report: Reported | None = None
 
@@ -90,6 +123,8 @@ class Model(RuleBasedStateMachine):
             if isinstance(command, GrantPieces):
                 for piece, source, alternative in command.pieces:
                     self.granted(command.node, command.task, piece, source, alternative)
+            elif isinstance(command, GrantRun):
+                self.run_granted(command)
             else:
                 assert isinstance(command, KeepWaiting)
                 assert self.takers[command.node, command.task].want > 0
@@ -98,7 +133,7 @@ class Model(RuleBasedStateMachine):
     def granted(self, node: int, task: int, piece: int, source: int, alternative: int) -> None:
         taker = self.takers[node, task]
         assert taker.open
-        assert piece in self.seeded[task]
+        assert piece in self.seeded[task] | self.named[task]
         assert piece not in taker.have
         earlier = taker.flights.get(piece)
         assert earlier is None or self.now - earlier.since >= LIMITS.grant_seconds_max
@@ -108,10 +143,37 @@ class Model(RuleBasedStateMachine):
         for giver in (source, alternative):
             if giver != SEED:
                 assert giver in self.nodes
-                assert giver not in self.quarantined
+                assert giver not in self.quarantined | self.unlocated
                 assert piece in self.takers[giver, task].offered
         taker.flights[piece] = Flight(source, alternative, self.now)
         assert len(taker.flights) <= LIMITS.in_flight_max
+
+    def run_granted(self, grant: GrantRun) -> None:
+        taker, link = self.takers[grant.node, grant.task], self.scheduler.origins
+        assert taker.open
+        assert taker.origin, "it may ask an origin"
+        assert grant.node not in self.quarantined
+        assert 0 <= grant.first < grant.end <= self.pieces[grant.task]
+        assert len(taker.runs) <= 1, "one run, and one ahead"
+        pieces = set(range(grant.first, grant.end))
+        if link[taker.origin].is_whole:
+            assert grant.end == self.pieces[grant.task]
+        else:
+            assert not any(taker.denied >> piece & 1 for piece in pieces)
+            members = self.scheduler.swarms[grant.task].members
+            shown = [
+                number for number, _ in self.members(grant.task) if not self.is_barred(number) and not members[number].on_trial
+            ]
+            here = set().union(*(self.takers[number, grant.task].offered for number in shown))
+            assert not pieces & (self.seeded[grant.task] | here), "nobody has it"
+        assert self.now >= link[taker.origin].pause_until
+        taker.runs.append(Run(grant.first, grant.end, pieces))
+
+    def members(self, task: int) -> list[tuple[int, Taker]]:
+        return [(node, taker) for (node, number), taker in self.takers.items() if number == task]
+
+    def is_barred(self, node: int) -> bool:
+        return self.scheduler.nodes[node].barred
 
     def taker(self, which: int, need_open: bool = False) -> tuple[int, int, Taker] | None:
         known = [(node, task, taker) for (node, task), taker in self.takers.items() if taker.open or not need_open]
@@ -120,8 +182,9 @@ class Model(RuleBasedStateMachine):
     def end(self, node: int, task: int, keep: bool) -> None:
         taker = self.takers[node, task]
         if keep:
-            taker.open, taker.want = False, 0
+            taker.open, taker.want, taker.origin, taker.denied = False, 0, 0, 0
             taker.flights.clear()
+            taker.runs.clear()
         else:
             del self.takers[node, task]
 
@@ -131,18 +194,27 @@ class Model(RuleBasedStateMachine):
     def begin(self, nodes: int, pieces: int, seeded: int, holders: int) -> None:
         """A swarm under way: without it most of the steps that are thought of have nothing to do."""
         for number in range(nodes):
-            self.join("x" if number % 2 else "", 0)
+            self.join("x" if number % 2 else "", 0, located=True)
         self.make(pieces, seeded | (1 << pieces) - 1 if seeded % 3 else seeded)
         for number in range(nodes):
             self.open(number, 0, (1 << pieces) - 1 if number < holders else 0, 4, [0])
+        for number in range(nodes if seeded % 2 else 0):
+            self.may_fetch(number, 1 + number % 2, 0)
 
     @precondition(lambda self: len(self.nodes) < 7)
-    @rule(zone=st.sampled_from(("", "x", "y", "z")), slots=st.integers(0, 4))
-    def join(self, zone: str, slots: int) -> None:
+    @rule(zone=st.sampled_from(("", "x", "y", "z")), slots=st.integers(0, 4), located=st.booleans())
+    def join(self, zone: str, slots: int, located: bool) -> None:
         number = next(self.numbers)
         self.nodes.append(number)
         self.slots[number] = min(slots or LIMITS.upload_slots_max, LIMITS.upload_slots_max)
-        assert self.tell(Joined(number, zone, slots)) == []
+        if not located:
+            self.unlocated.add(number)
+        assert self.tell(Joined(number, zone, slots, located)) == []
+
+    @precondition(lambda self: self.nodes)
+    @rule(which=small, zone=st.sampled_from(("", "x", "y", "z")))
+    def move(self, which: int, zone: str) -> None:
+        assert self.tell(Moved(self.nodes[which % len(self.nodes)], zone)) == []
 
     @precondition(lambda self: len(self.pieces) < 3)
     @rule(pieces=st.integers(0, 12), seeded=small)
@@ -150,6 +222,7 @@ class Model(RuleBasedStateMachine):
         task = next(self.numbers)
         self.pieces[task] = pieces
         self.seeded[task] = {piece for piece in range(pieces) if seeded >> piece & 1}
+        self.named[task] = set()
         assert self.tell(Made(task, pieces, seeded)) == []
 
     @precondition(lambda self: self.pieces)
@@ -174,6 +247,59 @@ class Model(RuleBasedStateMachine):
         taker.open = True
         taker.want = min(want, LIMITS.want_max, max(0, LIMITS.in_flight_max - len(taker.flights)))
         self.tell(Opened(number, task, have, tuple(readers), want))
+
+    @precondition(lambda self: self.taker(0, need_open=True))
+    @rule(which=small, origin=st.integers(1, 2), denied=st.sampled_from((0, 0, 0b101)))
+    def may_fetch(self, which: int, origin: int, denied: int) -> None:
+        found = self.taker(which, need_open=True)
+        if found is None:
+            return
+        node, task, taker = found
+        if origin != taker.origin:
+            taker.runs.clear()
+        taker.origin, taker.denied = origin, denied
+        self.tell(MayFetch(node, task, origin, denied))
+
+    @precondition(lambda self: any(taker.runs for taker in self.takers.values()))
+    @rule(which=small, count=st.integers(1, 3))
+    def bring(self, which: int, count: int) -> None:
+        """The next pieces of a run."""
+        node, task, taker = self.runner(which)
+        self.brought(node, task, taker, set(sorted(taker.runs[0].left)[:count]))
+
+    def runner(self, which: int) -> tuple[int, int, Taker]:
+        running = [(node, task, taker) for (node, task), taker in self.takers.items() if taker.runs]
+        return running[which % len(running)]
+
+    def brought(self, node: int, task: int, taker: Taker, pieces: set[int]) -> None:
+        for run in taker.runs:
+            run.left -= pieces
+        taker.have |= pieces
+        taker.offered |= pieces
+        self.named[task] |= pieces
+        self.tell(Fetched(node, task, sum(1 << piece for piece in pieces)))
+
+    @precondition(lambda self: self.taker(0))
+    @rule(which=small, pieces=small)
+    def bring_anything(self, which: int, pieces: int) -> None:
+        """A node beside the swarm, or one that describes what it holds, brings what it was not granted."""
+        found = self.taker(which)
+        if found:
+            node, task, taker = found
+            self.brought(node, task, taker, {piece for piece in range(self.pieces[task]) if pieces >> piece & 1})
+
+    @precondition(lambda self: any(taker.runs for taker in self.takers.values()))
+    @rule(
+        which=small,
+        outcome=st.sampled_from((RUN_WHOLE, RUN_WHOLE, RUN_FAILED, RUN_REFUSED, RUN_TOO_MANY, RUN_NO_RANGES)),
+        pause=st.sampled_from((0.0, 0.0, 3.0)),
+    )
+    def end_run(self, which: int, outcome: int, pause: float) -> None:
+        node, task, taker = self.runner(which)
+        run = taker.runs.pop(0)
+        if outcome == RUN_WHOLE:
+            taker.denied |= sum(1 << piece for piece in run.left)
+        self.tell(RunOver(node, task, run.first, outcome, pause))
 
     @precondition(lambda self: any(taker.flights for taker in self.takers.values()))
     @rule(which=small, choice=small, verdicts=st.lists(verdicts, min_size=1, max_size=6), window=st.integers(0, 8))
@@ -213,7 +339,10 @@ class Model(RuleBasedStateMachine):
         assert report
         taker = self.takers.get((report.node, report.task))
         pieces = {line[0] for line in report.done}
-        if taker and taker.open and (taker.flights or taker.want) and not pieces & taker.flights.keys() and pieces <= taker.have:
+        if taker is None or not taker.open:
+            return
+        member = self.scheduler.swarms[report.task].members[report.node]
+        if (member.flights or member.want) and not pieces & taker.flights.keys() and pieces <= taker.have:
             before = views(self.scheduler)
             assert self.tell(report) == []
             assert views(self.scheduler) == before
@@ -240,12 +369,13 @@ class Model(RuleBasedStateMachine):
             self.tell(HoldsNone(node, task))
 
     @precondition(lambda self: self.nodes)
-    @rule(which=small, how=st.sampled_from(("leave", "quarantine", "release")))
+    @rule(which=small, how=st.sampled_from(("leave", "quarantine", "release", "locate")))
     def change(self, which: int, how: str) -> None:
         node = self.nodes[which % len(self.nodes)]
         if how == "leave":
             self.nodes.remove(node)
             self.quarantined.discard(node)
+            self.unlocated.discard(node)
             for number, task in list(self.takers):
                 if number == node:
                     self.end(node, task, keep=False)
@@ -253,6 +383,9 @@ class Model(RuleBasedStateMachine):
         elif how == "quarantine":
             self.quarantined.add(node)
             self.tell(Quarantined(node))
+        elif how == "locate":
+            self.unlocated.discard(node)
+            self.tell(Located(node))
         else:
             self.quarantined.discard(node)
             self.tell(Released(node))
@@ -261,7 +394,7 @@ class Model(RuleBasedStateMachine):
     @rule(which=small)
     def finish(self, which: int) -> None:
         task = list(self.pieces)[which % len(self.pieces)]
-        del self.pieces[task], self.seeded[task]
+        del self.pieces[task], self.seeded[task], self.named[task]
         for node, number in list(self.takers):
             if number == task:
                 self.end(node, task, keep=False)
@@ -282,6 +415,9 @@ class Model(RuleBasedStateMachine):
             assert self.tell(Reported(node, task, ((piece, 0, -1.0, verdict),), 9, (-5, 1 << 50))) == []
             assert self.tell(Closed(node, task)) == []
             assert self.tell(HoldsNone(node, task)) == []
+            assert self.tell(MayFetch(node, task, 1, 0)) == []
+            assert self.tell(Fetched(node, task, 1 << max(piece, 0))) == []
+            assert self.tell(RunOver(node, task, piece, verdict)) == []
 
     # What always holds.
 
@@ -304,8 +440,12 @@ class Model(RuleBasedStateMachine):
         for node in list(self.quarantined):
             self.quarantined.discard(node)
             self.tell(Released(node))
+        for node in list(self.unlocated):
+            self.unlocated.discard(node)
+            self.tell(Located(node))
         for _ in range(60):
-            for (node, task), taker in self.takers.items():
+            for (node, task), taker in list(self.takers.items()):
+                self.carry_out_runs(node, task, taker)
                 if taker.open:
                     done = tuple((piece, flight.source, 0.2, DELIVERED) for piece, flight in taker.flights.items())
                     for piece, *_ in done:
@@ -313,8 +453,26 @@ class Model(RuleBasedStateMachine):
                     taker.want = LIMITS.want_max
                     self.tell(Reported(node, task, done, LIMITS.want_max, ()))
             self.tick(1.0)
-        for (_, task), taker in self.takers.items():
-            assert not taker.open or self.seeded[task] <= taker.have
+        self.nothing_is_left_to_do()
+
+    def carry_out_runs(self, node: int, task: int, taker: Taker) -> None:
+        while taker.runs:
+            self.brought(node, task, taker, set(taker.runs[0].left))
+            run = taker.runs.pop(0)
+            self.tell(RunOver(node, task, run.first, RUN_WHOLE))
+
+    def nothing_is_left_to_do(self) -> None:
+        for task, swarm in self.scheduler.swarms.items():
+            assert not swarm.runs, "every run is over"
+            for fetcher in swarm.fetchers.some(0.0, len(swarm.fetchers)):
+                lacks = swarm.unclaimed & ~(fetcher.denied | fetcher.have)
+                assert not lacks, "whoever may fetch has fetched what nobody had"
+            for node, taker in self.members(task):
+                there = swarm.seeded
+                for holder in swarm.holders.some(0.0, len(swarm.holders)):
+                    if not shuns(swarm.members[node], holder.node.number, self.now):  # for wrong bytes, that is for ever
+                        there |= holder.offered & swarm.known
+                assert not taker.open or {piece for piece in range(swarm.count) if there >> piece & 1} <= taker.have
 
 
 TestTheScheduler = Model.TestCase

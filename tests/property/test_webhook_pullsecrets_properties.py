@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from fnmatch import fnmatchcase
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.values.reference import Reference, to_local
 from tests.kubelet_keyring import auths_of, credentials_for
-from webhook.pullsecrets.dockerconfig import derive, original_of, registries_with_credentials
+from webhook.pullsecrets.dockerconfig import _fits, derive, original_of, registries_with_credentials
 
 HOSTS = (
     "docker.io index.docker.io reg.example.com reg.example.com.evil.org *.example.com r*g.example.com *.io reg.example.com:5000 "
@@ -28,6 +29,11 @@ locations = st.builds(
     st.sampled_from(["", *PATHS.split()]),
 )
 images = st.sampled_from(IMAGES.split())
+
+
+@given(st.text("ab", max_size=8), st.text("ab*", max_size=8))
+def test_a_pattern_with_stars_means_what_it_means_to_the_kubelet(name: str, pattern: str) -> None:
+    assert _fits(name, pattern) == fnmatchcase(name, pattern)
 
 
 @given(st.lists(locations, max_size=6, unique=True), st.lists(images, min_size=1, max_size=4, unique=True), images)

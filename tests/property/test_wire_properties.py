@@ -15,38 +15,53 @@ from agent.values.pieces import PIECES_MAX
 
 counts = st.integers(0, 1 << 40) | st.integers(0, 300)
 pieces = st.integers(0, PIECES_MAX - 1)
+ends = st.integers(1, PIECES_MAX)
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 digests = st.binary(min_size=32, max_size=32)
 ports = st.integers(1, 65535)
+marks = st.binary(max_size=32)
 leases = st.floats(0.001, messages.LEASE_SECONDS_MAX)
 clocks = st.floats(0, 1e10)
 readers = st.lists(counts, max_size=messages.READERS_MAX)
 holdings = st.builds(messages.Holding, digests, counts)
+files = st.none() | st.builds(messages.OpenedFile, texts, texts, texts)
 done = st.builds(messages.Done, pieces, counts, counts, st.integers(messages.DELIVERED, messages.MISSING))
 granted = st.builds(messages.Granted, pieces, digests, counts, counts)
 
 from_agent = st.one_of(
-    st.builds(messages.Hello, st.integers(0, 1 << 31), texts, texts, texts, ports, counts, st.lists(holdings, max_size=5)),
+    st.builds(
+        messages.Hello, st.integers(0, 1 << 31), texts, texts, texts, ports, counts, st.lists(holdings, max_size=5), texts, marks
+    ),
     st.just(messages.Heartbeat()),
     st.builds(messages.Resolve, counts, texts, texts, texts),
-    st.builds(messages.Open, counts, digests, texts, texts, st.binary(max_size=40), readers, counts),
+    st.builds(messages.Open, counts, digests, texts, texts, st.binary(max_size=40), readers, counts, st.booleans(), files),
     st.builds(messages.Report, counts, st.lists(done, max_size=20), counts, readers),
-    st.builds(messages.Offer, counts, st.binary(max_size=40)),
+    st.builds(messages.Brought, counts, st.dictionaries(pieces, digests, max_size=5)),
+    st.builds(messages.RunEnded, counts, pieces, st.integers(messages.RUN_WHOLE, messages.RUN_NO_RANGES), counts),
+    st.builds(messages.Disputed, counts),
     st.builds(messages.AskLeave, counts),
     st.builds(messages.Close, counts),
     st.builds(messages.Holds, holdings, st.booleans()),
+    st.builds(messages.AskVerdict, counts, texts, texts, texts, st.binary(max_size=32)),
+    st.builds(messages.Told, texts, texts, texts, st.binary(max_size=32), st.integers(0, 2), st.binary(max_size=100)),
+    st.builds(messages.Received, counts, counts, counts, st.floats(0, 1e9)),
     st.builds(messages.Recalled, counts, st.none() | digests, st.floats(0, 1e9), texts, st.binary(max_size=100)),
 )
 from_supernode = st.one_of(
-    st.builds(messages.Welcome, st.integers(0, 1 << 31), texts, leases, texts, ports, clocks),
+    st.builds(messages.Welcome, st.integers(0, 1 << 31), texts, leases, texts, ports, clocks, marks, st.booleans()),
     st.builds(messages.Refused, texts),
     st.builds(messages.Heartbeat, clocks),
     st.builds(messages.Resolved, counts, texts, st.binary(max_size=100), st.booleans()),
     st.builds(messages.Unresolved, counts, counts, texts, texts, counts),
     st.builds(messages.Recall, counts, texts, texts, texts, st.booleans()),
-    st.builds(messages.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5)),
-    st.builds(messages.Peer, counts, texts, ports),
+    st.builds(messages.Judged, counts, st.booleans(), st.none() | st.floats(0, 1e9), st.binary(max_size=100), st.booleans()),
+    st.builds(messages.Revoked, texts, texts, texts, st.binary(max_size=32)),
+    st.builds(messages.Task, counts, counts, counts, counts, st.dictionaries(pieces, digests, max_size=5), st.booleans()),
+    st.builds(messages.Private, counts),
+    st.builds(messages.Peer, counts, texts, ports, marks),
     st.builds(messages.Grant, counts, st.lists(granted, max_size=20)),
+    st.builds(messages.Run, counts, pieces, ends),
+    st.builds(messages.Describe, counts, digests, counts, counts),
     st.builds(messages.Seeding, counts),
     st.builds(messages.Leave, counts, st.booleans()),
     st.builds(messages.TaskFailed, counts, counts, counts, texts, st.booleans(), counts),
@@ -63,8 +78,8 @@ def refusal(read: Callable[[bytes], messages.Message], body: bytes) -> str:
 
 
 def test_the_messages_that_are_tried_here_are_all_that_there_are() -> None:
-    assert len(get_args(FromAgent)) == 10
-    assert len(get_args(FromSupernode)) == 12
+    assert len(get_args(FromAgent)) == 15
+    assert len(get_args(FromSupernode)) == 17
 
 
 @given(from_agent)

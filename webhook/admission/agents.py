@@ -28,6 +28,7 @@ class AgentView:
         if excluded:
             query = {"labelSelector": excluded}
             self._excluded = Informer(api, "/api/v1/nodes", query, lambda _: True, self._changed, metadata_only=True)
+        self._refusing: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._agents = Agents()
         self._changed({})
@@ -46,6 +47,11 @@ class AgentView:
         """As far as anybody knows; for what may be late, but not wrong for good."""
         return together(self._informer.snapshot().values()).ready
 
+    def refuse(self, nodes: frozenset[str]) -> None:
+        """From now on these, and no others, count as nodes whose agent is not ready, because their runtime does not ask it."""
+        self._refusing = nodes
+        self._changed({})
+
     def working(self) -> dict[str, Work]:
         excluded = {"excluded nodes": self._excluded.run} if self._excluded else {}
         return {"agents": self._informer.run, **excluded}
@@ -63,6 +69,7 @@ class AgentView:
     def _look(self) -> None:
         agents = together(self._informer.snapshot().values())
         excluded = frozenset(name.name for name in self._excluded.snapshot()) if self._excluded else frozenset()
-        self._agents = agents = Agents(agents.nodes | excluded, agents.ready - excluded)
+        self._agents = agents = Agents(agents.nodes | excluded, agents.ready - excluded - self._refusing, self._refusing)
         AGENTS.labels("ready").set(len(agents.ready))
-        AGENTS.labels("not-ready").set(len(agents.nodes - agents.ready))
+        AGENTS.labels("not-ready").set(len(agents.nodes - agents.ready - excluded - self._refusing))
+        AGENTS.labels("excluded").set(len(excluded))

@@ -15,11 +15,12 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from webhook.admission.handler import Judge
+from webhook.admission.load import Load, Share
 from webhook.admission.review import answer, read, unchanged
 from webhook.admission.rewrite import Verdict
 from webhook.errors import BadReview
 from webhook.gates import Reason
-from webhook.metrics import ADMISSION_SECONDS, ADMISSIONS, LEFT_ALONE, REWRITTEN_IMAGES
+from webhook.metrics import ADMISSION_SECONDS, ADMISSIONS, LAST_ADMISSION, LEFT_ALONE, REWRITTEN_IMAGES
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,14 @@ for _reason in Reason:
 
 def admission_app(judge: Judge) -> FastAPI:
     app = FastAPI(title="darner webhook", openapi_url=None)
+    load = Load()
 
     @app.post("/mutate")
     async def mutate(request: Request) -> Response:
         with ADMISSION_SECONDS.time():
             try:
-                return _json(200, await _answer(await _body(request), judge))
+                with load.question(request.client.host if request.client else "") as share:
+                    return _json(200, await _answer(await _body(request, share), judge))
             except BadReview as refused:
                 ADMISSIONS.labels("bad-request").inc()
                 return _json(refused.status, {"error": str(refused)})
@@ -64,13 +67,14 @@ async def _answer(body: bytes, judge: Judge) -> dict[str, Any]:
 
 
 def _count(verdict: Verdict) -> None:
+    LAST_ADMISSION.set_to_current_time()
     ADMISSIONS.labels("rewritten" if verdict.rewrites else "unchanged").inc()
     REWRITTEN_IMAGES.inc(len(verdict.rewrites))
     for left in verdict.left:
         LEFT_ALONE.labels(left.reason).inc()
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, share: Share) -> bytes:
     """The whole body, bounded in bytes and in time. Raises BadReview."""
     body = bytearray()
     discarded = 0
@@ -80,6 +84,7 @@ async def _body(request: Request) -> bytes:
                 if discarded or len(body) + len(chunk) > BODY_BYTES_MAX:
                     discarded += len(chunk)
                 else:
+                    share.grow(len(chunk))
                     body += chunk
                 if discarded > DISCARDED_BYTES_MAX:
                     break

@@ -24,6 +24,8 @@ class Agents:
     nodes: frozenset[str] = frozenset()
     ready: frozenset[str] = frozenset()
     """Some of `nodes`."""
+    refusing: frozenset[str] = frozenset()
+    """Nodes whose container runtime does not pull from an agent. None of them is in `ready`."""
 
 
 def agents_of(endpoint_slice: Mapping[str, Any]) -> Agents:
@@ -67,6 +69,9 @@ def _refusal(pod: Pod, agents: Agents | None, ready_percent: int) -> LeftAlone |
     ready = len(agents.ready if bound is None else bound & agents.ready)
     if ready * 100 > len(nodes) * ready_percent:
         return None
+    if bound and bound <= agents.refusing:
+        words = f"the container runtime of node {_shown(min(bound))} does not pull from an agent as it is (docs/runtimes.md)"
+        return LeftAlone("pod", Reason.NO_AGENT_THERE, words)
     if bound is not None and len(bound) == 1:
         return LeftAlone("pod", Reason.AGENT_NOT_READY, f"it is bound to node {_shown(*bound)}, which has no agent that is ready")
     which = "nodes" if bound is None else "nodes that it names"

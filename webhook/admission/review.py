@@ -15,7 +15,7 @@ from typing import Any
 from jsonpatch import JsonPatch
 
 from webhook.admission.policy import Policy
-from webhook.admission.rewrite import Verdict, rewrite_ephemeral_containers, rewrite_pod
+from webhook.admission.rewrite import DRY_RUN, Verdict, rewrite_ephemeral_containers, rewrite_pod
 from webhook.errors import BadReview
 from webhook.gates import Gate, LeftAlone, Reason
 from webhook.kube.api import mapping_at, text_at
@@ -77,7 +77,7 @@ def decide(admission: Admission, policy: Policy, gates: Sequence[Gate] = ()) -> 
         return Verdict()
     if not admission.pod:
         return _unasked("the request carries no pod")
-    if admission.dry_run:
+    if admission.dry_run and mapping_at(mapping_at(admission.pod, "metadata"), "annotations").get(DRY_RUN) != "rewrite":
         return Verdict(left=(LeftAlone("pod", Reason.DRY_RUN, "a dry run is shown the pod under its own names"),))
     if question[0] == "CREATE":
         return rewrite_pod(admission.pod, admission.namespace, policy, gates)

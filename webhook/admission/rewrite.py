@@ -28,6 +28,8 @@ from webhook.pods import (
 )
 
 INJECT = "darner.dev/inject"
+DRY_RUN = "darner.dev/dry-run"
+"""Annotation: with `rewrite`, a dry run is shown what would become of the pod. Others, such as `kubectl diff`, compare."""
 MIRROR_POD = "kubernetes.io/config.mirror"
 OPERATING_SYSTEM = "kubernetes.io/os"
 

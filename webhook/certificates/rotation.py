@@ -22,6 +22,7 @@ from webhook.certificates.authority import (
     advanced,
     parse,
 )
+from webhook.certificates.clients import Clients
 from webhook.certificates.stores import Files, KeyStore, settle
 from webhook.errors import CertificateError
 from webhook.metrics import CERTIFICATE_EXPIRY, CERTIFICATE_FAILURES
@@ -44,6 +45,7 @@ class Rotation:
         lifetimes: Lifetimes,
         publish: Publish | None = None,
         clock: Callable[[], float] = time.time,
+        clients: Clients | None = None,
     ) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -52,11 +54,14 @@ class Rotation:
         self._lifetimes = lifetimes
         self._publish = publish
         self._clock = clock
+        self._clients = clients
         self._served: Bundle | None = None
         self._trusted = publish is None
 
     async def step(self) -> None:
         """Brings store, trust and listener to what is due now. Raises DarnerError and leaves what is served as it is."""
+        if self._clients:
+            self._clients.load(self.context)
         bundle = await asyncio.to_thread(self._settled)
         if self._served is None or _pair(bundle.files) != _pair(self._served.files):
             # Here and not in the thread: no handshake of this loop may see the certificate of one pair with the key of another.

@@ -56,11 +56,25 @@ class DirectoryStore:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._lock = self._path / ".lock"
+        """Of whoever has written here."""
 
     def __str__(self) -> str:
         return f"the directory {self._path}"
 
     def read(self) -> Stored | None:
+        """All files of one write: nobody is writing meanwhile."""
+        if not self._lock.exists():
+            found = self._found()
+            if not self._lock.exists():
+                return found
+        try:
+            with self._locked(os.O_RDONLY, fcntl.LOCK_SH):
+                return self._found()
+        except OSError as error:
+            raise KeyStoreError(f"{self} cannot be read: {error.strerror}") from None
+
+    def _found(self) -> Stored | None:
         try:
             files = {
                 entry.name: _read_bounded(entry)
@@ -76,8 +90,8 @@ class DirectoryStore:
     def write(self, files: Files, version: str | None) -> bool:
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._locked():
-                stored = self.read()
+            with self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX):
+                stored = self._found()
                 if (stored.version if stored else None) != version:
                     return False
                 for name, content in files.items():
@@ -98,10 +112,10 @@ class DirectoryStore:
         temporary.replace(self._path / name)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self._path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def _locked(self, flags: int, lock: int) -> Iterator[None]:
+        descriptor = os.open(self._lock, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, lock)
             yield
         finally:
             os.close(descriptor)

@@ -1,8 +1,8 @@
 """Derived pull secrets while the API server waits: an admission learns in time that they exist, or why it cannot count on them.
 
-Nothing here blocks the event loop: the calls are made in a few threads, one at a time for each Secret. An answer that is
-known is used for a while and confirmed before it gets old, so that a rollout of a thousand pods costs one look. State belongs to
-the event loop; `changed` alone may be called from other threads.
+Nothing here blocks the event loop: the calls are made in a few threads, one at a time for each Secret and a few for each
+namespace. An answer that is known is used for a while and confirmed before it gets old, so that a rollout of a thousand pods
+costs one look. State belongs to the event loop; `changed` alone may be called from other threads.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from webhook.errors import NotDerived, Obstacle
 from webhook.kube.api import ObjectName
 from webhook.metrics import DERIVED_FAILURES
 from webhook.pullsecrets.dockerconfig import derived_name, originals_among
+from webhook.pullsecrets.shares import NamespaceShares
 from webhook.pullsecrets.writer import Derived
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8
 PENDING_MAX = 256
+PENDING_PER_NAMESPACE_MAX = 64
 KNOWN_MAX = 20_000
 SECRETS_PER_POD_MAX = 32
+REGISTRIES_PER_POD_MAX = 64
 REGISTRIES_KEPT_MAX = 64
 """Per Secret, of those that are asked about once more when one is looked at again."""
 
@@ -64,7 +66,7 @@ class PullSecretCache:
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="pull-secrets")
+        self._shares: NamespaceShares[Derived] = NamespaceShares("pull-secrets")
         self._known: OrderedDict[ObjectName, _Known] = OrderedDict()
         self._failed: dict[ObjectName, tuple[NotDerived, float]] = {}
         self._pending: dict[ObjectName, _Pending] = {}
@@ -83,6 +85,8 @@ class PullSecretCache:
     ) -> Mapping[str, frozenset[str]]:
         if len(names) > SECRETS_PER_POD_MAX:
             raise NotDerived(Obstacle.TOO_MANY, f"it has more than {SECRETS_PER_POD_MAX} pull secrets")
+        if names and len(registries) > REGISTRIES_PER_POD_MAX:
+            raise NotDerived(Obstacle.TOO_MANY, f"its images are from more than {REGISTRIES_PER_POD_MAX} registries")
         found: list[tuple[str, Derived]] = []
         try:
             async with asyncio.timeout(self._deadline_seconds):
@@ -98,7 +102,7 @@ class PullSecretCache:
         self._loop.call_soon_threadsafe(self._forget, key, version)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._shares.close()
 
     def _look_up(self, key: ObjectName, registries: frozenset[str]) -> Derived | None:
         known = self._known.get(key)
@@ -107,7 +111,7 @@ class PullSecretCache:
         age = self._clock() - known.since
         if age > known.age_seconds_max():
             return None
-        if age > CONFIRM_SECONDS and key not in self._pending and len(self._pending) < PENDING_MAX:
+        if age > CONFIRM_SECONDS and key not in self._pending and not self._is_full(key.namespace):
             self._begin(key, registries)
         return known.derived
 
@@ -118,8 +122,8 @@ class PullSecretCache:
                 raise NotDerived(failure.obstacle, str(failure))
             pending = self._pending.get(key)
             if pending is None:
-                if len(self._pending) >= PENDING_MAX:
-                    raise NotDerived(Obstacle.BUSY, f"{PENDING_MAX} pull secrets are being derived already")
+                if full := self._is_full(key.namespace):
+                    raise NotDerived(Obstacle.BUSY, full)
                 pending = self._begin(key, registries)
             elif self._clock() - pending.since > self._deadline_seconds:
                 # Others have waited in vain already; a thousand more would not make it faster.
@@ -128,11 +132,19 @@ class PullSecretCache:
             if registries <= derived.covered | derived.without:
                 return derived
 
+    def _is_full(self, namespace: str) -> str:
+        """Why nothing more is begun for a namespace; empty if it is."""
+        if len(self._pending) >= PENDING_MAX:
+            return f"{PENDING_MAX} pull secrets are being derived already"
+        if sum(1 for key in self._pending if key.namespace == namespace) >= PENDING_PER_NAMESPACE_MAX:
+            return f"{PENDING_PER_NAMESPACE_MAX} pull secrets of its namespace are being derived already"
+        return ""
+
     def _begin(self, key: ObjectName, registries: frozenset[str]) -> _Pending:
         known = self._known.get(key)
         before = known.derived.covered | known.derived.without if known else frozenset[str]()
         asked = registries | (before if len(before) <= REGISTRIES_KEPT_MAX else frozenset())
-        future = self._loop.run_in_executor(self._pool, self._settle, key.namespace, key.name, asked)
+        future = self._shares.submit(key.namespace, partial(self._settle, key.namespace, key.name, asked))
         pending = self._pending[key] = _Pending(future, self._clock())
         future.add_done_callback(lambda _: self._finished(key, pending))
         return pending

@@ -12,12 +12,15 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from agent.values.reference import DOCKER_HUB, LOCAL_REGISTRY, InvalidReference, component_of
+from webhook.errors import NotDerived, Obstacle
 from webhook.kube.api import mapping_at, text_at
 from webhook.pods import RELEASE
 
@@ -38,6 +41,9 @@ LABEL_LENGTH_MAX = 63
 REGISTRIES_MAX = 64
 """Per derived secret: an original with a wildcard could otherwise be made to grow without end by pods that name hosts."""
 
+DERIVED_BYTES_MAX = 1 << 20
+"""What Kubernetes lets a Secret hold (core/v1, MaxSecretSize)."""
+
 HUB_INDEX = "index.docker.io"
 SPELLINGS = ("", "https://", "http://")
 """To the kubelet these are one key, which is how several credentials for one place find room in one JSON object."""
@@ -46,6 +52,8 @@ _HOST_PATTERN = re.compile(r"[a-z0-9.*_-]+")
 
 Entry = Mapping[str, Any]
 Secret = Mapping[str, Any]
+_Ranked = tuple[int, str, Entry]
+"""An entry with its place in the kubelet's order, and the path of its location."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,64 @@ class Location:
     path: str
     """Empty, or from its first slash on."""
 
-    def matches(self, registry: str) -> bool:
+
+class Places:
+    """The entries of a Docker configuration by where they belong: looked through once, however many registries are asked about.
+
+    Authors of pods choose the Secrets that are read here, of up to 1 MiB, and the registries that are looked for in them. So no
+    key is read twice, hosts are found by their name, and each pattern is compared once with each registry.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        located = sorted(((_location(key), entry) for key, entry in entries.items()), key=lambda item: _order(item[0]))
+        self._hosts: defaultdict[str, list[_Ranked]] = defaultdict(list)
+        self._patterns: defaultdict[tuple[str, int], list[tuple[list[str], _Ranked]]] = defaultdict(list)
+        self._found: dict[str, Sequence[tuple[str, Entry]]] = {}
+        # The kubelet tries the most specific location first, which is the last in order.
+        for rank, (location, entry) in enumerate(reversed(located)):
+            host, _, port = location.host.partition(":")
+            # Brackets and question marks are patterns to Go, but no host of a URL that it reads can have them.
+            if not _HOST_PATTERN.fullmatch(host):
+                continue
+            if "*" in host:
+                parts = host.split(".")
+                self._patterns[port, len(parts)].append((parts, (rank, location.path, entry)))
+            else:
+                self._hosts[location.host].append((rank, location.path, entry))
+
+    def local_entries(self, registry: str) -> Sequence[tuple[str, Entry]]:
+        """The entries for a registry, under their keys at the agent."""
+        if registry not in self._found:
+            self._found[registry] = tuple(self._look_up(registry))
+        return self._found[registry]
+
+    def _look_up(self, registry: str) -> Iterator[tuple[str, Entry]]:
+        try:
+            component = component_of(registry)
+        except InvalidReference:
+            return
+        if component in ("v1", "v2"):
+            return  # The kubelet takes these for no path, and the credential would be for everything at the agent.
+        found = self._matching(registry)
+        if registry == DOCKER_HUB and not any(path == "" for _, path, _ in found):
+            found += [item for item in reversed(self._hosts.get(HUB_INDEX, [])) if item[1] == ""]
+        used: dict[str, int] = {}
+        for _, path, entry in found:
+            # Without the slash the credential would be for every registry whose name only begins like this one.
+            key = f"{LOCAL_REGISTRY}/{component}{path or '/'}"
+            count = used[key] = used.get(key, 0) + 1
+            if count <= len(SPELLINGS):
+                yield SPELLINGS[count - 1] + key, entry
+
+    def _matching(self, registry: str) -> list[_Ranked]:
         """As the kubelet compares: the port as it is, and the host part by part, of which each may have stars."""
-        host, _, port = self.host.partition(":")
-        name, _, number = registry.partition(":")
-        parts, names = host.split("."), name.split(".")
-        # Brackets and question marks are patterns to Go, but no host of a URL that it reads can have them.
-        if port != number or len(parts) != len(names) or not _HOST_PATTERN.fullmatch(host):
-            return False
-        return all(fnmatchcase(given, part) for part, given in zip(parts, names, strict=True))
+        name, _, port = registry.partition(":")
+        names = name.split(".")
+        found = list(self._hosts.get(registry, ()))
+        for parts, item in self._patterns.get((port, len(names)), ()):
+            if all(map(_fits, names, parts)):
+                found.append(item)
+        return sorted(found, key=itemgetter(0))
 
 
 @dataclass(frozen=True)
@@ -77,6 +134,10 @@ class Original:
     version: str
     """Another one for every change, and for every Secret of this name."""
     entries: Mapping[str, Entry] = field(repr=False)
+
+    @cached_property
+    def places(self) -> Places:
+        return Places(self.entries)
 
 
 def original_of(secret: Secret) -> Original | None:
@@ -107,16 +168,24 @@ def originals_among(names: Iterable[str]) -> tuple[str, ...]:
 
 def registries_with_credentials(original: Original, registries: Iterable[str]) -> frozenset[str]:
     """The registries among these for which the original holds anything that an agent can be sent."""
-    return frozenset(registry for registry in registries if any(True for _ in _local_entries(original, registry)))
+    return frozenset(registry for registry in registries if original.places.local_entries(registry))
 
 
 def derive(original: Original, registries: Iterable[str], found: Secret | None = None, release: str = "") -> dict[str, Any]:
     """The derived secret for these registries; with one that was found, that one as it should be.
 
-    It belongs to the release that made it first: another one uses it as well, and does not take it away.
+    It belongs to the release that made it first: another one uses it as well, and does not take it away. Raises NotDerived.
     """
     wanted = sorted(set(registries))
-    auths = {key: entry for registry in wanted for key, entry in _local_entries(original, registry)}
+    auths: dict[str, Entry] = {}
+    size = 0
+    for registry in wanted:
+        for key, entry in original.places.local_entries(registry):
+            auths[key] = entry
+            size += len(key) + len(json.dumps(entry))
+            if size > DERIVED_BYTES_MAX:  # found out while it grows: of a wildcard, each registry has its own copies
+                words = f"for {len(wanted)} registries it would have more than {DERIVED_BYTES_MAX >> 20} MiB"
+                raise NotDerived(Obstacle.TOO_LARGE, f"the Secret {derived_name(original.name)} cannot be made: {words}")
     content = json.dumps({"auths": auths}, sort_keys=True, separators=(",", ":"))
     metadata = dict(mapping_at(found, "metadata")) or {"name": derived_name(original.name), "namespace": original.namespace}
     metadata |= {
@@ -187,26 +256,21 @@ def _location(key: str) -> Location:
     return Location(host, "" if path == "/" else path)
 
 
-def _local_entries(original: Original, registry: str) -> Iterator[tuple[str, Entry]]:
-    """The original's entries for a registry, under their keys at the agent."""
-    try:
-        component = component_of(registry)
-    except InvalidReference:
-        return
-    if component in ("v1", "v2"):
-        return  # The kubelet takes these for no path, and the credential would be for everything at the agent.
-    # The kubelet tries the most specific location first, which is the last in order.
-    located = sorted(((_location(key), entry) for key, entry in original.entries.items()), key=lambda item: _order(item[0]))
-    found = [item for item in reversed(located) if item[0].matches(registry)]
-    if registry == DOCKER_HUB and not any(location.path == "" for location, _ in found):
-        found += [item for item in located if item[0] == Location(HUB_INDEX, "")]
-    used: dict[str, int] = {}
-    for location, entry in found:
-        # Without the slash the credential would be for every registry whose name only begins like this one.
-        key = f"{LOCAL_REGISTRY}/{component}{location.path or '/'}"
-        count = used[key] = used.get(key, 0) + 1
-        if count <= len(SPELLINGS):
-            yield SPELLINGS[count - 1] + key, entry
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a part of a host is what a pattern with stars says: one pass, without a regular expression made for it."""
+    head, *rest = pattern.split("*")
+    if not rest:
+        return name == pattern
+    *middle, tail = rest
+    at, end = len(head), len(name) - len(tail)
+    if at > end or not name.startswith(head) or not name.endswith(tail):
+        return False
+    for piece in middle:
+        at = name.find(piece, at, end)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
 
 
 def _order(location: Location) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from webhook.errors import NotDerived
@@ -57,12 +59,28 @@ def keep(item: Mapping[str, Any]) -> KeptSecret:
     return KeptSecret(version_of(metadata), original, original_version_of(metadata), owner_uid(metadata), registries_of(metadata))
 
 
+def by_turns(behind: Mapping[ObjectName, frozenset[str]]) -> list[tuple[ObjectName, frozenset[str]]]:
+    """The first Secret of each namespace, then the second of each: one that has a thousand keeps none waiting."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for key, registries in behind.items():
+        turns.append((seen[key.namespace], key, registries))
+        seen[key.namespace] += 1
+    return [(key, registries) for _, key, registries in sorted(turns, key=itemgetter(0))]
+
+
 class PullSecretReconciler:
     """`changed` is told the key of an original and a version of it, or of what is derived from it; empty: one is gone."""
 
     def __init__(
-        self, api: Api, settle: Settle, changed: Callable[[ObjectName, str], None], leading: Callable[[], bool] = lambda: True
+        self,
+        api: Api,
+        settle: Settle,
+        changed: Callable[[ObjectName, str], None],
+        leading: Callable[[], bool] = lambda: True,
+        namespaces: Collection[str] = (),
     ) -> None:
+        """Follows the Secrets of these namespaces, and with none those of all."""
         self._settle = settle
         self._tell = changed
         self._leading = leading
@@ -70,13 +88,15 @@ class PullSecretReconciler:
         self._lock = threading.Lock()
         self._lost: dict[ObjectName, frozenset[str]] = {}
         """Derived secrets that went with their originals, which may come back under the same name."""
+        paths = [f"/api/v1/namespaces/{namespace}/secrets" for namespace in namespaces] or ["/api/v1/secrets"]
         self._informers = {
-            kind: Informer(api, "/api/v1/secrets", {"fieldSelector": f"type={kind}"}, keep, self._changed, metadata_only=True)
+            f"{path} {kind}": Informer(api, path, {"fieldSelector": f"type={kind}"}, keep, self._changed, metadata_only=True)
+            for path in paths
             for kind in CONFIG_KEYS
         }
 
     def working(self) -> dict[str, Work]:
-        following = {f"follow {kind}": informer.run for kind, informer in self._informers.items()}
+        following = {f"follow {what}": informer.run for what, informer in self._informers.items()}
         return {**following, "reconcile pull secrets": self.run}
 
     def run(self, stopped: threading.Event) -> None:
@@ -93,9 +113,8 @@ class PullSecretReconciler:
 
     def step(self) -> bool:
         """Derives anew every secret that is out of step; whether all of them could be."""
-        behind = dict(self._out_of_step())
         failures = 0
-        for key, registries in behind.items():
+        for key, registries in by_turns(dict(self._out_of_step())):
             try:
                 self._settle(key.namespace, key.name, registries)
                 with self._lock:

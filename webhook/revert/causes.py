@@ -82,6 +82,8 @@ _CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
         (Cause.NODE, r"no space left|quota exceeded|read-only file system|input/output error"),
         (Cause.NODE, r"code = Unavailable|transport is closing|containerd\.sock|context canceled|server is not initialized yet"),
         (Cause.NODE, r"signature|source image rejected"),
+        # Of CRI-O, where nobody has told it that the agent is asked in plain HTTP.
+        (Cause.NODE, r"server gave HTTP response to HTTPS client"),
         (Cause.NOT_FOUND, r"\bnot ?found\b|manifest unknown|name unknown"),
     )
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -111,6 +111,7 @@ class RevertController:
         breakers: SharedBreakers,
         leading: Callable[[], bool],
         release: str = "",
+        namespaces: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -118,6 +119,8 @@ class RevertController:
         self._events = events
         self._breakers = breakers
         self._leading = leading
+        self._namespaces = namespaces
+        """The only ones in which pods may be changed; all if empty."""
         self._clock = clock
         self._wall_clock = wall_clock
         self.appeared: Callable[[ObjectName, str], None] = lambda _name, _owner: None
@@ -244,7 +247,7 @@ class RevertController:
     def _changed(self, changes: Changes[KeptPod]) -> None:
         for key, (before, after) in changes.items():
             with self._changes:
-                if after is None or not after.failing:
+                if after is None or not after.failing or (self._namespaces and key.namespace not in self._namespaces):
                     self._due.pop(key, None)
                 elif before and before.uid == after.uid and after.untold and after.failing <= before.held_back:
                     pass  # A kubelet until 1.30 does not repeat that it holds a pull back, and will try it.

@@ -31,9 +31,13 @@ releases that differ only in what was changed keep different names, and the same
 {{- end -}}
 {{- end -}}
 
+{{- define "darner.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace -}}
+{{- end -}}
+
 {{- /* Objects without a namespace: releases of one name may live in several namespaces. No name has a dot but this one. */ -}}
 {{- define "darner.clusterName" -}}
-{{- printf "%s-webhook.%s" (include "darner.fullname" .) .Release.Namespace -}}
+{{- printf "%s-webhook.%s" (include "darner.fullname" .) (include "darner.namespace" .) -}}
 {{- end -}}
 
 {{- /* API servers ask mutating webhooks in the order of their configurations' names. */ -}}
@@ -43,7 +47,7 @@ releases that differ only in what was changed keep different names, and the same
 
 {{- /* What rewritten pods and derived pull secrets are labelled with, so that each release knows its own. */ -}}
 {{- define "darner.releaseLabel" -}}
-{{- $name := printf "%s.%s" (include "darner.fullname" .) .Release.Namespace -}}
+{{- $name := printf "%s.%s" (include "darner.fullname" .) (include "darner.namespace" .) -}}
 {{- gt (len $name) 63 | ternary (printf "%s-%s" (trunc 54 $name | trimSuffix "-" | trimSuffix ".") (sha256sum $name | trunc 8)) $name -}}
 {{- end -}}
 
@@ -63,6 +67,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{- /* `annotations:` of an object: those of all, and its own, which count more. Nothing where it has none. */ -}}
+{{- define "darner.annotations" -}}
+{{- with merge (dict) (.own | default dict) .root.Values.commonAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- define "darner.serviceAccount" -}}
@@ -86,11 +98,32 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and .Values.swarm.nodeTokens (not .Values.swarm.existingSecret) }}true{{ end -}}
 {{- end -}}
 
+{{- /* Whether the webhook makes its own certificate, and nobody else does. */ -}}
+{{- define "darner.ownCertificate" -}}
+{{- with .Values.webhook.certificate -}}
+{{- if not (or .existingSecret .certManager.enabled) }}true{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "darner.certificateSecret" -}}
 {{- if and .Values.webhook.certificate.caBundle (not .Values.webhook.certificate.existingSecret) -}}
 {{- fail "webhook.certificate.caBundle: leave it empty, or write webhook.certificate.existingSecret too; the webhook's own certificate has its own authority" -}}
 {{- end -}}
 {{- .Values.webhook.certificate.existingSecret | default (printf "%s-webhook-certificate" (include "darner.fullname" .)) -}}
+{{- end -}}
+
+{{- /* The Service whose SRV records name the supernodes' pods. */ -}}
+{{- define "darner.supernodeService" -}}
+{{- if .Values.supernode.enabled -}}
+{{- printf "_channel._tcp.%s-supernode.%s.svc.%s" (include "darner.fullname" .) (include "darner.namespace" .) .Values.clusterDomain -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether supernodes ask the API server for the zones of nodes: before 1.35 no pod is told the zone of its node. */ -}}
+{{- define "darner.nodeZones" -}}
+{{- $wanted := .Values.supernode.nodeZones -}}
+{{- $needed := semverCompare "<1.35-0" .Capabilities.KubeVersion.Version -}}
+{{- if and .Values.supernode.enabled (or (eq $wanted "always") (and (eq $wanted "auto") $needed)) }}true{{ end -}}
 {{- end -}}
 
 {{- /* The channels of the supernodes by their StatefulSet names, which stay when pods and addresses change. */ -}}
@@ -99,7 +132,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $name := printf "%s-supernode" (include "darner.fullname" .) -}}
 {{- $list := list -}}
 {{- range until (int .Values.supernode.replicas) -}}
-{{- $list = append $list (printf "%s-%d.%s.%s.svc.%s:65004" $name . $name $.Release.Namespace $.Values.clusterDomain) -}}
+{{- $list = append $list (printf "%s-%d.%s.%s.svc.%s:65004" $name . $name (include "darner.namespace" $) $.Values.clusterDomain) -}}
 {{- end -}}
 {{- join "," $list -}}
 {{- end -}}
@@ -109,4 +142,35 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "darner.listen" -}}
 {{- contains ":" .root.Values.listenAddress | ternary (printf "[%s]" .root.Values.listenAddress) .root.Values.listenAddress -}}
 :{{ .port }}
+{{- end -}}
+
+{{- /* Where k3s and RKE2 keep their own containerd, and nothing elsewhere. The API server's version is v1.36.3+k3s1, or +rke2r1. */ -}}
+{{- define "darner.rancher" -}}
+{{- with regexFind "[+](k3s|rke2)" .Capabilities.KubeVersion.Version -}}
+{{- printf "/var/lib/rancher/%s/agent" (trimPrefix "+" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The directory of what containerd holds; empty if that is no source. */ -}}
+{{- define "darner.contentPath" -}}
+{{- $path := .Values.agent.containerd.contentPath -}}
+{{- $home := include "darner.rancher" . | default "/var/lib" -}}
+{{- eq $path "auto" | ternary (printf "%s/containerd/io.containerd.content.v1.content" $home) $path -}}
+{{- end -}}
+
+{{- /* The directory in which the runtime is told of the registries that the agent is the mirror of; empty if there is none. */ -}}
+{{- define "darner.hostsPath" -}}
+{{- if .Values.mirror.enabled -}}
+{{- $path := .Values.agent.containerd.hostsPath -}}
+{{- if not (or $path .Values.agent.crio.configPath) -}}
+{{- fail "mirror.enabled: write agent.containerd.hostsPath or agent.crio.configPath, or leave mirror mode off; no runtime would know of it" -}}
+{{- end -}}
+{{- eq $path "auto" | ternary (printf "%s/etc/containerd/certs.d" (include "darner.rancher" .)) $path -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether the webhook looks at the container runtimes of nodes: where they may be such that no agent tells of itself. */ -}}
+{{- define "darner.nodeRuntimes" -}}
+{{- $wanted := .Values.webhook.nodes.runtimes -}}
+{{- if or (eq $wanted "always") (and (eq $wanted "auto") .Values.openshift.enabled (not .Values.agent.crio.configPath)) }}true{{ end -}}
 {{- end -}}

@@ -6,10 +6,7 @@ labels:
   app.kubernetes.io/part-of: darner
   # Darner's own images come from where they come from: nothing of it waits for itself, not even where every namespace is opted in.
   {{ .root.Values.webhook.label | quote }}: disabled
-  {{- with .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- with (index .root.Values .component).podLabels }}
+  {{- with omit (merge (dict) (index .root.Values .component).podLabels .root.Values.commonLabels) .root.Values.webhook.label }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- with (index .root.Values .component).podAnnotations }}
@@ -23,14 +20,12 @@ annotations:
 serviceAccountName: {{ include "darner.serviceAccount" . | quote }}
 # Services of this namespace would otherwise appear as variables that look like settings, such as DARNER_WEBHOOK_PORT.
 enableServiceLinks: false
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- include "darner.pullSecrets" .root | nindent 0 }}
+{{- include "darner.environs" $values | nindent 0 }}
 {{- with $values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
-{{- with $values.podSecurityContext }}
+{{- with include "darner.podSecurityContext" . | fromYaml }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -42,6 +37,23 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- include "darner.tolerations" (dict "root" .root "list" $values.tolerations) }}
+{{- end -}}
+
+{{- /* On OpenShift each namespace has users and groups of its own, which `restricted-v2` gives to whoever asks for none. */ -}}
+{{- define "darner.podSecurityContext" -}}
+{{- $context := (index .root.Values .component).podSecurityContext -}}
+{{- if and .root.Values.openshift.enabled (ne .component "agent") -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" "fsGroupChangePolicy" -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end -}}
+
+{{- define "darner.securityContext" -}}
+{{- $context := (index .root.Values .component).securityContext -}}
+{{- if and .root.Values.openshift.enabled (eq .component "agent") -}}
+{{- $context = merge (deepCopy $context) (dict "seLinuxOptions" (dict "type" "spc_t")) -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end -}}
 
 {{- /* Nobody takes away the taint of a new node but Darner, so Darner itself may not wait for that. */ -}}
@@ -71,10 +83,54 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- /* Secrets of the release's namespace, those of the values and those of the whole of which this chart is a part. Each is there once. */ -}}
+{{- define "darner.pullSecrets" -}}
+{{- $names := list -}}
+{{- range concat .Values.imagePullSecrets .Values.global.imagePullSecrets -}}
+{{- $names = append $names (kindIs "string" . | ternary . (get (kindIs "string" . | ternary dict .) "name")) -}}
+{{- end -}}
+{{- with uniq $names -}}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . | quote }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- /* What is around a pod, beside its node: its runtime, and how names are looked up in it. Takes the values of a component. */ -}}
+{{- define "darner.environs" -}}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
+{{- with .dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /*
+Another registry takes the place of the one that `image.repository` begins with. It begins with one where its first part has a dot or a
+port, or is localhost: that is how the names of images are read everywhere.
+*/ -}}
 {{- define "darner.image" -}}
 {{- $image := .Values.image -}}
+{{- $registry := .Values.global.imageRegistry | default $image.registry | trimSuffix "/" -}}
+{{- if $registry -}}
+{{- $registry }}/{{ regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $image.repository "" -}}
+{{- else -}}
 {{- $image.repository -}}
+{{- end -}}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
+{{- /* A strategy of updates, in Kubernetes' own form. What belongs to RollingUpdate alone is left out where the type is another one. */ -}}
+{{- define "darner.strategy" -}}
+{{- $type := .type | default "RollingUpdate" -}}
+{{- eq $type "RollingUpdate" | ternary . dict | merge (dict "type" $type) | toYaml -}}
 {{- end -}}
 
 {{- define "darner.container" -}}
@@ -82,10 +138,14 @@ topologySpreadConstraints:
 name: {{ .component }}
 image: {{ include "darner.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-args: [{{ .component }}]
+args:
+  - {{ .component }}
+  {{- with $values.extraArgs }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 # A process that cannot start says why in its last line; so does the pod's status then.
 terminationMessagePolicy: FallbackToLogsOnError
-{{- with $values.securityContext }}
+{{- with include "darner.securityContext" . | fromYaml }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -93,6 +153,41 @@ securityContext:
 resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- /* What a kubelet lets a store's volume have before it evicts the pod. Nothing for a volume whose own filesystem is the limit. */ -}}
+{{- define "darner.sizeLimit" -}}
+{{- $values := index .root.Values .component -}}
+{{- if not (dig "persistence" "enabled" false $values) -}}
+{{- $values.store.sizeLimit | default "" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /*
+With a `sizeLimit`, percentages of the quota are of that: the node's filesystem, of which a process would take them, is not the store's
+alone, and a kubelet evicts the pod whose volume has outgrown its limit.
+*/ -}}
+{{- define "darner.storeQuota" -}}
+{{- $quota := (index .root.Values .component).store.quota | toString -}}
+{{- $limit := include "darner.sizeLimit" . -}}
+{{- if and $limit (hasSuffix "%" $quota) -}}
+{{- div (mul (include "darner.mebibytes" $limit | int) (trimSuffix "%" $quota | int)) 100 }}Mi
+{{- else -}}
+{{- $quota -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A twentieth less than the limit: journals and directories count for kubelets too, and they look only now and then. 0 is no limit. */ -}}
+{{- define "darner.storeLimit" -}}
+{{- with include "darner.sizeLimit" . -}}
+{{- div (mul (include "darner.mebibytes" . | int) 95) 100 }}Mi
+{{- else -}}
+0
+{{- end -}}
+{{- end -}}
+
+{{- define "darner.mebibytes" -}}
+{{- mul (regexFind "^[0-9]+" . | int) (get (dict "Mi" 1 "Gi" 1024 "Ti" 1048576) (regexFind "[MGT]i$" .)) -}}
 {{- end -}}
 
 {{- /* Settings of the agents and the supernodes alike: both are nodes, with a store and an origin client. */ -}}
@@ -111,8 +206,16 @@ resources:
   value: /var/lib/darner/store
 - name: DARNER_SWARM_KEY_FILE
   value: /etc/darner/swarm/key
+- name: DARNER_ENCRYPTION
+  value: {{ .root.Values.swarm.encryption }}
 - name: DARNER_INSECURE_REGISTRIES
   value: {{ join "," .root.Values.registries.insecure | quote }}
+- name: DARNER_FILES_ALLOW
+  value: {{ join "," .root.Values.files.allow | quote }}
+- name: DARNER_REFUSED_NETWORKS
+  value: {{ join "," .root.Values.registries.destinations.refuse | quote }}
+- name: DARNER_PRIVATE_REGISTRIES
+  value: {{ .root.Values.registries.destinations.private }}
 - name: DARNER_TRUSTED_REALMS
   value: {{ join "," .root.Values.registries.trustedRealms | quote }}
 {{- $mirrors := list -}}
@@ -144,7 +247,7 @@ resources:
 {{- end }}
 {{- end }}
 - name: DARNER_STORE_QUOTA
-  value: {{ $store.quota | quote }}
+  value: {{ include "darner.storeQuota" . | quote }}
 - name: DARNER_STORE_FREE
   value: {{ $store.free | quote }}
 - name: DARNER_STORE_AGE
@@ -161,6 +264,8 @@ resources:
   value: {{ .root.Values.tagCache.staleIfError | quote }}
 - name: DARNER_LOG_LEVEL
   value: {{ .root.Values.logLevel }}
+- name: DARNER_LOG_FORMAT
+  value: {{ .root.Values.logFormat }}
 {{- end -}}
 
 {{- define "darner.nodeMounts" -}}
@@ -208,30 +313,16 @@ resources:
 {{- end }}
 {{- end -}}
 
-{{- /* Health of a process with HTTP on a port called `http`: alive, ready, and at the start up to two minutes: for a port that
-a connection has for the moment, and for a first look at a large store. */ -}}
+{{- /* Health of a process with HTTP on a port called `http`: alive, and ready. Takes the values of a component. */ -}}
 {{- define "darner.probes" -}}
-startupProbe:
+{{- $values := . -}}
+{{- range $name, $path := dict "startupProbe" "/healthz" "livenessProbe" "/healthz" "readinessProbe" "/readyz" }}
+{{ $name }}:
   httpGet:
-    path: /healthz
+    path: {{ $path }}
     port: http
-  periodSeconds: 1
-  timeoutSeconds: 5
-  failureThreshold: 120
-livenessProbe:
-  httpGet:
-    path: /healthz
-    port: http
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
-readinessProbe:
-  httpGet:
-    path: /readyz
-    port: http
-  periodSeconds: 5
-  timeoutSeconds: 5
-  failureThreshold: 2
+  {{- index $values $name | toYaml | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- /* Annotations of what is there while the release is being deleted; takes the order in which it is made. */ -}}

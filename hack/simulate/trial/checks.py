@@ -7,15 +7,16 @@ that nothing is left over.
 
 from __future__ import annotations
 
-from math import isinf
-from typing import TYPE_CHECKING
+from math import inf, isinf
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.download.planner import ORIGIN_TRIES_MAX, TURN_SECONDS_MAX, Mode
 from agent.registry.endpoint import HEAD_SECONDS_MAX
 from hack.simulate.books import check_the_books
-from hack.simulate.trial.client import PAUSE_SECONDS_MAX, Client
+from hack.simulate.trial.client import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Client
 from hack.simulate.trial.node import Node
-from supernode.tracker.seeds import LEAVE_SECONDS, LEAVES_MAX
+from supernode.tracker.health import HealthSettings
+from supernode.tracker.seeds import DESCRIBE_SECONDS, LEAVE_SECONDS, LEAVES_MAX
 
 if TYPE_CHECKING:
     from hack.simulate.trial.world import World
@@ -26,6 +27,43 @@ PULL_SECONDS_MAX = PAUSE_SECONDS_MAX + HEAD_SECONDS_MAX + 5.0
 """Of a blob, after the last fault has begun or ended: the longest pause of the runtime after a try that the fault has spoiled,
 the patience of one more try, and the blob itself."""
 LOOK_SECONDS = 0.5
+TWICE_MAX = 2
+"""Pieces of a blob that the origin sends twice where nothing goes wrong: at its end, what comes slowly to one node is granted to
+another too."""
+
+
+class Allowed(NamedTuple):
+    """Where one kind of trouble comes alone, and the swarm goes on."""
+
+    blobs: float
+    """That the origin sends, in all, of each blob."""
+    late_seconds: float
+    """That a blob may take longer than over its node's link."""
+
+
+ALONE = {
+    "clocks": Allowed(1.25, 5.0),
+    "evictions": Allowed(1.5, 5.0),
+    "pieces_of_the_supernodes": Allowed(1.25, 5.0),
+    "origin_refuses_supernodes": Allowed(1.25, 5.0),
+    "origin_refuses_a_node": Allowed(1.25, 5.0),
+    "origin_refuses_the_first_node": Allowed(2.0, 5.0),
+    "origin_refuses_nodes": Allowed(1.5, 5.0),
+    "origin_sends_all": Allowed(1.5, 6.0),
+    "silent_holders": Allowed(1.25, DESCRIBE_SECONDS + 5.0),
+    "slow_links": Allowed(1.5, 10.0),
+    "resets": Allowed(2.0, 5.0),
+    "runtimes_restart": Allowed(1.5, PAUSE_SECONDS_MIN + 5.0),
+    "dies_in_a_run": Allowed(2.0, inf),
+    "nodes_crash": Allowed(1.5, inf),
+    "liars": Allowed(2.5, 8.0),
+    "disputers": Allowed(2.0, PAUSE_SECONDS_MIN + 5.0),
+    "misnamers": Allowed(3.5, PAUSE_SECONDS_MIN + 15.0),
+    "half_misname": Allowed(inf, inf),
+    "pretenders": Allowed(3.5, PAUSE_SECONDS_MIN + 8.0),
+}
+"""By the kind (`faults`). A lying node costs its blob once more, and a client that was told so its pause. For the first node,
+which is refused, the supernode asks, and does so to the end though other nodes come that may ask too."""
 
 
 class Watch:
@@ -34,6 +72,8 @@ class Watch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._late: set[tuple[str, float]] = set()
+        self.quarantined: set[str] = set()
+        """Nodes that were in quarantine at any time."""
         self._spoiled_until: dict[str, float] = {}
         """By node, how long a request of its to the origin stood that was begun when the origin was bad."""
         world.after(LOOK_SECONDS, self._look)
@@ -44,6 +84,8 @@ class Watch:
             self._first_byte(client)
         self._leaves()
         check_books(world)
+        for supernode in world.supernodes:
+            self.quarantined.update(quarantine.name for quarantine in supernode.tracker.health.quarantines)
         if world.waiting:
             world.after(LOOK_SECONDS, self._look)
 
@@ -77,6 +119,7 @@ class Watch:
                     for node in world.nodes
                     if (download := node.downloads.get(digest))
                     and download.planner.mode is Mode.BESIDE
+                    and not download.evidence.is_cut_off
                     and download.evidence.leave_from(supernode.channel, world.now - LEAVE_SECONDS)
                 ]
                 if len(holders) > LEAVES_MAX:
@@ -94,7 +137,7 @@ def check_books(world: World) -> None:
 
 def check_pulls(world: World) -> None:
     for client in world.clients:
-        if client.ended_at is None:
+        if client.ended_at is None and not client.is_excused:
             world.broken(f"{client.node.name} never got {client.wants[0].name}, which the origin has")
 
 
@@ -108,16 +151,46 @@ def check_origin(world: World, *, is_faultless: bool) -> None:
     origin, pieces = world.origin, sum(content.layout.count for content in world.contents.values())
     if is_faultless:
         asked, requests = sum(origin.pieces.values()), sum(origin.requests.values())
-        if asked != pieces or requests != len(world.contents):
+        fresh = sum(content.layout.count for content in world.contents.values() if content.digest not in world.held_before)
+        granted = sum(node.runs for node in world.nodes) + sum(supernode.seeded for supernode in world.supernodes)
+        most = fresh + TWICE_MAX * len(world.contents)
+        if not fresh <= asked <= most or requests > granted:
             world.broken(f"the origin was asked for {asked} pieces of {pieces}, in {requests} requests")
         return
     tries = {node.name: client.asked for node, client in zip(world.nodes, world.clients, strict=True)}
     tries |= {supernode.name: supernode.seeded for supernode in world.supernodes}
+    runs = {node.name: node.runs for node in world.nodes}
     for name, asked in origin.pieces.items():
         files = pieces * (1 + world.party(name).shelf.lost)
-        requests_max = ORIGIN_TRIES_MAX * tries[name] + files
+        requests_max = ORIGIN_TRIES_MAX * tries[name] + files + runs.get(name, 0)
         if asked > files + origin.requests[name] or origin.requests[name] > requests_max:
             world.broken(f"{name} asked the origin for {asked} pieces of {pieces}, in {origin.requests[name]} requests")
+
+
+def check_alone(world: World, kind: str, quarantined: set[str]) -> None:
+    """What one kind of trouble costs, and that whoever named pieces wrongly is found when their blob turned out wrong."""
+    allowed = ALONE.get(kind)
+    if allowed is None:
+        return
+    pieces = sum(content.layout.count for content in world.contents.values())
+    asked = sum(world.origin.pieces.values())
+    if asked > allowed.blobs * pieces + TWICE_MAX * len(world.contents):
+        world.broken(f"the origin was asked for {asked} pieces of {pieces}, though there is no more trouble than {kind}")
+    for client in world.clients:
+        if client.late_seconds > allowed.late_seconds and not client.is_excused:
+            world.broken(f"{client.node.name} got a blob {client.late_seconds:.1f} s late, with no more trouble than {kind}")
+    found_wrong = world.found_wrong_at
+    liars = {
+        node.name
+        for node in world.nodes
+        for digest in node.misnamed_at
+        if node.misnamed_at[digest] < found_wrong.get(digest, -inf)
+    }
+    held_max = min(HealthSettings().held_per_accuser_max, max(1, len(world.nodes) // 4))  # on the supernode's word alone
+    found = {name for name in quarantined if world.node(name).misnames}  # others of them may have taken all places
+    if len(found) < min(len(liars), held_max):
+        names = " ".join(sorted(liars - quarantined))
+        world.broken(f"{names} named pieces wrongly of a blob that turned out wrong, and was not found")
 
 
 def check_leftovers(world: World) -> None:  # noqa: C901 (a list)
@@ -144,6 +217,9 @@ def check_leftovers(world: World) -> None:  # noqa: C901 (a list)
         for session in tracker.sessions.values():
             if session.in_flight or session.waiting:
                 left.append(f"grants to {session.name} of {supernode.name}: {session.in_flight}, {session.waiting} wait")
+        for quarantine in tracker.health.quarantines:
+            if world.node(quarantine.name).is_honest:
+                left.append(f"the quarantine of {quarantine.name}, which is honest: {quarantine.reason}")
         if len(tracker.sessions) != sum(node.key == supernode.key for node in world.nodes):
             left.append(f"{len(tracker.sessions)} sessions at {supernode.name}")
     for what in left:

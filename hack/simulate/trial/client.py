@@ -33,10 +33,19 @@ class Client:
         self.position = 0
         self.ended_at: float | None = None
         self.reader: Reader | None = None
+        self.is_excused = False
         self.asked = 0
         """How often."""
+        self.late_seconds = 0.0
+        """Of the blob that took longest, what it took longer than its bytes would over the node's link."""
+        self._wanted_at: float | None = None
         self._pause_seconds = PAUSE_SECONDS_MIN
         node.world.at(began_at, self._ask)
+
+    def begin_at(self, at: float) -> None:
+        """It asks sooner than was said, and so is among the first that are granted runs."""
+        self.began_at = at
+        self.node.world.at(at, self._ask)
 
     def give_up(self) -> None:
         """The runtime restarts: it leaves, and asks anew."""
@@ -47,6 +56,7 @@ class Client:
         node = self.node
         if self.reader is not None or self.ended_at is not None:
             return
+        self._wanted_at = node.world.now if self._wanted_at is None else self._wanted_at
         if not node.is_up:
             node.world.after(self._pause(), self._ask)
             return
@@ -62,13 +72,17 @@ class Client:
         world, self.reader = self.node.world, None
         if not error:
             self.position = 0
-            self.wants.pop(0)
+            content = self.wants.pop(0)
+            if self._wanted_at is not None:
+                own_seconds = content.layout.size / self.node.host.down
+                self.late_seconds = max(self.late_seconds, world.now - self._wanted_at - own_seconds)
+            self._wanted_at = None
             self._pause_seconds = PAUSE_SECONDS_MIN
             if self.wants:
                 world.after(RESUME_SECONDS, self._ask)
             else:
                 self.ended_at = world.now
-                world.client_ended()
+                world.client_ended(self)
             return
         world.say(self.node.name, f"its client is told: {error}")
         has_come = reader.position > reader.start
@@ -130,7 +144,7 @@ class Reader:
         for piece in range(layout.piece_at(self.position), layout.piece_at(end - 1) + 1):
             if mark_of(blob, piece) != self.content.marks[piece]:
                 self.was_wrong = True
-                if self.content.digest not in self._world.origin_lied:
+                if self.content.digest not in self._world.doubtful:
                     self._world.broken(f"{self._client.node.name} gives its client a wrong piece {piece} of {self.content.name}")
         self.position, self._came_at = end, self._world.now
 

@@ -6,9 +6,11 @@ work, the same rules for the blob's file.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from math import ceil, inf
 from typing import TYPE_CHECKING
+
+from blake3 import blake3
 
 from agent.download import events
 from agent.download.download import LINGER_SECONDS
@@ -17,7 +19,7 @@ from agent.download.planner import EVIDENCE_SECONDS, Mode, Planner, Trouble
 from agent.swarm import messages
 from agent.swarm.channel import Channel
 from agent.values.address import Address
-from agent.values.errors import DarnerError, DigestError, RequestError, SupersededError
+from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SupersededError
 from agent.values.pieces import Layout
 from hack.simulate.trial.content import ArrivingBlob, Content
 from hack.simulate.trial.evidence import Evidence
@@ -27,9 +29,6 @@ from hack.simulate.trial.transfer import Outcome, Transfer
 if TYPE_CHECKING:
     from hack.simulate.trial.client import Reader
     from hack.simulate.trial.node import Node
-
-
-SEEDING = "blobs of registry.example"
 
 
 class Download:
@@ -47,10 +46,12 @@ class Download:
         self._world = node.world
         self._channel: Channel | None = None
         self._opened = 0
+        self._size = self._opened_size = 0
         self._asked_at: float | None = None
         self._trouble: Trouble | None = None
         self._left_at = 0.0
         self._tick_at = inf
+        self._seeding = f"blobs of {node.registry}"
 
     # Readers.
 
@@ -60,7 +61,7 @@ class Download:
         owners = node.supernodes.owners(self.content.digest)
         is_silent = bool(owners) and node.supernodes.memory.avoids(("supernode", owners[0].where), now)
         self._world.say(node.name, f"begins {self.content.name}, {len(owners)} supernodes connected, silent: {is_silent}")
-        is_slow = bool(owners) and node.supernodes.memory.avoids((SEEDING, owners[0].where), now)
+        is_slow = bool(owners) and node.supernodes.memory.avoids((self._seeding, owners[0].where), now)
         self.evidence = Evidence(now, is_silent=is_silent, is_slow=is_slow)
         self._do(self.planner.start(bool(owners), now, is_silent=is_silent, is_slow=is_slow))
         self._settle()
@@ -102,6 +103,8 @@ class Download:
         if self.is_over:
             return
         self.is_over = True
+        if self._node.disputes and self._channel and not self.error:
+            self._channel.tell(messages.Disputed(self.planner.task))
         self._world.say(self._node.name, f"ends {self.content.name}: {self.error or 'whole'}")
         self._leave_swarm()
         if self.stream:
@@ -125,6 +128,9 @@ class Download:
         if self.is_over or not self._node.is_up:
             return
         if self.blob and self.blob.error:
+            if isinstance(self.blob.error, DigestError) and self._channel:
+                self._world.found_wrong_at.setdefault(self.content.digest, self._world.now)
+                self._channel.tell(messages.Disputed(self.planner.task))
             self.fail(self.blob.error)
             return
         if event is not News.TIME_PASSED:
@@ -174,7 +180,7 @@ class Download:
 
     def _note_seeding(self) -> None:
         if self._channel and self._asked_at is not None and self._world.now >= self._asked_at + EVIDENCE_SECONDS:
-            self._node.supernodes.memory.failed((SEEDING, self._channel.where), self._world.now)
+            self._node.supernodes.memory.failed((self._seeding, self._channel.where), self._world.now)
 
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
         for command in commands:
@@ -191,14 +197,15 @@ class Download:
                 case events.Confirm(piece, digest):
                     if self.blob:
                         self.blob.confirm(piece, digest)
-                case messages.Report() | messages.Offer() | messages.AskLeave():
+                case messages.Report() | messages.Brought() | messages.RunEnded() | messages.AskLeave():
                     if isinstance(command, messages.AskLeave):
                         self.evidence.asked_leave(self._world.now)
+                    if isinstance(command, messages.Brought):
+                        command = self._node.named(self.content, command)
                     if self._channel:
                         self._channel.tell(command)
                 case events.FetchOrigin(first, end):
-                    if not self.evidence.may_ask_the_origin(self._world.now):
-                        self._world.broken(f"{self._node.name} asks the origin for {self.content.name} without a reason")
+                    self._look_for_a_reason(first, end)
                     self.stream = Stream(self, self._node, first, end)
                     self.stream.begin()
                 case Order.LEAVE_ORIGIN:
@@ -206,6 +213,15 @@ class Download:
                         self.stream.is_leaving = True
                 case events.GiveUp(error):
                     self.fail(error)
+
+    def _look_for_a_reason(self, first: int, end: int | None) -> None:
+        """In the swarm it asks for what it was granted, and else where there is a reason."""
+        name, evidence = self._node.name, self.evidence
+        if self.planner.mode is Mode.SWARM:
+            if not evidence.was_granted(first, self.content.layout.count if end is None else end):
+                self._world.broken(f"{name} asks the origin for pieces of {self.content.name} that it was not granted there")
+        elif not evidence.may_ask_the_origin(self._world.now):
+            self._world.broken(f"{name} asks the origin for {self.content.name} without a reason")
 
     # The blob's file.
 
@@ -227,12 +243,19 @@ class Download:
         self._opened += 1
         self._asked_at = self._world.now
         checked = self.blob.checked if self.blob else 0
-        self._channel = self._node.supernodes.open(
-            self.content.digest, "registry.example", "app", checked, self.planner.readers, self._heard, 0
-        )
+        node, readers = self._node, self.planner.readers
+        size = self._opened_size = self._size or (self.content.layout.size if node.knows_sizes else 0)
+        self._channel = node.supernodes.open(self.content.digest, node.registry, "app", checked, readers, self._heard, size)
         self.evidence.opened(self._channel.where if self._channel else None, self._world.now)
         if self._channel is None:
             self._happened(News.NO_SWARM)
+
+    def _finds_size(self) -> bool:
+        if self._opened_size or self._size:
+            return False
+        with contextlib.suppress(OriginError):
+            self._size = self._node.blob_size(self._node.registry, "app", self.content.digest)
+        return self._size > 0
 
     def _leave_swarm(self) -> None:
         if self._channel:
@@ -241,6 +264,8 @@ class Download:
 
     def _heard(self, message: messages.TaskMessage | None) -> None:
         self.evidence.heard(message, self._world.now)
+        if isinstance(message, messages.Run):
+            self._node.is_granted_a_run()
         self._happened(message or News.SWARM_LOST)
 
     def _prepared(self, event: events.Event) -> list[events.Event]:
@@ -254,9 +279,17 @@ class Download:
                 blob.confirm(piece, digest)
             self._asked_at = None
             where = self._channel.where if self._channel else Address("", 0)
-            self._node.supernodes.memory.worked((SEEDING, where))
+            self._node.supernodes.memory.worked((self._seeding, where))
             is_doubted = self._node.supernodes.memory.avoids(("swarms", where), self._world.now)
             return [events.SizeKnown(blob.layout, blob.held), *([News.SWARM_DOUBTED] if is_doubted else []), event]
+        if isinstance(event, messages.TaskFailed):
+            if event.corrupt:
+                self._node.hears_of_wrong_pieces(self.content)
+            if not event.corrupt and event.status in (401, 403, 404) and self._finds_size():
+                self._open_swarm()
+                return []
+            if event.retry_after:
+                self._node.leave_alone(self._node.registry, event.retry_after)
         return [event]
 
     def _fetch(self, piece: int, digest: bytes, source: int) -> None:
@@ -265,7 +298,7 @@ class Download:
 
         def at_once(verdict: int) -> None:
             if verdict != messages.MISSING:
-                self.evidence.fetched(verdict, self._world.now)
+                self.evidence.fetched(verdict, self._world.now, from_node=source != messages.SEED)
             self._happened(messages.Done(piece, source, 0, verdict))
 
         is_avoided = (
@@ -285,7 +318,8 @@ class Download:
             def done(outcome: Outcome) -> None:
                 self.transfers.pop(transfer, None)
                 if outcome.verdict is not None and not (outcome.verdict == messages.MISSING and digest == messages.COMING):
-                    self.evidence.fetched(outcome.verdict, self._world.now)
+                    from_node, is_reported = source != messages.SEED, opened == self._opened
+                    self.evidence.fetched(outcome.verdict, self._world.now, from_node=from_node, is_reported=is_reported)
                 self._fetched(piece, source, where, channel, opened, outcome)
 
             transfer = Transfer(self._world, node, giver, self.blob, piece, digest, channel.unix_seconds, done)
@@ -311,9 +345,9 @@ class Download:
 
     # The origin.
 
-    def streamed(self, piece: int) -> None:
+    def streamed(self, piece: int, digest: bytes) -> None:
         self.evidence.streamed(self._world.now)
-        self._happened(events.OriginPiece(piece))
+        self._happened(events.OriginPiece(piece, digest))
 
     def stream_ended(self, stream: Stream, error: DarnerError | None) -> None:
         if self.stream is stream:
@@ -333,7 +367,8 @@ class Stream:
         self.request: OriginRequest
 
     def begin(self) -> None:
-        self.request = OriginRequest(self._node.world, self._node, self._download.content, self._first, self)
+        node, content = self._node, self._download.content
+        self.request = OriginRequest(node.world, node, node.registry, content, self._first, self._end, self)
 
     def head(self) -> None:
         """`begins` finds out whether the download goes on."""
@@ -358,10 +393,11 @@ class Stream:
             if mark != self._download.content.marks[piece]:
                 blob.begin(piece, mark, self._claim)
             blob.end(piece, mark, self._claim)
-            blob.add(piece, hashlib.sha256(mark).digest(), checked=False, claim=self._claim)
+            digest = blake3(mark).digest()
+            blob.add(piece, digest, checked=True, claim=self._claim)
         except (SupersededError, DarnerError):
             return False
-        self._download.streamed(piece)
+        self._download.streamed(piece, digest)
         return True
 
     def ended(self, error: DarnerError | None) -> None:

@@ -47,8 +47,12 @@ class Evidence:
         """The first time since the last answer."""
         self._has_leave = False
         self._leave_at = -inf
+        self._runs: list[messages.Run] = []
+        """What it was granted at its origin by the supernode that was asked last."""
         self._where: Address | None = None
         """The supernode that was asked last."""
+        self.is_cut_off = False
+        """A piece of another node did not come to it, and none has come since: then it has leave however many have."""
         self.refused_leave_at = -inf
         self.origin_failed_at = -inf
 
@@ -61,6 +65,7 @@ class Evidence:
         self._is_asked = where is not None
         self._has_joined = self._has_leave = False
         self._leave_asked_at = inf
+        self._runs.clear()
 
     def asked_leave(self, now: float) -> None:
         self._leave_asked_at = min(self._leave_asked_at, now)
@@ -77,6 +82,8 @@ class Evidence:
                 self._is_free = True
                 self._lost_at = now
                 self._is_asked = self._has_joined = False
+            case messages.Run():
+                self._runs.append(message)
             case messages.Leave(given=given):
                 self._has_leave = given
                 self._leave_at = now
@@ -84,10 +91,14 @@ class Evidence:
                 if not given:
                     self.refused_leave_at = now
 
-    def fetched(self, verdict: int, now: float) -> None:
-        """A piece of the swarm came, or did not. It is reported, and from then on an answer is due."""
-        self._heard_at = now
+    def fetched(self, verdict: int, now: float, *, from_node: bool, is_reported: bool = True) -> None:
+        """A piece of the swarm came, or did not. If this swarm granted it it is reported, and from then on an answer is due."""
+        if is_reported:
+            self._heard_at = now
+        if is_reported and from_node and verdict in (messages.UNREACHABLE, messages.STALLED):
+            self.is_cut_off = True
         if verdict == messages.DELIVERED:
+            self.is_cut_off &= not from_node
             self.came(now)
             self._carried += 1
             if self._carried >= CARRIED_MIN and self._has_joined:
@@ -126,6 +137,10 @@ class Evidence:
         has_waited = self._failures > 0 and now >= self._came_at + TURN_SECONDS_MAX - since
         self._is_free |= self._has_leave or is_silent or is_unanswered or is_starved or has_waited
         return self._is_free
+
+    def was_granted(self, first: int, end: int) -> bool:
+        """Whether it is to get these pieces for itself and the others."""
+        return any(run.first <= first and end <= run.end for run in self._runs)
 
     def leave_from(self, where: Address, since: float) -> bool:
         """Whether it has leave of this supernode, and got it not before that."""

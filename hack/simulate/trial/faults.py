@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from hack.simulate.trial.origin import ORIGIN, Mood
+from hack.simulate.trial.origin import ORIGIN, REGISTRIES, Mood
 from hack.simulate.trial.ways import Block, Purpose, Way
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ AFTER_SECONDS = (0.3, 1.0, 3.0, 12.0)
 SPAN_SECONDS_MAX = 40.0
 CLOCK_SECONDS = (400.0, -400.0, 5000.0, -90_000.0)
 KINDS_MAX = 4
+FIRST_PULL_SECONDS = 0.9
+"""When a node begins to pull that is to be the first."""
 
 
 @dataclass
@@ -44,10 +46,14 @@ class Faults:
         self.world = world
         self.random = Random(f"{world.seed} faults")
         self.drawn: list[Fault] = []
+        self.kinds: list[str] = []
 
-    def draw(self) -> list[Fault]:
+    def draw(self, wanted: list[Kind] | None = None) -> list[Fault]:
+        """All that goes wrong, of the kinds that are wanted, or of some that are drawn too."""
         count = self.random.choice((0, 1, 1, 1, 2, 2, 3, KINDS_MAX))
-        for kind in self.random.sample(KINDS, count):
+        kinds = self.random.sample(KINDS, count) if wanted is None else wanted
+        self.kinds = [kind.__name__ for kind in kinds]
+        for kind in kinds:
             kind(self)
         for fault in self.drawn:
             self.world.at(fault.begins_at, self._begin, fault)
@@ -241,6 +247,97 @@ class Faults:
     def origin_lies(self) -> None:
         self._mood(Mood(self.random.choice((None, self._names(), self._supernode_names)), lies=True))
 
+    def origin_refuses_a_node(self) -> None:
+        node = self.random.choice(self.world.nodes)
+        self._mood(Mood(frozenset({node.name}), status=self.random.choice((401, 403, 404))), may_stay=len(self.kinds) == 1)
+        if self._is_first(node):
+            self.drawn[-1].begins_at = 0.0
+            self.kinds[self.kinds.index("origin_refuses_a_node")] = "origin_refuses_the_first_node"
+
+    def origin_refuses_nodes(self) -> None:
+        """It answers the supernodes, which nodes may have it from."""
+        nodes = frozenset(node.name for node in self.world.nodes)
+        self._mood(Mood(nodes, status=self.random.choice((401, 403))), may_stay=len(self.kinds) == 1)
+
+    def origin_limits_requests(self) -> None:
+        askers = self.random.choice((None, self._names(), frozenset({self.random.choice(self.world.nodes).name})))
+        self._mood(Mood(askers, status=429, retry_after=self.random.choice((0, 2, 8, 30))))
+
+    def origin_sends_all(self) -> None:
+        """It knows no ranges."""
+        self._mood(Mood(registry=self.random.choice(("", *REGISTRIES)), sends_all=True), may_stay=True)
+
+    def one_registry_lies(self) -> None:
+        """The other one has the same blobs, and they are right there."""
+        liars = self.random.sample(self.world.nodes, self.random.randint(1, max(1, len(self.world.nodes) // 2)))
+        for client in self.world.clients:
+            client.node.registry = REGISTRIES[client.node in liars]
+        self._mood(Mood(registry=REGISTRIES[1], lies=True), may_stay=True)
+        if self.drawn[-1].ends_at is None:
+            self._excuse(liars)
+
+    def misnamers(self) -> None:
+        self._misname(self.random.sample(self.world.nodes, self.random.choice((1, 1, 2))))
+
+    def half_misname(self) -> None:
+        """Every second node does. Not among those that are drawn.
+
+        All have one registry: where a node has one of its own, that is held to have sent what was wrong.
+        """
+        for node in self.world.nodes:
+            node.registry = REGISTRIES[0]
+        self._misname(self.random.sample(self.world.nodes, len(self.world.nodes) // 2))
+
+    def _misname(self, nodes: list[Node]) -> None:
+        for node in nodes:
+            node.misnames = True
+            self._is_first(node)
+            node.repents = Random(f"{self.world.seed} {node.name} repents").random() < 0.5
+            until = ", until that is found out" if node.repents else ""
+            self.drawn.append(Fault(f"{node.name} names digests that its pieces do not have{until}", lambda: None))
+        self._excuse(nodes)
+
+    def disputers(self) -> None:
+        node = self.random.choice(self.world.nodes)
+        node.disputes = True
+        self.drawn.append(Fault(f"{node.name} says of right blobs that they are wrong", lambda: None))
+
+    def silent_holders(self) -> None:
+        """They hold a blob, and never say which digests its pieces have."""
+        content = self.random.choice(list(self.world.contents.values()))
+        for node in self._few():
+            node.describes = False
+            node.shelf.put(content)
+            self.drawn.append(Fault(f"{node.name} holds {content.name} and never describes it", lambda: None))
+
+    def dies_in_a_run(self) -> None:
+        """As soon as it has been granted pieces at its origin."""
+        node, world = self.random.choice(self.world.nodes), self.world
+        silently, wiped = self.random.random() < 0.5, self.random.random() < 0.5
+        after, away = self.random.random() * self.random.choice((0.05, 0.5)), self._span(0.0)
+
+        def die() -> None:
+            if node.dies_in_a_run:
+                node.dies_in_a_run = None
+                world.after(after, node.crash_for, away, silently, wiped)
+
+        node.dies_in_a_run = die
+        last = max(client.began_at for client in world.clients) + away
+        what = f"{node.name} dies in its first run for {away:.1f} s, silently: {silently}, its disk is wiped: {wiped}"
+        self.drawn.append(Fault(what, lambda: None, None, 0.0, last))
+
+    def _is_first(self, node: Node) -> bool:
+        """One time in two it pulls before all others, so that it is granted what nobody has."""
+        is_first = Random(f"{self.world.seed} {node.name} is first").random() < 0.5
+        if is_first:
+            next(client for client in self.world.clients if client.node is node).begin_at(FIRST_PULL_SECONDS)
+        return is_first
+
+    def _excuse(self, nodes: list[Node]) -> None:
+        for client in self.world.clients:
+            if client.node in nodes:
+                self.world.excuse(client)
+
     def slow_links(self) -> None:
         for node in self._few():
             node.host.up /= 4
@@ -266,7 +363,8 @@ class Faults:
         return self.random.sample(nodes, self.random.choice((1, 1, max(1, len(nodes) // 3))))
 
 
-KINDS: list[Callable[[Faults], None]] = [
+Kind = Callable[[Faults], None]
+KINDS: list[Kind] = [
     Faults.pieces_of_the_supernodes,
     Faults.pieces_between_nodes,
     Faults.channel_one_way,
@@ -283,6 +381,15 @@ KINDS: list[Callable[[Faults], None]] = [
     Faults.origin_refuses_supernodes,
     Faults.origin_moods,
     Faults.origin_lies,
+    Faults.origin_refuses_a_node,
+    Faults.origin_refuses_nodes,
+    Faults.origin_limits_requests,
+    Faults.origin_sends_all,
+    Faults.one_registry_lies,
+    Faults.misnamers,
+    Faults.disputers,
+    Faults.silent_holders,
+    Faults.dies_in_a_run,
     Faults.slow_links,
     Faults.runtimes_restart,
     Faults.evictions,

@@ -6,7 +6,10 @@ and heartbeats, which there are a thread's, are events here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
+
+from blake3 import blake3
 
 from agent.swarm import messages
 from agent.swarm.channel import (
@@ -22,10 +25,13 @@ from agent.swarm.channel import (
     frame,
     supernode_message,
 )
+from agent.swarm.describe import Describer
 from agent.swarm.supernodes import Memory, Supernodes
 from agent.values.errors import DarnerError, StoreError
 from agent.values.reference import raw_digest
+from hack.simulate.trial.content import Content, wrong
 from hack.simulate.trial.download import Download
+from hack.simulate.trial.origin import REGISTRIES
 from hack.simulate.trial.party import Party
 from hack.simulate.trial.supernode import Supernode
 from hack.simulate.trial.ways import Purpose, Way
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
     from hack.simulate.trial.client import Reader
     from hack.simulate.trial.world import World
 
+DESCRIBE_SECONDS = 0.05
+"""Before a node that is asked which digests the pieces of a blob have says the first of them."""
 NO_RECALL = messages.Recalled(0, None, 0.0, "", b"")
 
 
@@ -44,6 +52,23 @@ class Node(Party):
         self.zone = zone
         self.downloads: dict[str, Download] = {}
         self.channels: list[NodeChannel] = []
+        self.registry = REGISTRIES[0]
+        self.knows_sizes = True
+        """From manifests that its runtime was shown."""
+        self.describes = True
+        self.misnamed_at: dict[str, float] = {}
+        """By blob, when it first did so."""
+        self.misnames = False
+        """It names digests that the pieces do not have, and sends bytes that fit them."""
+        self.repents = False
+        """It does so once of each blob: when that was found to be wrong, it says and sends what is right."""
+        self._repented: set[str] = set()
+        self.disputes = False
+        """It says of blobs that are right that they are wrong."""
+        self.runs = 0
+        """That it was granted."""
+        self.dies_in_a_run: Callable[[], None] | None = None
+        """What makes it die, some time after it is granted one."""
         self.supernodes = Supernodes((), self.hello, self._swarm_is_up, lambda _: NO_RECALL)
 
     def start(self) -> None:
@@ -54,6 +79,7 @@ class Node(Party):
         self.supernodes.memory, self.supernodes.sources = Memory(), Memory(strikes=2)
         self.channels = [NodeChannel(self, supernode) for supernode in self.world.supernodes]
         self.supernodes.channels[:] = self.channels
+        self._describer = Describer(cast(Any, self.shelf))
         self.shelf.on_change = self.supernodes.tell
         for channel in self.channels:
             channel.connect()
@@ -76,12 +102,49 @@ class Node(Party):
             reader.cut("the connection is reset")
         self.world.look_at_transfers()
 
+    def crash_for(self, seconds: float, silently: bool, wiped: bool) -> None:
+        self.crash(silently=silently, wiped=wiped)
+        self.world.after(seconds, self.start)
+
     def hello(self) -> messages.Hello:
         held = {digest: blob.size for digest, blob in self.shelf.wholes.items()}
         if self.pretends:
             held |= {digest: content.layout.size for digest, content in self.world.contents.items()}
         holdings = [messages.Holding(raw_digest(digest), size) for digest, size in held.items()]
         return messages.Hello(messages.VERSION, self.name, self.zone, self.where.host, self.where.port, 0, holdings)
+
+    @property
+    def is_honest(self) -> bool:
+        return not (self.lies or self.pretends or self.misnames or self.disputes)
+
+    def named(self, content: Content, said: messages.Brought) -> messages.Brought:
+        """What it says of the digests of pieces."""
+        if not self.misnames or content.digest in self._repented:
+            return said
+        self.misnamed.setdefault(content.digest, set()).update(said.pieces)
+        self.misnamed_at.setdefault(content.digest, self.world.now)
+        self.world.doubtful.add(content.digest)
+        return messages.Brought(said.task, {piece: blake3(wrong(content.marks[piece])).digest() for piece in said.pieces})
+
+    def hears_of_wrong_pieces(self, content: Content) -> None:
+        """The swarm is over, for somebody has named pieces wrongly."""
+        if self.repents and content.digest in self.misnamed:
+            self._repented.add(content.digest)
+            del self.misnamed[content.digest]
+
+    def describe(self, wanted: messages.Describe, tell: Callable[[messages.Message], None]) -> None:
+        """Hashing takes a while."""
+        self.world.after(DESCRIBE_SECONDS, self._describe, wanted, tell)
+
+    def _describe(self, wanted: messages.Describe, tell: Callable[[messages.Message], None]) -> None:
+        content = self.world.contents[f"sha256:{wanted.digest.hex()}"]
+        if self.is_up and self.describes:
+            self._describer.describe(wanted, lambda said: tell(self.named(content, cast(messages.Brought, said))))
+
+    def is_granted_a_run(self) -> None:
+        self.runs += 1
+        if self.dies_in_a_run:
+            self.dies_in_a_run()
 
     def read(self, reader: Reader) -> Download:
         """A client takes part in the download of its blob, which is begun if need be."""
@@ -107,7 +170,7 @@ class NodeChannel(Channel):
     """To one supernode."""
 
     def __init__(self, node: Node, supernode: Supernode) -> None:
-        super().__init__(supernode.channel, node.hello, node._swarm_is_up, lambda _: NO_RECALL)
+        super().__init__(supernode.channel, node.hello, node._swarm_is_up, lambda _: NO_RECALL, None, node.describe)
         self._node, self._supernode = node, supernode
         self._world = node.world
         self._wire: Wire | None = None

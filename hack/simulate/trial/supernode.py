@@ -6,10 +6,12 @@ piece by piece, and a piece is said to be coming when half of it is there.
 
 from __future__ import annotations
 
-import hashlib
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
+from blake3 import blake3
+
+from agent.origin.shares import Prompt
 from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.values import pieces
@@ -19,9 +21,10 @@ from hack.simulate.trial.content import ArrivingBlob, Content, mark_of
 from hack.simulate.trial.origin import OriginRequest
 from hack.simulate.trial.party import Party
 from hack.simulate.trial.transfer import Outcome, Transfer
+from hack.simulate.trial.watched import WatchedScheduler
 from hack.simulate.trial.wire import Wire
 from supernode.scheduler.limits import Limits
-from supernode.seeder import HOLDERS_MAX, ORIGIN_TRIES_MAX, AbandonedError, Holder, SeedRequest
+from supernode.seeder import HOLDERS_MAX, ORIGIN_TRIES_MAX, AbandonedError, Holder, NotHereError, SeedRequest
 from supernode.tracker.health import HealthSettings
 from supernode.tracker.server import AgentConnection, ChannelServer
 from supernode.tracker.tracker import Tracker
@@ -50,10 +53,10 @@ class Supernode(Party):
         self._starts += 1
         rng = Random(f"{self.world.seed} {self.name} {self._starts}")
         seeder = cast(Any, self)  # `seed` is all that the tracker asks of it, and the sizes that agents told
-        manifests = cast(Any, None)  # names are not simulated
         self.tracker = Tracker(
-            self.name, self.where, seeder, manifests, HealthSettings(), Limits(), rng, clock=lambda: self.unix_seconds
-        )
+            self.name, self.where, seeder, seeder, HealthSettings(), Limits(), rng, clock=lambda: self.unix_seconds
+        )  # names are not simulated
+        self.tracker.scheduler = cast(Any, WatchedScheduler(self.tracker.scheduler, self._granted_what_was_refused))
         self._server = ChannelServer(self.tracker)
         self.is_up, self.is_dark = True, False
         self.world.say(self.name, "starts")
@@ -76,6 +79,10 @@ class Supernode(Party):
         self.tracker.stop()
         self.world.look_at_transfers()
 
+    def _granted_what_was_refused(self, node: int, task: int) -> None:
+        name, blob = self.tracker.sessions[node].name, self.tracker.seeds.tasks[task].name
+        self.world.broken(f"{name} is granted a run of {self.world.contents[blob].name}, which its registry has refused it")
+
     def accept(self) -> AgentConnection:
         return AgentConnection(self._server)
 
@@ -86,15 +93,18 @@ class Supernode(Party):
         self.seedings[Seeding(self, wanted)] = None
 
     @property
+    def store(self) -> Supernode:
+        return self
+
+    prompt = Prompt()
+
+    @property
     def origin(self) -> Supernode:
         return self
 
-    @property
-    def sizes(self) -> Supernode:
-        return self
-
-    def learn(self, *_: object) -> None:
-        return
+    def size_of(self, digest: str) -> int | None:
+        blob = self.shelf.wholes.get(digest)
+        return blob.size if blob else None
 
 
 class Seeding:
@@ -107,7 +117,9 @@ class Seeding:
         self._content: Content = self._world.contents[wanted.digest]
         self._blob: ArrivingBlob | None = None
         self._is_mixed = False
-        self._announced: set[int] = set()
+        self._announced: dict[int, bytes] = {}
+        self._two_versions: DarnerError | None = None
+        """Of a piece that was announced already, another one came."""
         self._tries = 0
         self._held_before = 0
         self._claim = 0
@@ -176,9 +188,12 @@ class Seeding:
     # From the origin.
 
     def _from_origin(self) -> None:
+        if not self._wanted.asks_origin:
+            self._end(NotHereError("it is not here"))
+            return
         self._held_before = self._blob.held if self._blob else 0
         first = pieces.lowest(self._blob.missing) if self._blob else 0
-        self._request = OriginRequest(self._world, self._node, self._content, first, self)
+        self._request = OriginRequest(self._world, self._node, self._wanted.registry, self._content, first, None, self)
 
     def head(self) -> None:
         self._blob = self._blob or self._receive()
@@ -202,14 +217,16 @@ class Seeding:
     def came(self, piece: int, mark: bytes) -> bool:
         blob = self._blob
         assert blob
-        digest = hashlib.sha256(mark).digest()
+        digest = blake3(mark).digest()
         try:
             blob.begin(piece, mark, self._claim)  # once more: the origin may lie
             blob.end(piece, mark, self._claim)
             if blob.missing != 1 << piece:
                 self._announce(piece, digest)
             blob.add(piece, digest, checked=True, claim=self._claim)
-        except (SupersededError, DarnerError):
+        except (SupersededError, DarnerError) as error:
+            if piece in self._announced and self._announced[piece] != digest:
+                self._two_versions = error
             return False
         self._node.piece_is_here(self._wanted.digest, piece)
         return not self._wanted.abandoned.is_set()
@@ -218,6 +235,9 @@ class Seeding:
         self._request = None
         blob = self._blob
         if self._is_over or self._gone_on():
+            return
+        if self._two_versions:
+            self._end(self._two_versions)
             return
         if error:
             self._tries = 1 if blob and blob.held != self._held_before else self._tries + 1
@@ -247,8 +267,10 @@ class Seeding:
         return blob
 
     def _announce(self, piece: int, digest: bytes) -> None:
+        if self._announced.get(piece, digest) != digest:
+            raise DigestError("two versions of it were sent under its one digest")
         if piece not in self._announced:
-            self._announced.add(piece)
+            self._announced[piece] = digest
             self._wanted.on_piece(piece, digest)
 
     def _gone_on(self) -> bool:
@@ -259,7 +281,7 @@ class Seeding:
 
     def _end_whole(self, blob: Blob) -> None:
         for piece in range(blob.layout.count):
-            self._announce(piece, blob.digests.get(piece) or hashlib.sha256(mark_of(blob, piece)).digest())
+            self._announce(piece, blob.digests.get(piece) or blake3(mark_of(blob, piece)).digest())
         self._end(None)
 
     def _end(self, error: DarnerError | None) -> None:

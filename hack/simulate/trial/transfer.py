@@ -5,10 +5,11 @@ Limits, tickets and claims are theirs (`agent.swarm.piece_client`, `agent.swarm.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from blake3 import blake3
 
 from agent.swarm import messages, tickets
 from agent.swarm.piece_client import (
@@ -21,7 +22,7 @@ from agent.swarm.piece_client import (
 from agent.swarm.piece_server import COMING_SECONDS_MAX
 from agent.values.errors import DarnerError, SupersededError
 from hack.simulate.network import Flow
-from hack.simulate.trial.content import ArrivingBlob, mark_of, wrong
+from hack.simulate.trial.content import ArrivingBlob, mark_of
 from hack.simulate.trial.ways import Purpose, Way
 
 if TYPE_CHECKING:
@@ -157,9 +158,7 @@ class Transfer:
             return
         start, end = self._blob.layout.span(self._piece)
         self._claim = self._blob.claim_for(self._piece, self._superseded)
-        self._mark = mark_of(held, self._piece)
-        if self.giver.lies:
-            self._mark = wrong(self._mark)
+        self._mark = self.giver.sent(self._blob.digest, self._piece, mark_of(held, self._piece))
         self._blob.begin(self._piece, self._mark, self._claim)
         self._flow = self._world.network.send(self.giver.host, self.taker.host, end - start, self._arrived)
         self._after(PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN, lambda: self._end(messages.STALLED))
@@ -182,7 +181,7 @@ class Transfer:
             return
         mark = self._mark
         digest = held.digests.get(self._piece) if self._digest == messages.COMING else self._digest
-        received = hashlib.sha256(mark).digest()
+        received = blake3(mark).digest()
         try:
             self._blob.end(self._piece, mark, self._claim)
             if digest is not None and digest != received:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hack.simulate.network import Clock
-from hack.simulate.trial.checks import PULL_SECONDS_MAX, Watch, check_leftovers, check_origin, check_pulls
-from hack.simulate.trial.faults import Faults
+from hack.simulate.trial.checks import PULL_SECONDS_MAX, Watch, check_alone, check_leftovers, check_origin, check_pulls
+from hack.simulate.trial.faults import Faults, Kind
 from hack.simulate.trial.virtual import product_time
 from hack.simulate.trial.world import World
 from supernode.tracker.health import HealthSettings
@@ -36,22 +36,26 @@ class Until:
 class Verdict:
     seed: int
     cluster: str
+    kinds: tuple[str, ...]
     faults: tuple[str, ...]
     violations: tuple[str, ...]
     pulls_seconds: float
     """Of virtual time, until the last client had all."""
+    late_seconds: float
+    """Of the blob that took longest, what it took longer than over its node's link."""
     origin_blobs: float
     """How often the origin was asked for all of its pieces."""
     trace: tuple[str, ...]
 
 
-def run(seed: int, *, trace_lines_max: int | None = None) -> Verdict:
-    """The same seed gives the same verdict."""
+def run(seed: int, kinds: list[Kind] | None = None, *, trace_lines_max: int | None = None) -> Verdict:
+    """The same seed gives the same verdict. With `kinds` these go wrong, and no others."""
     clock = Clock()
     with product_time(clock) as loop:
         world = World(seed, clock, **({} if trace_lines_max is None else {"trace_lines_max": trace_lines_max}))
-        faults = Faults(world).draw()
-        Watch(world)
+        drawing = Faults(world)
+        faults = drawing.draw(kinds)
+        watch = Watch(world)
         quiet_at = max([fault.ends_at or fault.begins_at for fault in faults] + [client.began_at for client in world.clients])
         try:
             clock.run(
@@ -63,6 +67,8 @@ def run(seed: int, *, trace_lines_max: int | None = None) -> Verdict:
         if not world.violations:
             _settle(world, quiet_at)
             check_origin(world, is_faultless=not faults)
+            if len(drawing.kinds) == 1:
+                check_alone(world, drawing.kinds[0], watch.quarantined)
             check_leftovers(world)
         for failure in loop.failures:
             world.broken(f"raised inside: {failure}")
@@ -77,7 +83,9 @@ def run(seed: int, *, trace_lines_max: int | None = None) -> Verdict:
             cluster=size,
             faults=tuple(map(str, faults)),
             violations=tuple(world.violations),
+            kinds=tuple(drawing.kinds),
             pulls_seconds=pulls_seconds,
+            late_seconds=max(client.late_seconds for client in world.clients if not client.is_excused),
             origin_blobs=sum(world.origin.pieces.values()) / pieces,
             trace=tuple(world.trace()),
         )

@@ -14,11 +14,12 @@ from contextvars import Context
 from typing import Any, cast
 from unittest import mock
 
+from agent.origin.shares import Seat, Shares
 from agent.storage import disk
-from agent.swarm import channel
+from agent.swarm import channel, describe
 from hack.simulate.network import Clock
 from hack.simulate.trial import content
-from supernode.tracker import seeds, tracker
+from supernode.tracker import seed_threads, seeds, tracker
 
 UNIX_SECONDS = 1.7e9
 """What a right clock shows when a trial begins."""
@@ -82,7 +83,20 @@ class Time:
 
 
 class Inline:
-    """Stands in for a pool of threads: what is submitted is done at once."""
+    """Stands in for threads: what is submitted is done at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        return
+
+    def submit(self, registry: str, node: str, do: Callable[[Seat], None]) -> None:
+        do(Seat(Shares(1), registry, node))
+
+    def stop(self) -> None:
+        return
+
+
+class InlinePool:
+    """Stands in for a pool of threads in the same way."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         return
@@ -132,7 +146,8 @@ def product_time(clock: Clock) -> Iterator[Loop]:
         patches.enter_context(_logs_told(loop))
         for module in (tracker, seeds, channel):
             patches.enter_context(mock.patch.object(module, "time", time))
-        patches.enter_context(mock.patch.object(seeds, "ThreadPoolExecutor", Inline))
+        patches.enter_context(mock.patch.object(seed_threads, "SharedThreads", Inline))
+        patches.enter_context(mock.patch.object(describe, "ThreadPoolExecutor", InlinePool))
         patches.enter_context(mock.patch.object(disk, "hash_span", content.hash_marks))
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(cast(Any, loop))

@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from agent.admin import HEALTH_LIMITS, AcceptComplaints, ControlServer, SurfaceLimits, application, forget_route
+from agent.admin import HEALTH_LIMITS, AcceptComplaints, ControlServer, SurfaceLimits, application, forget_route, state_route
 from agent.values.address import Address
 from tests.endpoint import threads_and_descriptors, wait_until
 
@@ -26,7 +26,7 @@ class Served:
 
     def __init__(self, limits: SurfaceLimits = HEALTH_LIMITS) -> None:
         self.forgotten: list[tuple[str, str, str]] = []
-        app = application(lambda: self.reason, forget_route(self.forget))
+        app = application(lambda: self.reason, forget_route(self.forget), state_route(lambda: {"node": "n1"}))
         self.server = ControlServer(app, Address("127.0.0.1", 0), limits)
         self.address = self.server.surface.address
         self.server.start()
@@ -72,11 +72,27 @@ def test_metrics_name_every_source_before_anything_was_received(surface: Served)
     status, text = surface.ask("/metrics")
     assert status == 200
     for source in ("store", "peer", "supernode", "origin"):
-        assert f'darner_received_bytes_total{{source="{source}"}}' in text
+        assert f'darner_agent_received_bytes_total{{source="{source}"}}' in text
 
 
 def test_there_is_no_page_that_describes_it_to_strangers(surface: Served) -> None:
     assert {surface.ask(path)[0] for path in ("/", "/docs", "/redoc", "/openapi.json")} == {404}
+
+
+def test_the_state_is_told_to_this_machine_alone(surface: Served) -> None:
+    assert surface.ask("/api/v1/state") == (200, '{"node":"n1"}')
+    status, words = surface.ask("/api/v1/state", source="127.0.0.2")
+    assert (status, "n1" in words) == (403, False)
+    assert surface.ask("/api/v1/state", "POST")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost:65003", 200), ("[::1]:65003", 200), ("10.0.0.7", 200), ("evil.example", 403)]
+)
+def test_a_page_of_the_internet_that_takes_the_address_of_this_machine_reads_no_state(
+    surface: Served, host: str, status: int
+) -> None:
+    assert surface.ask("/api/v1/state", Host=host)[0] == status
 
 
 FORGET = "/api/v1/forget?image="
@@ -114,6 +130,29 @@ def test_nothing_is_forgotten_by_looking(surface: Served) -> None:
     assert surface.forgotten == []
 
 
+@pytest.mark.parametrize(
+    ("said", "then", "status"),
+    [
+        (b"", b"GET \x00\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET \x00\r\n\r\n", b"400"),
+        (b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n", b"405"),
+    ],
+    ids=["alone", "after another", "as the body of one that was answered"],
+)
+def test_what_is_no_request_is_refused_at_most_and_costs_no_traceback(
+    surface: Served, caplog: pytest.LogCaptureFixture, said: bytes, then: bytes, status: bytes
+) -> None:
+    with create_connection(surface.address, 5) as sock:
+        sock.sendall(said)
+        answered = b""
+        while said and not answered:
+            answered = sock.recv(1000)
+        sock.sendall(then)
+        answered += until_closed(sock.recv)
+    assert answered.rpartition(b"HTTP/1.1 ")[2][:3] == status
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize("words", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"])
 def test_silence_is_ended_and_a_connection_does_not_live_for_ever(words: bytes) -> None:
     with served(head_seconds_max=0.2, connection_seconds_max=0.5) as surface:
@@ -143,10 +182,12 @@ def test_a_head_that_comes_bit_by_bit_is_ended_in_its_time_although_something_wa
         assert 0.3 < time.monotonic() - began < 3
 
 
-def until_closed(recv: Callable[[int], bytes]) -> None:
+def until_closed(recv: Callable[[int], bytes]) -> bytes:
+    received = b""
     with contextlib.suppress(ConnectionResetError):
-        while recv(1000):
-            continue
+        while data := recv(1000):
+            received += data
+    return received
 
 
 def test_one_address_does_not_keep_the_kubelet_out(surface: Served) -> None:

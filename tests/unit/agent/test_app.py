@@ -96,6 +96,43 @@ def test_it_ends_soon_though_a_runtime_keeps_its_connection_open(agent: Running)
     connection.close()
 
 
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("10.96.0.7", "the cluster's own address"),
+        ("10.111.0.7", "the cluster's own address"),
+        ("172.20.0.1_6443", "the cluster's own address"),
+        ("10.0.0.7", "a private address"),
+        ("127.0.0.1_5000", "a loopback address"),
+        ("registry.shop.svc", "a name of the cluster's own"),
+        ("203.0.113.7_64999", "a port of Darner's own"),
+    ],
+)
+def test_a_registry_in_the_cluster_itself_is_not_asked_as_its_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, why: str
+) -> None:
+    """FAULTS 18: 421, by which the webhook knows to leave that registry alone."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "172.20.0.1")
+    flags = ("--refused-networks", "10.96.0.0/12", "--private-registries", "refuse", "--supernodes", "127.0.0.1:64999")
+    agent = Running(tmp_path / "store", *flags)
+    try:
+        for path in ("manifests/1", f"blobs/sha256:{'0' * 64}"):
+            status, body = agent.ask(f"/v2/{place}/team/app/{path}")
+            assert status == 421
+            assert why in body.decode()
+    finally:
+        agent.end()
+
+
+def test_a_socket_that_cannot_be_made_is_said_and_pulls_go_on(tmp_path: Path) -> None:
+    (tmp_path / "agent.sock").mkdir()
+    agent = Running(tmp_path / "store", "--socket", str(tmp_path / "agent.sock"))
+    assert agent.ask("/v2/")[0] == 200
+    status, _, err = agent.end()
+    assert (status, len(err.splitlines())) == (0, 1)
+    assert "there is something else" in err
+
+
 def test_a_start_and_an_end_leave_nothing_in_the_log(agent: Running) -> None:
     assert agent.end() == (0, "", "")
 
@@ -175,3 +212,20 @@ def test_it_tells_supernodes_the_address_that_its_piece_server_listens_at_unless
         agent.end()
     assert isinstance(hello, messages.Hello)
     assert f"{hello.host}:{hello.port}" == (given or re.findall(r"pieces on ([^,]+)", agent.line)[0])
+
+
+def test_a_token_that_the_kubelet_has_renewed_is_said_with_the_next_hello(tmp_path: Path) -> None:
+    heard: SimpleQueue[messages.FromAgent] = SimpleQueue()
+    token = tmp_path / "token"
+    token.write_text("the first\n")
+
+    def converse(sock: socket.socket, incoming: Iterator[messages.FromAgent]) -> None:
+        heard.put(next(incoming))  # and the channel is lost
+
+    with RawSupernode(converse) as supernode:
+        agent = Running(tmp_path / "store", "--supernodes", str(supernode.where), "--node-token-file", str(token))
+        assert getattr(heard.get(timeout=SECONDS), "token", "") == "the first"
+        (tmp_path / "new").write_text("the second\n")
+        (tmp_path / "new").replace(token)
+        wait_until(lambda: getattr(heard.get(timeout=SECONDS), "token", "") == "the second")
+        agent.end()

@@ -1,4 +1,4 @@
-"""The `darner` command, as it is installed: found by its entry point, with a process for each subcommand."""
+"""The `darner` command, as it is installed: a process for each subcommand by its entry point, and what people type."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from agent import cli
 
 GROUP = "darner.processes"
+COMMANDS = "darner.commands"
 Run = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
 SEEN: list[list[str]] = []
@@ -21,15 +22,27 @@ def a_process(argv: list[str]) -> int:
     return 7
 
 
+def the_commands(argv: list[str], program: str) -> int:
+    SEEN.append([program, *argv])
+    return 3
+
+
+def load(entry: EntryPoint) -> Callable[..., int]:
+    return the_commands if entry.group == COMMANDS else a_process
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    entries = [EntryPoint(name, f"{__name__}:a_process", GROUP) for name in ("webhook", "agent")]
-    monkeypatch.setattr(EntryPoint, "load", lambda _: a_process)
-    monkeypatch.setattr(cli, "entry_points", lambda group: entries if group == GROUP else [])
+    entries = {
+        GROUP: [EntryPoint(name, "a:process", GROUP) for name in ("webhook", "agent")],
+        COMMANDS: [EntryPoint("darner", "the:commands", COMMANDS)],
+    }
+    monkeypatch.setattr(EntryPoint, "load", load)
+    monkeypatch.setattr(cli, "entry_points", lambda group: entries[group])
     monkeypatch.setattr(cli, "version", lambda name: "1.2.3" if name == "darner" else "")
 
-    def run(*argv: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["darner", *argv])
+    def run(*argv: str, program: str = "/usr/bin/darner") -> int:
+        monkeypatch.setattr(sys, "argv", [program, *argv])
         return cli.main()
 
     return run
@@ -46,13 +59,32 @@ def test_the_version_is_the_packages(run: Run, capsys: Capture) -> None:
     assert capsys.readouterr().out == "darner 1.2.3\n"
 
 
-def test_help_names_the_processes_in_order(run: Run, capsys: Capture) -> None:
-    for flag in ("-h", "--help"):
-        assert run(flag) == 0
-        assert capsys.readouterr() == ("usage: darner {agent,webhook} [--help]\n", "")
+@pytest.mark.parametrize(
+    "argv", [(), ("-h",), ("--help",), ("no-such-process",), ("--agent",), ("--version", "agent"), ("status", "-w")]
+)
+def test_everything_else_is_the_command_lines_with_its_status(run: Run, argv: tuple[str, ...]) -> None:
+    assert run(*argv) == 3
+    assert SEEN[-1] == ["darner", *argv]
+    assert run(*argv, program="/usr/bin/kubectl-darner") == 3
+    assert SEEN[-1] == ["kubectl darner", *argv]
 
 
-@pytest.mark.parametrize("argv", [(), ("no-such-process",), ("--agent",), ("--version", "agent")])
-def test_anything_else_is_one_line_and_status_1(run: Run, capsys: Capture, argv: tuple[str, ...]) -> None:
-    assert run(*argv) == 1
-    assert capsys.readouterr() == ("", "usage: darner {agent,webhook} [--help]\n")
+def test_without_what_the_command_line_takes_one_line_says_how_to_get_it(
+    run: Run, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(entry: EntryPoint) -> Callable[..., int]:
+        raise ModuleNotFoundError("No module named 'typer'", name="typer")
+
+    monkeypatch.setattr(EntryPoint, "load", missing)
+    assert run("status") == 2
+    said = "darner: this installation has the processes alone; pip install 'darner[cli]' brings its commands\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_mistake_of_ours_is_not_said_to_be_a_missing_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(entry: EntryPoint) -> Callable[..., int]:
+        raise ModuleNotFoundError("No module named 'cli.nowhere'", name="cli.nowhere")
+
+    monkeypatch.setattr(EntryPoint, "load", broken)
+    with pytest.raises(ModuleNotFoundError):
+        run("status")

@@ -9,6 +9,7 @@ import pytest
 from agent import gc as gc_module
 from agent import metrics
 from agent.gc import GarbageCollector
+from agent.storage.store import Room
 from tests.endpoint import wait_until
 
 
@@ -24,12 +25,11 @@ class Disk:
         self.bytes_kept = 1000
         self.beside = 0
 
-    @property
-    def used(self) -> int:
+    def room(self) -> Room:
         self.looks += 1
         if self.fails:
             raise OSError(5, "Input/output error")
-        return 4711
+        return Room(4711, 8000, 815)
 
     def shrink(self) -> None:
         self.shrinks += 1
@@ -56,6 +56,8 @@ def test_it_tells_what_is_used_and_drops_what_is_old_more_rarely() -> None:
     wait_until(lambda: len(disk.evictions) >= 4)
     collector.stop()
     assert metrics.STORE_BYTES._value.get() == 4711
+    assert metrics.STORE_QUOTA_BYTES._value.get() == 8000
+    assert metrics.STORE_FREE_BYTES._value.get() == 815
     assert disk.beside == 1000, "manifests count towards the quota"
     assert disk.looks > 2 * len(disk.evictions)
     assert disk.shrinks >= disk.looks, "others may fill the disk at any time"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from agent.config import setting, text
 class Settings:
     how: str = setting(text, "what goes wrong", "nothing")
     log_level: str = setting(text, "least level", "info")
+    log_format: str = setting(text, "text or json", "text")
 
 class Service:
     def __init__(self, settings):
@@ -43,6 +46,7 @@ class Service:
             print(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
         if self.how == "log":
             log = logging.getLogger("agent")
+            log.info("a pull", extra={"fields": {"image": "nginx", "bytes": 7}})
             log.warning("%s left", "a\\n2026 WARNING forged\\r\\x1b[2J\\x9b1m\\u2028\\u202e\\u00e9\\udcff")
             try:
                 raise ValueError("no\\n2026 WARNING forged\\x1b[2J")
@@ -120,12 +124,30 @@ def test_whatever_is_logged_begins_no_line_of_its_own_and_steers_no_terminal() -
     process.send_signal(signal.SIGTERM)
     status, _, err = end(process)
     assert status == 0
-    first, second, *traceback = err.splitlines()
+    pull, first, second, *traceback = err.splitlines()
+    assert pull.endswith("INFO agent: a pull")
     assert first.endswith("WARNING agent: a\\n2026 WARNING forged\\r\\x1b[2J\\x9b1m\\u2028\\u202e\u00e9\\udcff left")
     assert second.endswith("ERROR agent: it failed")
     assert traceback[0] == "    Traceback (most recent call last):"
     assert traceback[-2:] == ["    ValueError: no", "    2026 WARNING forged\\x1b[2J"]
     assert all(line.startswith("    ") for line in traceback)
+
+
+def test_as_json_a_record_is_one_object_with_its_fields_and_its_traceback() -> None:
+    process = start("--how", "log", "--log-format", "json")
+    assert process.stdout
+    assert process.stdout.readline() == "ready to serve\n"
+    process.send_signal(signal.SIGTERM)
+    status, _, err = end(process)
+    assert status == 0
+    assert err.isascii()
+    pull, first, second = [json.loads(line) for line in err.splitlines()]
+    assert datetime.fromisoformat(pull.pop("time")).tzinfo == UTC
+    assert pull == {"level": "info", "logger": "agent", "message": "a pull", "image": "nginx", "bytes": 7}
+    assert first["level"] == "warning"
+    assert first["message"].startswith("a\n2026 WARNING forged\r\x1b[2J")
+    assert second["message"] == "it failed"
+    assert second["traceback"].startswith("Traceback (most recent call last):\n")
 
 
 def test_a_thread_that_dies_ends_the_process_with_its_reason() -> None:

@@ -47,6 +47,7 @@ VALUES = [
     "77s",
     "7",
     "debug",
+    "json",
     "true",
     "false",
     "a/b",
@@ -58,7 +59,12 @@ VALUES = [
     "value",
     "a=b",
     "any",
+    "10.0.0.0/8",
+    "refuse",
+    "deny",
     ":latest",
+    "_channel._tcp.a.b.svc",
+    "0666",
 ]
 """Whatever a setting is, one of these is a value of it."""
 
@@ -92,6 +98,8 @@ def test_every_setting_is_a_flag_and_an_environment_variable_and_the_flag_wins(p
     required = REQUIRED[process]
     if item.name == "piece_address":
         required = [*required[:4], "--piece-listen", "10.0.0.8:65002", *KEY]
+    if item.name == "mirror_of":
+        required = [*required, "--containerd-hosts", "/etc/containerd/certs.d"]
     if item.name == "swarm_key_file":
         required = [*required[:-2], "--insecure-swarm", "true"]
 
@@ -354,3 +362,9 @@ def test_without_a_swarm_key_a_process_is_open_to_its_own_machine_alone_or_says_
     ):
         load(cls, "p", [*base, f"--{what}-listen=10.0.0.7:1"], {})
     load(cls, "p", [*base, f"--{what}-listen=10.0.0.7:1", "--insecure-swarm=true"], {})
+
+
+def test_mirror_mode_without_a_runtime_to_tell_is_refused() -> None:
+    words = "--mirror-of (or DARNER_MIRROR_OF): no runtime hears of it without --containerd-hosts or --containers-config"
+    assert said("agent", [*REQUIRED["agent"], "--mirror-of", "docker.io"]) == f"darner agent: {words}"
+    load(AgentSettings, "p", [*REQUIRED["agent"], "--mirror-of", "docker.io", "--containers-config", "/etc/containers"], {})

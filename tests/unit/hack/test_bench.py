@@ -12,6 +12,7 @@ from hack.bench.machine import Processors
 from hack.bench.report import COLUMNS, Report, as_json, as_markdown, number
 from hack.bench.scenario import Options
 from hack.bench.site import Plan, bound_seconds
+from hack.bench.source import cases
 from hack.bench.suite import chosen, scenarios
 
 EGRESS = BY_NAME["origin-egress"]
@@ -110,6 +111,12 @@ def test_a_name_chooses_itself_or_all_that_begin_with_it() -> None:
 def test_a_name_that_chooses_nothing_is_an_error_that_tells_the_names() -> None:
     with pytest.raises(ValueError, match="rollout-16-10x"):
         chosen(["rolluot"], Options())
+
+
+def test_every_case_of_the_origin_has_its_figures_and_is_chosen_by_that_word() -> None:
+    names = [case.name for case in cases(Plan(8))]
+    assert list(chosen(["origin"], Options())) == names
+    assert all(BY_NAME[case.name] and BY_NAME[case.sent].must for case in cases(Plan(8)))
 
 
 def test_nodes_are_dealt_to_zones_in_turns_and_have_none_where_there_is_one() -> None:

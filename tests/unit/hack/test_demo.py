@@ -92,7 +92,7 @@ def test_a_pod_that_is_not_rewritten_ends_the_demo_with_the_webhooks_own_words(r
 
 def test_the_sources_of_a_node_are_read_from_its_metrics() -> None:
     registry = CollectorRegistry()
-    counter = Counter("darner_received_bytes", "as the agent has it", ["source"], registry=registry)
+    counter = Counter("darner_agent_received_bytes", "as the agent has it", ["source"], registry=registry)
     counter.labels("peer").inc(3 << 30)
     counter.labels("origin").inc(7)
     metrics = generate_latest(registry).decode()

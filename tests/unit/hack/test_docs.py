@@ -11,7 +11,7 @@ import yaml
 TREE = Path(__file__).parents[3]
 PAGES = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
 PACKAGES = ("agent", "supernode", "webhook", "cli")
-LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt")
+LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt", "requirements-fuzz.txt")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TREE)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -133,6 +135,49 @@ def test_an_answer_can_be_late_and_slow(origin: Origin, image: Image) -> None:
     began = time.monotonic()
     get(origin, f"/v2/team/app/blobs/{image.layers[0]}")
     assert time.monotonic() - began >= 0.25
+
+
+def test_another_version_of_a_blob_has_another_etag_and_is_never_spliced_with_the_first(origin: Origin, image: Image) -> None:
+    path = f"/v2/team/app/blobs/{image.layers[0]}"
+    origin.fail(Fault(etag='"first"'), times=1)
+    origin.behave(Fault(etag='"second"'))
+    assert [get(origin, path)[0].headers["ETag"] for _ in range(2)] == ['"first"', '"second"']
+    whole, body = get(origin, path, Range="bytes=1000-", If_Range='"first"')
+    assert (whole.status, whole.headers["ETag"], body) == (200, '"second"', LAYERS[0])
+    part, body = get(origin, path, Range="bytes=1000-", If_Range='"second"')
+    assert (part.status, body) == (206, LAYERS[0][1000:])
+
+
+def test_so_many_answers_are_given_at_a_time_and_one_more_is_refused(origin: Origin, image: Image) -> None:
+    path = f"/v2/team/app/blobs/{image.layers[0]}"
+    origin.behave(Fault(path="/blobs/", at_once_max=2))
+    origin.fail(Fault(path="/blobs/", stall_after=10), times=1)
+    with contextlib.closing(http.client.HTTPConnection(origin.address, timeout=30)) as stalled:
+        stalled.request("GET", path)
+        stalled.getresponse()
+        for _ in range(20):  # of which each has ended for the origin when it has for its reader
+            assert get(origin, path)[0].status == get(origin, path, "HEAD")[0].status == 200
+        origin.fail(Fault(path="/blobs/", stall_after=10), times=1)
+        with contextlib.closing(http.client.HTTPConnection(origin.address, timeout=30)) as second:
+            second.request("GET", path)
+            second.getresponse()
+            refused, _ = get(origin, path)
+            assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+            assert get(origin, "/v2/team/app/manifests/1.0")[0].status == 200, "only blobs are counted"
+        origin.stop()  # or the second one would stall on
+
+
+def test_a_signed_url_is_good_for_as_long_as_it_says(origin: Origin, image: Image) -> None:
+    path = f"/v2/team/app/blobs/{image.layers[0]}"
+    with Origin() as store:
+        store.push("team/app", "1.0", image)
+        store.behave(Fault(path="/blobs/", runs_out=True))
+        moved = Fault(path="/blobs/", status=307, headers={"Location": f"{store.url}{{path}}?until={{until}}"})
+        for valid_seconds, status in ((600.0, 200), (-1.0, 403)):
+            origin.fail(dataclasses.replace(moved, valid_seconds=valid_seconds), times=1)
+            location = get(origin, path)[0].headers["Location"]
+            assert get(store, location.removeprefix(store.url))[0].status == status
+        assert get(store, path)[0].status == 403, "it says nothing of a time"
 
 
 def test_stopping_cuts_what_is_being_sent_and_starting_comes_back_on_the_same_port(origin: Origin, image: Image) -> None:

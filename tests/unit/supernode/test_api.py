@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import http.client
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from agent.admin import ControlServer
-from agent.values.errors import DarnerError, OriginError
-from supernode import api
-from supernode.api import application, describe
+from agent.values.errors import DarnerError
+from supernode.api import application
+from supernode.overview import describe
 from supernode.tracker.tracker import Tracker
 from tests.swarm import free_address, nothing_left_running
-from tests.tracker import LAYOUT, OTHER, RAW, Agent, Lab, in_loop
+from tests.tracker import Lab, in_loop
 
 Ask = Callable[[Callable[[Tracker], dict[str, Any]]], dict[str, Any]]
 
@@ -27,12 +31,14 @@ def serving(ask: Ask) -> Iterator[Callable[..., tuple[int, Any]]]:
     app = application(lambda: "", ask, lambda *name: 0)
     where = free_address()
 
-    def request(method: str, path: str, source: str = "127.0.0.1") -> tuple[int, Any]:
+    def request(method: str, path: str, source: str = "127.0.0.1", headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection(*where, timeout=20, source_address=(source, 0))
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers=dict(headers or {}))
             with connection.getresponse() as answer:
-                return answer.status, json.loads(answer.read() or b"null")
+                content = answer.read() or b"null"
+                plain = (answer.getheader("Content-Type") or "").startswith("text/plain")
+                return answer.status, content.decode() if plain else json.loads(content)
         finally:
             connection.close()
 
@@ -40,6 +46,27 @@ def serving(ask: Ask) -> Iterator[Callable[..., tuple[int, Any]]]:
         server = ControlServer(app, where)
         server.start()
         yield request
+        server.stop()
+
+
+@contextmanager
+def getting(ask: Ask) -> Iterator[Callable[..., tuple[int, dict[str, str], str]]]:
+    """The same, for what is no JSON: status, headers by their names in lower case, and body of a GET."""
+    where = free_address()
+
+    def get(path: str, source: str = "127.0.0.1", host: str = "localhost") -> tuple[int, dict[str, str], str]:
+        connection = http.client.HTTPConnection(*where, timeout=20, source_address=(source, 0))
+        try:
+            connection.request("GET", path, headers={"Host": host})
+            with connection.getresponse() as answer:
+                return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read().decode()
+        finally:
+            connection.close()
+
+    with nothing_left_running():
+        server = ControlServer(application(lambda: "", ask, lambda *name: 0), where)
+        server.start()
+        yield get
         server.stop()
 
 
@@ -69,39 +96,93 @@ def test_there_is_nothing_else_and_nothing_is_written(method: str, path: str) ->
         assert request(method, path)[0] in (404, 405)
 
 
-@in_loop
-async def test_a_swarm_is_described_from_its_first_open_to_its_failure(lab: Lab) -> None:
-    agent = Agent(lab, "a", OTHER)
-    agent.open()
-    await lab.until(lambda: lab.wanted)
-    assert describe(lab.tracker)["swarms"] == [
-        {
-            "digest": f"sha256:{RAW.hex()}",
-            "size": None,
-            "whole": False,
-            "failed": None,
-            "pieces": None,
-            "seeded": None,
-            **dict.fromkeys(("takers", "holders", "parked", "inFlight"), 0),
-        }
-    ]
-    wanted = await lab.sized()
-    agent.report(window=4)
-    await lab.seeded(wanted, 0, 1)
-    swarm = describe(lab.tracker)["swarms"][0]
-    assert (swarm["size"], swarm["pieces"], swarm["seeded"], swarm["takers"]) == (LAYOUT.size, LAYOUT.count, 2, 1)
-    assert swarm["inFlight"] == 2
-    await lab.ended(wanted, OriginError(502, "the registry broke off"))
-    swarm = describe(lab.tracker)["swarms"][0]
-    assert (swarm["failed"], swarm["takers"], swarm["size"]) == ("the registry broke off", 0, None)
+def test_the_page_is_one_file_that_may_run_and_ask_nothing_from_elsewhere() -> None:
+    with getting(lambda question: {}) as get:
+        status, headers, body = get("/")
+    assert status == 200
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
+    for kind, tag in (("script-src", "script"), ("style-src", "style")):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", body, re.DOTALL)
+        assert policy[kind] == f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
+    assert re.findall(r"(?:src|href)=\"(?!#|data:,)", body) == [], "it has no resource of its own"
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|https?://", body)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/state"])
+def test_neither_page_nor_state_is_shown_to_a_stranger(path: str) -> None:
+    with getting(lambda question: {}) as get:
+        assert get(path, source="127.0.0.2")[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/state"])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:65003", 200),
+        ("10.0.0.7:65003", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example:65003", 403),
+    ],
+)
+def test_a_page_of_the_internet_that_takes_the_address_of_this_machine_reads_nothing(path: str, host: str, status: int) -> None:
+    with getting(lambda question: {}) as get:
+        assert get(path, host=host)[0] == status
+
+
+QUARANTINE = "/api/v1/quarantine?node=n1&seconds=3600&reason=its%20disk"
 
 
 @in_loop
-async def test_lists_are_cut_and_their_length_is_told(lab: Lab) -> None:
-    lab.patch.setattr(api, "SHOWN_MAX", 3)
-    for number in range(5):
-        Agent(lab, f"agent-{number}").open(digest=bytes([number]) * 32)
-    found = describe(lab.tracker)
-    assert (len(found["nodes"]), found["nodesTotal"]) == (3, 5)
-    assert (len(found["swarms"]), found["swarmsTotal"]) == (3, 5)
-    assert json.loads(json.dumps(found)) == found
+async def test_a_person_on_this_machine_puts_a_node_into_quarantine_and_takes_it_out(lab: Lab) -> None:
+    loop = asyncio.get_running_loop()
+
+    def ask(question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:
+        async def answered() -> dict[str, Any]:
+            return question(lab.tracker)
+
+        return asyncio.run_coroutine_threadsafe(answered(), loop).result(60)
+
+    def talk() -> None:
+        with serving(ask) as request:
+            words = "n1 is no source for 3600 s, when it comes: it is not connected\n"
+            assert request("POST", QUARANTINE) == (200, words)
+            status, state = request("GET", "/api/v1/state")
+            assert (status, [item["reason"] for item in state["quarantines"]]) == (200, ["its disk"])
+            assert request("POST", "/api/v1/release?node=n1") == (200, "n1 may be a source again\n")
+            assert request("POST", "/api/v1/release?node=n1") == (200, "n1 was in no quarantine\n")
+
+    await loop.run_in_executor(None, talk)
+
+
+@pytest.mark.parametrize("path", [QUARANTINE, "/api/v1/release?node=n1"])
+def test_nobody_else_says_who_is_a_source(path: str) -> None:
+    def asked(question: object) -> dict[str, Any]:
+        pytest.fail("the tracker was told")
+
+    with serving(asked) as request:
+        assert request("POST", path, source="127.0.0.2")[0] == 403
+        for name, value in (("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")):
+            assert request("POST", path, headers={name: value})[0] == 403
+        assert request("GET", path)[0] == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/quarantine?node=n1&seconds=3600",
+        "/api/v1/quarantine?node=n1&seconds=-1&reason=x",
+        "/api/v1/quarantine?node=n1&seconds=nan&reason=x",
+        "/api/v1/quarantine?node=n1&seconds=1e9&reason=x",
+        "/api/v1/quarantine?node=N%201&seconds=1&reason=x",
+        "/api/v1/quarantine?node=n1&seconds=1&reason=a%0Ab",
+        "/api/v1/release",
+    ],
+)
+def test_what_is_no_quarantine_is_refused(path: str) -> None:
+    with serving(lambda question: {"words": ""}) as request:
+        assert request("POST", path)[0] == 422

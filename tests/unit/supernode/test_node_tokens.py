@@ -65,15 +65,16 @@ def signed_by_nobody() -> str:
         (lambda: token(b"k" * 32, "one", "HS256"), "proves nothing"),
         (signed_by_nobody, "proves nothing"),
         (lambda: token(aud=["https://kubernetes.default.svc"]), "proves nothing"),
-        (lambda: token(exp=now() - CLOCK_SECONDS_MAX - 10), "proves nothing"),
-        (lambda: token(nbf=now() + CLOCK_SECONDS_MAX + 60), "proves nothing"),
+        (lambda: token(exp=now() - CLOCK_SECONDS_MAX - 10), "has expired, or is not good yet"),
+        (lambda: token(nbf=now() + CLOCK_SECONDS_MAX + 60), "has expired, or is not good yet"),
+        (lambda: token(exp="soon"), "a time that is none"),
         (lambda: token(**{"kubernetes.io": named(namespace="default")}), "not of the agents' service account"),
         (lambda: token(**{"kubernetes.io": named(serviceaccount={"name": "default"})}), "not of the agents' service account"),
         (lambda: token(**{"kubernetes.io": named(node=None)}), "another node"),
         (lambda: token(**{"kubernetes.io": "n1"}), "not of the agents' service account"),
         (lambda: token(**{"kubernetes.io": None}), "not of the agents' service account"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_what_is_no_such_token_is_refused_in_words_that_do_not_show_it(
     tokens: NodeTokens, made: Callable[[], str], why: str

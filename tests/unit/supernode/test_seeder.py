@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agent.http.server import Exchange, Listener
 from agent.origin.client import Origin as OriginClient
@@ -18,19 +22,22 @@ from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
+from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, StoreError
 from agent.values.pieces import Layout
 from agent.values.space import Percent
 from hack.origin import Access, Fault, Image, Origin
+from hack.secrecy import secret
 from supernode import seeder as module
-from supernode.seeder import COMING_CHUNK_BYTES, ORIGIN_TRIES_MAX, AbandonedError, Holder, Seeder, SeedRequest
+from supernode.registry_credentials import RegistryCredentials
+from supernode.seeder import COMING_CHUNK_BYTES, ORIGIN_TRIES_MAX, AbandonedError, Holder, NotHereError, Seeder, SeedRequest
 from tests.swarm import PIECE, REPOSITORY, free_address, noise, nothing_left_running, piece_listener, wait_until
 
 BODY = noise(5 * PIECE + 1000)
 IMAGE = Image.of([BODY])
 DIGEST = IMAGE.layers[0]
 LAYOUT = Layout.of(len(BODY))
-DIGESTS = {piece: hashlib.sha256(BODY[slice(*LAYOUT.span(piece))]).digest() for piece in range(LAYOUT.count)}
+DIGESTS = {piece: blake3(BODY[slice(*LAYOUT.span(piece))]).digest() for piece in range(LAYOUT.count)}
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ class Seeding:
         self.on_piece: Callable[[int], None] = lambda piece: None
         self._servers: list[Listener] = []
 
-    def seed(self, *holders: Holder, digest: str = DIGEST) -> DarnerError | None:
+    def seed(self, *holders: Holder, digest: str = DIGEST, size: int = 0, asks_origin: bool = True) -> DarnerError | None:
         """How it ended."""
         self.said.clear()
         self.coming.clear()
@@ -67,6 +74,9 @@ class Seeding:
             digest=digest,
             registry=self.origin.address,
             repository=REPOSITORY,
+            private=False,
+            size=size,
+            asks_origin=asks_origin,
             holders=holders,
             on_size=self.blobs.append,
             on_coming=self._on_coming,
@@ -92,11 +102,11 @@ class Seeding:
         """A node that says it holds the blob, and gives the bytes of `body`, which need not be the blob's."""
         store = Store(root / name, quota=1 << 30, free=0, age=3600.0)
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
-        blob = store.receive(digest, Layout.of(len(body)))
+        blob = store.receive(digest, Layout.of(len(body)), public=True)
         for piece in range(blob.layout.count):
             start, end = blob.layout.span(piece)
             blob.write(start, body[start:end])
-            blob.add(piece, hashlib.sha256(body[start:end]).digest(), checked=True)
+            blob.add(piece, blake3(body[start:end]).digest(), checked=True)
         store.close()
         return Holder(name, self.serve(PieceServer(_Renamed(store, digest), SwarmKey("")).handle), size)  # type: ignore[arg-type]
 
@@ -146,6 +156,27 @@ def ending(end: int, start: int = 0, body: bytes = BODY) -> Fault:
 
 
 # From the origin.
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["from the beginning", "after a node's pieces"])
+def test_what_only_the_operators_credentials_open_comes_whole_and_is_private(
+    seeding: Seeding, tmp_path: Path, is_begun: bool
+) -> None:
+    user = Credential("operator", secret("the-operators-password"))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"auths": {seeding.origin.address: {"username": user.username, "password": user.password}}})
+    )
+    seeding.origin.repositories.access = Access(users={user.username: user.password}, private=frozenset({REPOSITORY}))
+    if is_begun:
+        assert isinstance(seeding.seed(seeding.holder(tmp_path, body=BODY[: 2 * PIECE])), OriginError)
+    else:
+        assert isinstance(seeding.seed(), OriginError)
+    assert seeding.said == {}
+    seeding.seeder.credentials = RegistryCredentials(str(tmp_path / "config.json"))
+    assert seeding.seed() is None
+    assert seeding.said == DIGESTS
+    assert all(blob.private for blob in seeding.blobs[-1:])
+    assert seeding.seeder.blob_size(seeding.origin.address, REPOSITORY, DIGEST) == len(BODY)
 
 
 def test_a_blob_comes_from_the_origin_once_and_every_piece_of_it_is_announced(seeding: Seeding) -> None:
@@ -399,6 +430,62 @@ def test_the_next_holder_is_asked_when_one_is_gone_or_has_lost_it(seeding: Seedi
     assert whole(seeding)
     assert seeding.origin.blob_bytes_sent == 0
     assert seeding.liars == []
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Holder]]:
+    """Nodes that say they hold the blob, and send nothing; each says so to whoever is connected to it."""
+    monkeypatch.setattr("agent.swarm.piece_client.PIECE_STALL_SECONDS_MAX", 0.3)
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(7)]
+        yield [Holder(f"silent-{number}", Address(*server.getsockname()), len(BODY)) for number, server in enumerate(servers)]
+
+
+def test_of_many_holders_that_send_nothing_one_is_waited_for_and_then_the_origin_is_asked(
+    seeding: Seeding, silent: list[Holder], caplog: pytest.LogCaptureFixture
+) -> None:
+    """FAULTS 91."""
+    caplog.set_level("INFO")
+    assert seeding.seed(*silent) is None
+    assert seeding.said == DIGESTS
+    assert [line for line in caplog.messages if "is not taken back from silent-" in line] != []
+    assert len([line for line in caplog.messages if "is not taken back from" in line]) == 1
+
+
+def test_while_the_origin_is_away_each_of_them_is_tried(seeding: Seeding, silent: list[Holder], tmp_path: Path) -> None:
+    """FAULTS 91: there may be one that has it."""
+    seeding.origin.stop()
+    assert seeding.seed(*silent, seeding.holder(tmp_path)) is None
+    assert seeding.said == DIGESTS
+
+
+def test_what_is_neither_here_nor_at_nodes_is_not_here_where_the_origin_is_not_to_be_asked(
+    seeding: Seeding, tmp_path: Path
+) -> None:
+    assert isinstance(seeding.seed(size=len(BODY), asks_origin=False), NotHereError)
+    gone = Holder("gone", free_address(), len(BODY))
+    assert isinstance(seeding.seed(gone, size=len(BODY), asks_origin=False), NotHereError)
+    assert (seeding.said, seeding.origin.requests) == ({}, [])
+    holder = seeding.holder(tmp_path)
+    assert seeding.seed(holder, size=len(BODY), asks_origin=False) is None
+    assert (seeding.said, seeding.origin.requests) == (DIGESTS, [])
+
+
+def test_a_size_that_the_nodes_said_is_not_asked_for_anew_and_a_holder_of_another_is_not_asked(
+    seeding: Seeding, tmp_path: Path
+) -> None:
+    holder = seeding.holder(tmp_path)
+    odd = Holder("odd", holder.where, len(BODY) - 1)
+    assert isinstance(seeding.seed(odd, size=len(BODY), asks_origin=False), NotHereError)
+    assert seeding.seed(odd, holder, size=len(BODY)) is None
+    assert seeding.origin.requests == []
+
+
+def test_an_origin_whose_blob_is_not_as_long_as_the_nodes_said_is_not_read(seeding: Seeding) -> None:
+    ended = seeding.seed(size=len(BODY) - 1)
+    assert isinstance(ended, OriginError)
+    assert "not as long as the nodes said" in str(ended)
+    assert seeding.said == {}
 
 
 def test_what_the_holders_lack_comes_from_the_origin(seeding: Seeding, tmp_path: Path) -> None:

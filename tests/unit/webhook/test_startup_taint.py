@@ -10,7 +10,8 @@ import pytest
 
 from webhook.errors import Unreachable
 from webhook.kube.api import ApiAnswer
-from webhook.startup_taint import SINGLE_MAX, TAINT, StartupTaint
+from webhook.kube.nodes import SINGLE_MAX
+from webhook.startup_taint import TAINT, StartupTaint
 
 STARTUP = {"key": TAINT, "effect": "NoSchedule"}
 OTHER = {"key": "example.com/other", "effect": "NoExecute"}

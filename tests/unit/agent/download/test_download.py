@@ -16,20 +16,23 @@ import pytest
 
 from agent.download import manager as module
 from agent.download import planner
-from agent.download.download import LINGER_SECONDS, Reader
+from agent.download.download import LINGER_SECONDS, LOOK_SECONDS_MAX, Reader
 from agent.download.manager import DownloadManager
 from agent.http.ratelimit import Pace
 from agent.storage.blob import Blob
 from agent.storage.store import Store
+from agent.swarm import messages
 from agent.swarm.tickets import SwarmKey
 from agent.values.credential import Credential
 from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, StoreError
 from agent.values.pieces import Layout
+from agent.values.reference import raw_digest
 from agent.values.space import Percent
 from hack.origin import Access, Fault
-from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
+from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, RawAgent, noise, wait_until
 
 BODY = noise(6 * PIECE + 99)
+ALICE = Credential("alice", "wonderland")
 
 
 @pytest.fixture
@@ -52,6 +55,36 @@ def digest(lab: Lab) -> str:
 def reading(node: Node, lab: Lab, digest: str, offset: int = 0) -> Iterator[Reader]:
     with node.downloads.reading(lab.origin.address, REPOSITORY, digest, None, offset) as reader:
         yield reader
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "private"),
+    [(None, None, False), (ALICE, ALICE, True), (ALICE, None, True), (None, ALICE, True)],
+)
+def test_a_blob_is_private_once_a_reader_has_needed_a_credential(
+    node: Node, lab: Lab, digest: str, first: Credential | None, second: Credential | None, private: bool
+) -> None:
+    lab.origin.repositories.access = Access(users={"alice": "wonderland"})
+    lab.origin.fail(Fault(path="/blobs/", bytes_per_second=1 << 20))
+    read = node.downloads.reading
+    with read(lab.origin.address, REPOSITORY, digest, first, 0) as reader:
+        blob = reader.download.blob(SECONDS)
+        assert blob.private is (first is not None)
+        with read(lab.origin.address, REPOSITORY, digest, second, 0) as other:
+            assert other.download is reader.download
+            assert blob.private is private
+
+
+def test_a_blob_is_private_when_the_supernode_says_that_somebody_else_needs_a_credential_for_it(tmp_path: Path) -> None:
+    with Lab(tmp_path) as lab:
+        node, digest = lab.node(), lab.push(BODY).layers[0]
+        lab.origin.fail(Fault(path="/blobs/", bytes_per_second=1 << 20))
+        with reading(node, lab, digest) as reader, RawAgent.joined(lab.channels[0], "other") as other:
+            blob = reader.download.blob(SECONDS)
+            assert not blob.private
+            other.say(messages.Open(1, raw_digest(digest), lab.origin.address, REPOSITORY, b"", [], private=True))
+            assert other.hear(messages.Task).private
+            wait_until(lambda: blob.private)
 
 
 def test_whoever_comes_while_a_blob_arrives_takes_part(node: Node, lab: Lab, digest: str) -> None:
@@ -173,10 +206,10 @@ class SlowStore:
         self._receive = store.receive
         monkeypatch.setattr(store, "receive", self.receive)
 
-    def receive(self, digest: str, layout: Layout) -> Blob:
+    def receive(self, digest: str, layout: Layout, *, public: bool = False, contents: str | None = None) -> Blob:
         self.waiting.append(digest)
         assert self.has_room.wait(SECONDS)
-        return self._receive(digest, layout)
+        return self._receive(digest, layout, public=public, contents=contents)
 
 
 def test_while_the_store_makes_room_for_an_abandoned_blob_others_are_begun_at_once(
@@ -244,6 +277,53 @@ def test_so_many_blobs_are_downloaded_at_once_and_no_more(node: Node, lab: Lab, 
         with pytest.raises(RequestError, match="2 blobs are being downloaded already") as refused:
             stack.enter_context(reading(node, lab, image.layers[2]))
         assert refused.value.status == 503
+
+
+def test_one_registry_leaves_places_for_the_others(node: Node, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 85: also where it is a registry that is asked for nothing but blobs, and sends none."""
+    monkeypatch.setattr(module, "DOWNLOADS_OF_ONE_MAX", 2)
+    image = lab.push(noise(PIECE, 1), noise(PIECE, 2), noise(PIECE, 3))
+    lab.origin.fail(Fault(path="/blobs/", delay_seconds=600))
+    with contextlib.ExitStack() as stack:
+        for digest in image.layers[:2]:
+            stack.enter_context(reading(node, lab, digest))
+        with pytest.raises(RequestError, match="2 blobs of the registry ") as refused:
+            stack.enter_context(reading(node, lab, image.layers[2]))
+        assert refused.value.status == 503
+        other = node.downloads.reading("127.0.0.1:1", "team/app", image.layers[2], None, 0)
+        assert stack.enter_context(other).download.registry == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize("limit", ["DOWNLOADS_MAX", "DOWNLOADS_OF_ONE_MAX"])
+def test_what_is_kept_for_nobody_makes_room_for_whoever_waits(
+    node: Node, lab: Lab, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 2)
+    image = lab.push(noise(PIECE, 1), noise(PIECE, 2), noise(PIECE, 3), noise(PIECE, 4))
+    lab.origin.fail(Fault(path="/blobs/", delay_seconds=600))
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(reading(node, lab, image.layers[0])).download
+        first.keep()
+        with reading(node, lab, image.layers[1]) as reader:
+            second = reader.download
+            second.keep()
+        stack.enter_context(reading(node, lab, image.layers[2]))
+        wait_until(lambda: second not in node.downloads._active.values())
+        assert first in node.downloads._active.values(), "somebody reads it"
+        with pytest.raises(RequestError, match="are being downloaded already"):
+            stack.enter_context(reading(node, lab, image.layers[3]))
+
+
+def test_a_download_is_kept_without_readers_for_a_limited_time(
+    node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.origin.fail(Fault(path="/blobs/", bytes_per_second=PIECE // 4))
+    with reading(node, lab, digest) as reader:
+        reader.download.keep()
+    time.sleep(LINGER_SECONDS + 2 * LOOK_SECONDS_MAX)
+    assert node.downloads._active, "it goes on"
+    monkeypatch.setattr("agent.download.download.KEPT_SECONDS_MAX", 0.0)
+    wait_until(lambda: not node.downloads._active)
 
 
 def test_a_store_without_room_is_said_to_be_full(node: Node, digest: str) -> None:

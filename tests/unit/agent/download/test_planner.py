@@ -40,8 +40,28 @@ from agent.download.planner import (
     Trouble,
 )
 from agent.swarm import messages
-from agent.swarm.messages import DELIVERED, AskLeave, Done, Grant, Granted, Leave, Offer, Report, Seeding, Task, TaskFailed
-from agent.values.errors import DigestError, OriginError
+from agent.swarm.messages import (
+    BATCH_MAX,
+    DELIVERED,
+    RUN_FAILED,
+    RUN_NO_RANGES,
+    RUN_REFUSED,
+    RUN_TOO_MANY,
+    RUN_WHOLE,
+    AskLeave,
+    Brought,
+    Done,
+    Grant,
+    Granted,
+    Leave,
+    Report,
+    Run,
+    RunEnded,
+    Seeding,
+    Task,
+    TaskFailed,
+)
+from agent.values.errors import DigestError, OriginError, RangesError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
 
 PIECES = 64
@@ -102,6 +122,14 @@ def granted(piece: int, source: int = 7, alternative: int = 8) -> Granted:
     return Granted(piece, bytes([piece]) * 32, source, alternative)
 
 
+def came(piece: int) -> OriginPiece:
+    return OriginPiece(piece, bytes([piece]) * 32)
+
+
+def brought(*pieces: int, task: int = 1) -> Brought:
+    return Brought(task, {piece: bytes([piece]) * 32 for piece in pieces})
+
+
 def fetch(piece: int, source: int = 7) -> Fetch:
     return Fetch(piece, bytes([piece]) * 32, source)
 
@@ -151,12 +179,12 @@ WALKS = [
     (walked(News.NO_SWARM, REOPEN_SECONDS), [(WAIT, OPEN), (OPEN, WAIT), (WAIT, ORIGIN)]),
     (walked(News.SWARM_LOST, FAILED), [(WAIT, OPEN), (OPEN, OPEN), (OPEN, ORIGIN)]),
     (walked(OPEN_SECONDS_MAX), [(WAIT, OPEN), (OPEN, ORIGIN)]),
-    (walked(SIZE, OriginPiece(0)), [(WAIT, OPEN), (OPEN, END)]),
+    (walked(SIZE, came(0)), [(WAIT, OPEN), (OPEN, END)]),
     (walked(opened(1), News.SWARM_LOST), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, OPEN)]),
     (walked(opened(1), FAILED), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, ORIGIN)]),
     (walked(opened(1), EVIDENCE_SECONDS, OriginEnded(REFUSED)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, SWARM)]),
     (walked(opened(1), EVIDENCE_SECONDS, FAILED), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, ORIGIN)]),
-    (walked(opened(1), EVIDENCE_SECONDS, SIZE, OriginPiece(0)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, END)]),
+    (walked(opened(1), EVIDENCE_SECONDS, SIZE, came(0)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, BESIDE), (BESIDE, END)]),
     (walked(opened(1), SIZE, Done(0, 7, 1000, DELIVERED)), [(WAIT, OPEN), (OPEN, SWARM), (SWARM, END)]),
     (walked(News.SWARM_AVAILABLE, opened(1), swarm=False), [(WAIT, ORIGIN), (ORIGIN, SWARM)]),
     (walked(News.SWARM_AVAILABLE, OriginEnded(REFUSED), FAILED, swarm=False), [(WAIT, ORIGIN), (ORIGIN, OPEN), (OPEN, END)]),
@@ -461,18 +489,18 @@ def beside(swarm: Download) -> Download:
     return swarm
 
 
-def test_what_the_origin_brought_is_offered_to_the_swarm_at_once_and_to_the_next_one(beside: Download) -> None:
-    assert beside.hear(OriginPiece(0)) == [Offer(1, b"\x01")]
-    beside.hear(OriginPiece(1))
+def test_what_the_origin_brought_is_named_to_the_swarm_at_once_and_to_the_next_one(beside: Download) -> None:
+    assert beside.hear(came(0)) == [brought(0)]
+    beside.hear(came(1))
     assert beside.grant(1) == [Confirm(1, bytes([1]) * 32), report(Done(1, 7, 0, DELIVERED))]
     assert beside.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
     assert beside.planner.mode is Mode.ORIGIN
-    assert beside.hear(opened(2)) == [Order.LEAVE_ORIGIN, Offer(2, b"\x03"), report(task=2)]
+    assert beside.hear(opened(2)) == [Order.LEAVE_ORIGIN, brought(0, 1, task=2), report(task=2)]
 
 
 def test_beside_the_stream_pieces_are_still_fetched(beside: Download) -> None:
     assert beside.grant(0, 5) == [fetch(5)], "but for the piece that the stream is writing"
-    assert beside.hear(OriginPiece(0))[0] == Confirm(0, bytes(32))
+    assert beside.hear(came(0))[0] == Confirm(0, bytes(32))
 
 
 def test_when_the_swarm_carries_again_the_stream_is_left(beside: Download) -> None:
@@ -488,7 +516,7 @@ def test_pieces_of_nodes_that_the_origin_keeps_pace_with_do_not_end_the_stream(b
     for piece in range(4 * CARRIED_MIN):
         beside.grant(piece + 20)
         beside.hear(Done(piece + 20, 7, 1000, DELIVERED))
-        beside.hear(OriginPiece(piece))
+        beside.hear(came(piece))
     assert beside.planner.mode is Mode.BESIDE
 
 
@@ -506,12 +534,12 @@ def test_a_fetch_that_the_stream_overtook_counts_as_done_and_blames_nobody(swarm
     assert swarm.wait() == (EVIDENCE_SECONDS, [AskLeave(1)])
     assert swarm.hear(Leave(1, given=True)) == [FetchOrigin(0, None)]
     assert swarm.hear(Superseded(0, 7)) == []
-    assert swarm.hear(OriginPiece(0)) == [Confirm(0, bytes(32)), Offer(1, b"\x01"), report(Done(0, 7, 0, DELIVERED))]
+    assert swarm.hear(came(0)) == [Confirm(0, bytes(32)), brought(0), report(Done(0, 7, 0, DELIVERED))]
 
 
 def test_a_fetch_that_the_stream_overtook_is_begun_again_when_the_stream_ends_without_the_piece(beside: Download) -> None:
     beside.grant(1)
-    beside.hear(OriginPiece(0))
+    beside.hear(came(0))
     assert beside.hear(Superseded(1, 7)) == []
     assert fetch(1) in beside.hear(OriginEnded(BROKEN))
 
@@ -546,21 +574,208 @@ def test_a_piece_from_the_swarm_makes_up_for_earlier_losses(swarm: Download) -> 
         swarm.hear(opened(1))
 
 
+# Runs at the origin, which the supernode grants.
+
+
+def test_a_run_is_asked_for_at_the_origin_and_each_piece_of_it_is_named_when_it_is_here(swarm: Download) -> None:
+    assert swarm.hear(Run(1, 4, 7)) == [FetchOrigin(4, 7)]
+    assert swarm.hear(came(4)) == [brought(4)]
+    assert swarm.hear(came(5)) == [brought(5)]
+    assert swarm.planner.mode is Mode.SWARM
+    assert swarm.hear(came(6)) == [brought(6)]
+    assert swarm.hear(OriginEnded(None)) == [RunEnded(1, 4, RUN_WHOLE)]
+
+
+def test_a_run_up_to_the_blobs_end_names_no_end_to_the_registry(swarm: Download) -> None:
+    assert swarm.hear(Run(1, PIECES - 3, PIECES)) == [FetchOrigin(PIECES - 3, None)]
+
+
+def test_a_run_up_to_the_blobs_end_names_none_though_a_part_of_it_is_here_for_the_registry_may_know_no_ranges(
+    swarm: Download,
+) -> None:
+    swarm.grant(10)
+    swarm.hear(Done(10, 7, 1000, DELIVERED))
+    assert swarm.hear(Run(1, 9, PIECES)) == [FetchOrigin(9, None)]
+    swarm.hear(came(9))
+    assert swarm.hear(OriginEnded(None)) == [FetchOrigin(11, None)]
+
+
+def test_runs_are_asked_for_one_after_the_other_in_the_order_in_which_they_were_granted(swarm: Download) -> None:
+    swarm.hear(Run(1, 8, 9))
+    assert swarm.hear(Run(1, 4, 5)) == swarm.hear(Run(1, 6, 7)) == []
+    swarm.hear(came(8))
+    assert swarm.hear(OriginEnded(None)) == [RunEnded(1, 8, RUN_WHOLE), FetchOrigin(4, 5)]
+    swarm.hear(came(4))
+    assert swarm.hear(OriginEnded(None)) == [RunEnded(1, 4, RUN_WHOLE), FetchOrigin(6, 7)]
+
+
+def test_what_is_here_of_a_run_is_passed_over_and_a_run_that_is_here_is_whole(swarm: Download) -> None:
+    for piece in (4, 5, 7):
+        swarm.grant(piece)
+        swarm.hear(Done(piece, 7, 1000, DELIVERED))
+    assert swarm.hear(Run(1, 4, 6)) == [RunEnded(1, 4, RUN_WHOLE)]
+    assert swarm.hear(Run(1, 4, 10)) == [FetchOrigin(6, 7)]
+    swarm.hear(came(6))
+    assert swarm.hear(OriginEnded(None)) == [FetchOrigin(8, 10)], "the run goes on behind what is here"
+    swarm.hear(came(8))
+    swarm.hear(came(9))
+    assert swarm.hear(OriginEnded(None)) == [RunEnded(1, 4, RUN_WHOLE)]
+
+
+def test_a_run_is_put_off_while_a_stream_is_being_left(origin: Download) -> None:
+    origin.hear(News.SWARM_AVAILABLE)
+    assert Order.LEAVE_ORIGIN in origin.hear(opened(1))
+    assert origin.hear(Run(1, 4, 6)) == []
+    assert origin.hear(came(0)) == [brought(0)]
+    assert origin.hear(OriginEnded(None)) == [FetchOrigin(4, 6)]
+
+
+def test_a_run_that_breaks_off_is_asked_for_anew_from_there_on(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 8))
+    swarm.hear(came(4))
+    assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(5, 8)]
+    swarm.hear(came(5))
+    assert swarm.hear(OriginEnded(BROKEN)) == [FetchOrigin(6, 8)]
+    assert swarm.hear(OriginEnded(BROKEN)) == [RunEnded(1, 4, RUN_FAILED)], "not a piece came between"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "retry_after"),
+    [
+        (BROKEN, RUN_FAILED, 0),
+        (OriginError(503, "busy"), RUN_FAILED, 0),
+        (OriginError(504, "silent", certain=False), RUN_FAILED, 0),
+        (OriginError(401, "who are you"), RUN_REFUSED, 0),
+        (REFUSED, RUN_REFUSED, 0),
+        (OriginError(429, "too many", retry_after=7), RUN_TOO_MANY, 7),
+        (OriginError(429, "too many"), RUN_TOO_MANY, 0),
+        (RangesError(502, "sends no part of a blob"), RUN_NO_RANGES, 0),
+        (None, RUN_WHOLE, 0),
+    ],
+    ids=str,
+)
+def test_how_a_run_ended_is_said_by_the_registrys_answer(
+    swarm: Download, error: OriginError | None, outcome: int, retry_after: int
+) -> None:
+    swarm.hear(Run(1, 4, 8))
+    assert swarm.hear(OriginEnded(error)) == [RunEnded(1, 4, outcome, retry_after)]
+    assert swarm.planner.mode is Mode.SWARM, "others may have the pieces: the swarm is no worse for it"
+
+
+def test_a_registry_without_ranges_is_asked_beside_the_swarm_for_all_that_follows_though_a_part_of_it_is_here(
+    swarm: Download,
+) -> None:
+    swarm.grant(5)
+    swarm.hear(Done(5, 7, 1000, DELIVERED))
+    swarm.hear(Run(1, 0, 2))
+    swarm.hear(OriginEnded(RangesError(502, "sends no part of a blob")))
+    assert swarm.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(0, None)]
+
+
+@pytest.mark.parametrize("error", [REFUSED, OriginError(429, "too many", retry_after=7), RangesError(502, "no ranges")])
+def test_a_run_that_is_refused_in_its_middle_is_not_asked_for_anew(swarm: Download, error: OriginError) -> None:
+    swarm.hear(Run(1, 4, 8))
+    swarm.hear(came(4))
+    (ended,) = swarm.hear(OriginEnded(error))
+    assert isinstance(ended, RunEnded)
+
+
+def test_an_origin_that_refused_a_run_is_asked_again_when_the_swarm_is_no_help(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 8))
+    swarm.hear(OriginEnded(REFUSED))
+    assert swarm.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(0, None)]
+
+
+def test_beside_the_swarm_no_run_is_begun_for_the_origin_is_asked_for_everything(beside: Download) -> None:
+    assert beside.hear(Run(1, 4, 8)) == [RunEnded(1, 4, RUN_FAILED)]
+    beside.hear(came(0))
+    assert beside.hear(OriginEnded(BROKEN)) == [FetchOrigin(1, None)]
+
+
+def test_a_run_is_over_with_its_swarm_and_the_next_swarm_hears_nothing_of_it(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 8))
+    swarm.hear(Run(1, 20, 24))
+    assert swarm.hear(came(4)) == [brought(4)]
+    assert swarm.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
+    assert swarm.hear(came(5)) == [], "there is nobody to tell"
+    assert swarm.hear(opened(2)) == [Order.LEAVE_ORIGIN, brought(4, 5, task=2), report(window=WINDOW, task=2)]
+    assert swarm.hear(came(6)) == [brought(6, task=2)]
+    assert swarm.hear(OriginEnded(None)) == []
+    assert swarm.hear(Run(2, 7, 9)) == [FetchOrigin(7, 9)]
+
+
+def test_the_stream_of_a_run_whose_swarm_has_failed_is_the_origins_stream(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 8))
+    assert swarm.hear(FAILED) == [Order.LEAVE_SWARM]
+    assert swarm.hear(came(4)) == []
+    assert swarm.hear(OriginEnded(None)) == [FetchOrigin(0, 4)]
+
+
+def test_a_run_of_a_swarm_that_is_over_is_not_begun(swarm: Download) -> None:
+    swarm.hear(News.SWARM_LOST)
+    swarm.hear(opened(2))
+    assert swarm.hear(Run(1, 4, 8)) == []
+
+
+def test_a_node_that_gets_a_run_is_not_without_help(swarm: Download) -> None:
+    swarm.hear(Run(1, 0, PIECES))
+    for piece in range(4):
+        assert swarm.hear(SEEDING, after=EVIDENCE_SECONDS - 0.1) == []
+        swarm.hear(came(piece), after=EVIDENCE_SECONDS - 0.1)
+    assert (swarm.planner.mode, swarm.planner.trouble) == (Mode.SWARM, None)
+
+
+def test_a_piece_of_a_run_makes_up_for_swarms_that_were_lost(swarm: Download) -> None:
+    for piece in range(2 * SWARM_TRIES_MAX):
+        swarm.hear(Run(piece + 1, piece, piece + 1))
+        swarm.hear(came(piece))
+        swarm.hear(OriginEnded(None))
+        assert swarm.hear(News.SWARM_LOST) == [Order.OPEN_SWARM]
+        swarm.hear(opened(piece + 2))
+
+
+def test_a_granted_piece_that_the_run_is_writing_is_put_off_until_it_is_here(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 6))
+    assert swarm.grant(4, 5) == [fetch(5)]
+    assert swarm.hear(came(4))[0] == Confirm(4, bytes([4]) * 32)
+
+
+def test_what_many_pieces_brought_is_named_in_batches() -> None:
+    many = 2 * BATCH_MAX + 1
+    download = Download(swarm=False, pieces=2 * many)
+    download.hear(SizeKnown(download.layout, 0))
+    for piece in range(many):
+        download.hear(OriginPiece(piece, piece.to_bytes(32)))
+    download.hear(News.SWARM_AVAILABLE)
+    named = [command.pieces for command in download.hear(opened(1)) if isinstance(command, Brought)]
+    assert [len(pieces) for pieces in named] == [BATCH_MAX, BATCH_MAX, 1]
+    assert {piece: digest for pieces in named for piece, digest in pieces.items()} == {
+        piece: piece.to_bytes(32) for piece in range(many)
+    }
+
+
+def test_a_piece_without_a_digest_is_named_to_nobody(origin: Download) -> None:
+    origin.hear(News.SWARM_AVAILABLE)
+    origin.hear(OriginPiece(0, None))
+    assert origin.hear(opened(1)) == [Order.LEAVE_ORIGIN, report(window=WINDOW)]
+    assert origin.hear(OriginPiece(1, None)) == []
+
+
 # The origin.
 
 
 def test_the_origin_streams_on_while_a_supernode_is_asked_and_is_left_when_it_has_answered(origin: Download) -> None:
     assert origin.hear(News.SWARM_AVAILABLE) == [Order.OPEN_SWARM]
-    assert origin.hear(OriginPiece(0)) == []
+    assert origin.hear(came(0)) == []
     assert origin.planner.mode is Mode.ORIGIN
-    assert origin.hear(opened(1)) == [Order.LEAVE_ORIGIN, Offer(1, b"\x01"), report()]
+    assert origin.hear(opened(1)) == [Order.LEAVE_ORIGIN, brought(0), report()]
 
 
 def test_a_stream_that_was_left_and_has_not_ended_is_not_joined_by_another(origin: Download) -> None:
     origin.hear(News.SWARM_AVAILABLE)
     origin.hear(opened(1))
     assert origin.hear(FAILED) == [Order.LEAVE_SWARM]
-    assert origin.hear(OriginPiece(0)) == []
+    assert origin.hear(came(0)) == []
     assert origin.hear(OriginEnded(None)) == [FetchOrigin(1, None)]
 
 
@@ -579,7 +794,7 @@ def test_the_origin_is_asked_from_the_readers_place_on_up_to_what_is_here() -> N
     download.hear(SizeKnown(download.layout, download.held))
     download.hear(ReadersMoved((20, 3)))
     assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(22, 23)]
-    download.hear(OriginPiece(22))
+    download.hear(came(22))
     assert download.hear(OriginEnded(None)) == [FetchOrigin(24, None)]
 
 
@@ -588,7 +803,7 @@ def test_what_is_behind_all_readers_comes_last() -> None:
     download.hear(SizeKnown(download.layout, 0))
     download.hear(ReadersMoved((PIECES - 1,)))
     assert download.hear(FAILED) == [Order.LEAVE_SWARM, FetchOrigin(PIECES - 1, None)]
-    download.hear(OriginPiece(PIECES - 1))
+    download.hear(came(PIECES - 1))
     assert download.hear(OriginEnded(None)) == [FetchOrigin(0, PIECES - 1)]
 
 
@@ -599,7 +814,7 @@ def test_what_an_earlier_try_left_is_passed_over(origin: Download) -> None:
 
 def test_a_stream_that_breaks_is_resumed_where_it_broke(origin: Download) -> None:
     for piece in range(2 * ORIGIN_TRIES_MAX):
-        origin.hear(OriginPiece(piece))
+        origin.hear(came(piece))
         assert origin.hear(OriginEnded(BROKEN)) == [FetchOrigin(piece + 1, None)]
 
 
@@ -614,7 +829,7 @@ def test_streams_without_a_piece_are_tried_three_times(origin: Download, error: 
 
 
 def test_what_the_origin_refuses_is_not_asked_for_again(origin: Download) -> None:
-    origin.hear(OriginPiece(0))
+    origin.hear(came(0))
     assert origin.hear(OriginEnded(REFUSED)) == [GiveUp(REFUSED)]
 
 
@@ -698,10 +913,10 @@ def test_what_comes_late_from_a_swarm_that_is_over_means_nothing_in_the_next(swa
 
 def test_the_origins_piece_in_hand_is_put_off_until_it_is_here(origin: Download) -> None:
     origin.hear(News.SWARM_AVAILABLE)
-    origin.hear(OriginPiece(0))
+    origin.hear(came(0))
     origin.hear(opened(1))
     assert origin.grant(1, 2) == [fetch(2)]
-    assert origin.hear(OriginPiece(1))[0] == Confirm(1, bytes([1]) * 32)
+    assert origin.hear(came(1))[0] == Confirm(1, bytes([1]) * 32)
 
 
 def test_the_origins_piece_in_hand_is_fetched_when_the_stream_ends_without_it(origin: Download) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.http import server
-from agent.http.server import ClientGone, Exchange, Listener, bind
+from agent.http.server import ClientGone, Exchange, Listener, Request, bind
 from agent.http.wire import HEAD_BYTES_MAX
 from agent.values.address import Address
 from agent.values.errors import RequestError, StoreError, UsageError
@@ -294,6 +294,21 @@ def test_a_file_arrives_whole_and_is_counted_on_the_way(serve: Serve, tmp_path: 
 
     received = say(serve(handle), GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert len(received.partition(b"\r\n\r\n")[2]) == counts[0] == 20 << 20
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/v2/a/manifests/1?ns=registry.test%3A5000&token=s3cret", "GET /v2/a/manifests/1?ns=registry.test%3A5000"),
+        ("/v2/a/blobs/b?X-Amz-Signature=s3cret&X=y", "GET /v2/a/blobs/b?"),
+        ("/v2/a/blobs/b?ns=alice:s3cret@registry.test", "GET /v2/a/blobs/b?"),
+        ("http://alice:s3cret@registry.test/v2/", "GET http://registry.test/v2/"),
+        ("/v2/\x1b[31m", "GET /v2/\\x1b[31m"),
+    ],
+)
+def test_a_request_is_logged_without_what_its_client_may_have_put_in_as_a_secret(target: str, shown: str) -> None:
+    """FAULTS 50."""
+    assert str(Request("GET", target, {})) == shown
 
 
 @pytest.mark.parametrize("error", [StoreError("the disk is gone"), ValueError("a mistake of ours")])

@@ -72,6 +72,17 @@ def test_what_nodes_ask_and_answer_each_other_is_written() -> None:
 
 
 @pytest.mark.parametrize("bad", ["a\r\nX: y", "a\nb", "a\x00", "€"])
+def test_what_cannot_be_written_is_refused_without_what_may_be_a_secret(bad: str) -> None:
+    for write in (
+        lambda: request_head("GET", "/", {"Authorization": f"Bearer t0ken{bad}"}),
+        lambda: request_head("GET", f"/blob?signature=t0ken{bad}", {}),
+    ):
+        with pytest.raises(ValueError, match=r"is no|are no") as refused:
+            write()
+        assert "t0ken" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bad", ["a\r\nX: y", "a\nb", "a\x00", "€"])
 def test_nothing_is_written_that_would_be_read_as_something_else(bad: str) -> None:
     for write in (lambda: answer_head(200, {"X": bad}), lambda: request_head("GET", "/", {"X": bad})):
         with pytest.raises(ValueError, match="no field"):

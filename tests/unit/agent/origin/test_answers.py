@@ -14,7 +14,7 @@ import pytest
 
 from agent.origin import client as origin_client
 from agent.origin.client import Origin as Client
-from agent.values.errors import DigestError, OriginError
+from agent.values.errors import DigestError, OriginError, RangesError
 from hack.origin import Fault, Image, Origin
 from tests.origins import Scripted, drain, http, look_up
 
@@ -176,6 +176,44 @@ def test_another_range_than_was_asked_for_is_refused(client: Client, origin: Ori
     origin.fail(Fault(headers={"Content-Range": content_range}))
     with pytest.raises(OriginError, match="another range than it was asked for"):
         client.open_blob(origin.address, REPOSITORY, DIGEST, None, 1000)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1000), (1000, 300_000), (len(LAYER) - 1, len(LAYER))])
+def test_a_part_of_a_blob_is_asked_for_by_its_range_and_nothing_more_comes(
+    client: Client, origin: Origin, start: int, end: int
+) -> None:
+    stream = client.open_blob(origin.address, REPOSITORY, DIGEST, None, start, end=end)
+    assert (stream.size, drain(stream.read_into)) == (len(LAYER), LAYER[start:end])
+    stream.close()
+    assert origin.requests[-1].headers["Range"] == f"bytes={start}-{end - 1}"
+
+
+@pytest.mark.parametrize("start", [0, 1000])
+def test_a_registry_that_sends_the_whole_blob_in_place_of_a_part_is_said_to_know_no_ranges(
+    client: Client, origin: Origin, start: int
+) -> None:
+    origin.fail(Fault(status=200, body=LAYER))
+    with pytest.raises(RangesError, match="sends no part of a blob") as refused:
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None, start, end=5000)
+    assert not refused.value.answered, "it has the blob: another way to ask may do"
+
+
+@pytest.mark.parametrize(
+    "content_range", ["bytes 1000-5000/1024000", "bytes 1000-1023999/1024000", "bytes 0-3999/1024000", "bytes 1000-4998/1024000"]
+)
+def test_another_part_than_was_asked_for_is_refused(client: Client, origin: Origin, content_range: str) -> None:
+    origin.fail(Fault(headers={"Content-Range": content_range}))
+    with pytest.raises(OriginError, match="another range than it was asked for") as refused:
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None, 1000, end=5000)
+    assert not isinstance(refused.value, RangesError)
+
+
+def test_a_part_of_a_blob_that_comes_encoded_cannot_be_had(client: Client, origin: Origin) -> None:
+    """FAULTS 66: a part of the encoded bytes is none of the blob's."""
+    client.sizes.learn(origin.address, REPOSITORY, {DIGEST: len(LAYER)})
+    origin.fail(Fault(status=200, body=gzip.compress(LAYER), headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(RangesError):
+        client.open_blob(origin.address, REPOSITORY, DIGEST, None, 1000, end=5000)
 
 
 def test_a_range_whose_length_is_not_that_of_its_body_is_refused(client: Client, origin: Origin) -> None:

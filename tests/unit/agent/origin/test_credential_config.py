@@ -179,6 +179,9 @@ def test_a_provider_that_wants_a_service_accounts_token_is_told_from_those_that_
         b"\xff\xfe\x00",
         b"a: !!python/object/apply:os.system [true]",
         b"a: 2026-13-45",
+        b'providers: !!int ""',
+        b"providers: !!timestamp soon",
+        b"providers: !!bool perhaps",
     ],
 )
 def test_a_configuration_with_which_no_kubelet_starts_is_refused_in_one_line(text: bytes) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
 from agent.origin import destinations
-from agent.origin.destinations import DestinationError, Destinations, refusal, server_of
+from agent.origin.client import Origin
+from agent.origin.destinations import DestinationError, Destinations, Forbidden, LookUp, refusal, server_of
 from agent.values.address import Address
+from agent.values.errors import OriginError
 from tests.origins import look_up
 
 FAR = "93.184.216.34"
@@ -172,7 +175,7 @@ def test_an_ipv6_server_is_named_with_brackets() -> None:
 
 
 def test_a_resolver_that_does_not_answer_is_not_waited_for_and_not_asked_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destinations, "LOOKUPS_MAX", 2)
+    monkeypatch.setattr(destinations, "LOOKUPS_MAX", 8)  # of which a registry that is silent has a quarter
     answer = threading.Event()
 
     def hang(host: str, port: int) -> list[tuple[Any, ...]]:
@@ -184,8 +187,9 @@ def test_a_resolver_that_does_not_answer_is_not_waited_for_and_not_asked_without
         with pytest.raises(DestinationError, match="was not resolved in time") as failed:
             rules.hop("https://registry.test/", time.monotonic() + 0.1)
         assert failed.value.status == 504
-    with pytest.raises(DestinationError, match="2 others are waited for already"):
+    with pytest.raises(DestinationError, match="too many are waited for already") as failed:
         rules.hop("https://registry.test/", time.monotonic() + 0.1)
+    assert failed.value.failed_there, "it is its own resolver that leaves it none"
     answer.set()
     with pytest.raises(DestinationError, match="does not resolve"):
         rules.hop("https://registry.test/", time.monotonic() + 10)
@@ -205,3 +209,141 @@ def test_a_look_up_whose_thread_cannot_be_started_leaves_its_slot_to_the_next(mo
                 rules.hop("https://registry.test/", time.monotonic() + 0.1)
             assert failed.value.status == 502
     assert rules.hop("https://registry.test/", time.monotonic() + 10).place.addresses == (Address(FAR, 443),)
+
+
+SERVICES, PODS = "10.96.0.0/12", "fd00:10:244::/56"
+CLUSTER = Forbidden.of(
+    map(ip_network, (SERVICES, PODS)),
+    "tls",
+    [Address("127.0.0.1", 65001), Address("0.0.0.0", 65002), Address("::", 65003), Address("supernode-0", 65004)],
+    {"KUBERNETES_SERVICE_HOST": "172.20.0.1"},
+)
+
+
+def in_cluster(url: str, *listed: str, forbidden: Forbidden = CLUSTER, **names: str) -> destinations.Hop:
+    return Destinations(listed, look_up(**names) if names else None, None, forbidden).hop(url, time.monotonic() + 10)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("10.96.0.1", "10.111.255.255", "[::ffff:10.96.0.1]", "[64:ff9b::a60:1]", "[2002:a60:1::]"),
+        *("[fd00:10:244::7]", "[fd00:10:244:0:ffff::1]"),
+        *("174063617", "0xa600001", "0xa.96.1", "10.96.1", "012.96.0.1"),
+        *("172.20.0.1", "[::ffff:172.20.0.1]"),
+    ],
+)
+def test_the_networks_of_services_and_pods_and_the_api_server_are_refused_in_every_form(host: str) -> None:
+    """FAULTS 18."""
+    with pytest.raises(DestinationError, match="the cluster's own address") as refused:
+        in_cluster(f"https://{host}/v2/")
+    assert (refused.value.status, refused.value.code) == (421, "DENIED")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "registry.shop.svc",
+        "registry.shop.svc.",
+        "r.shop.svc.cluster.local",
+        "R.Shop.SVC.Cluster.Local.",
+        "10-0-0-7.a.pod.cluster.local",
+    ],
+)
+def test_a_name_that_only_the_clusters_own_dns_knows_is_refused_before_it_is_looked_up(host: str) -> None:
+    """FAULTS 18."""
+    with pytest.raises(DestinationError, match="a name of the cluster's own") as refused:
+        in_cluster(f"https://{host}/v2/", nobody_test=FAR)
+    assert refused.value.status == 421
+
+
+def test_any_other_name_that_leads_into_the_cluster_is_refused_by_its_address() -> None:
+    """FAULTS 18: names of Services are also found by search domains, and anybody's DNS may point there."""
+    for name in ("kubernetes.default", "mine.test", "mine.test."):
+        with pytest.raises(DestinationError, match="the cluster's own address"):
+            Destinations([], lambda host, port: [(0, 0, 0, "", ("10.96.0.10", port))], None, CLUSTER).hop(
+                f"https://{name}/", 1e12
+            )
+
+
+@pytest.mark.parametrize("port", [65001, 65002, 65003, 65004])
+@pytest.mark.parametrize("host", ["registry.test", "10.0.0.7", "[fd00::7]", FAR])
+def test_darners_own_ports_are_refused_wherever_they_are(host: str, port: int) -> None:
+    """FAULTS 18."""
+    with pytest.raises(DestinationError, match="a port of Darner's own") as refused:
+        in_cluster(f"https://{host}:{port}/v2/")
+    assert refused.value.status == 421
+
+
+def test_a_listed_registry_may_be_in_the_cluster_and_with_https_it_is_spoken_to_over_tls() -> None:
+    """FAULTS 18."""
+    names = {"registry_shop_svc": "10.96.0.20"}
+    found = in_cluster("https://registry.shop.svc:5000/v2/", "https://registry.shop.svc:5000", **names)
+    assert (found.place.addresses, found.place.server_name) == ((Address("10.96.0.20", 5000),), "registry.shop.svc")
+    assert in_cluster("http://10.96.0.20:65002/v2/", "10.96.0.20:65002").place.addresses == (Address("10.96.0.20", 65002),)
+    with pytest.raises(DestinationError):
+        in_cluster("https://registry.shop.svc/v2/", "https://registry.shop.svc:5000", **names)
+
+
+def test_a_private_address_is_spoken_to_over_verified_tls_alone_or_not_at_all_as_the_operator_says() -> None:
+    """FAULTS 18: the certificate is test_registry_tls' and test_tls' subject."""
+    strict = Forbidden.of((), "refuse", (), {"KUBERNETES_SERVICE_HOST": "no.address"})
+    for host in (PRIVATE, "192.168.1.1", "100.64.0.1", "[fd00::1]", "[::ffff:10.1.2.3]"):
+        assert in_cluster(f"https://{host}/").place.server_name
+        with pytest.raises(DestinationError, match="over HTTPS only"):
+            in_cluster(f"http://{host}/")
+        with pytest.raises(DestinationError, match="a private address"):
+            in_cluster(f"https://{host}/", forbidden=strict)
+        assert in_cluster(f"https://{host}/", f"https://{host}", f"https://{host}:443", forbidden=strict)
+    assert in_cluster(f"https://{FAR}/", forbidden=strict)
+
+
+def turning(*answers: str) -> tuple[LookUp, list[str]]:
+    """A name server that says another address each time, and what it was asked."""
+    asked: list[str] = []
+
+    def look_up(host: str, port: int) -> list[tuple[Any, ...]]:
+        asked.append(host)
+        return [(0, 0, 0, "", (answers[min(len(asked), len(answers)) - 1], port))]
+
+    return look_up, asked
+
+
+def test_a_name_is_looked_up_once_for_its_check_and_its_connection_and_checked_again_at_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FAULTS 19."""
+    connected: list[tuple[str, int]] = []
+
+    def refuse(where: tuple[str, int], **_: object) -> None:
+        connected.append((where[0], where[1]))
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("agent.http.client.socket.create_connection", refuse)
+    answer, asked = turning(FAR, "169.254.169.254")
+    origin = Origin([], [], answer)
+    with pytest.raises(OriginError):
+        origin.manifest("rebinding.test", "team/app", "1", None)
+    for _ in range(2):
+        with pytest.raises(OriginError, match="a link-local address") as refused:
+            origin.manifest("rebinding.test", "team/app", "1", None)
+        assert refused.value.status == 421
+    assert set(connected) == {(FAR, 443)}
+    assert len(connected) < len(asked), "each connection had a look-up and a check of its own"
+    origin.close()
+
+
+def test_a_name_with_a_refused_address_among_others_is_never_connected_to_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 19."""
+    connected: list[str] = []
+
+    def refuse(where: tuple[str, int], **_: object) -> None:
+        connected.append(where[0])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("agent.http.client.socket.create_connection", refuse)
+    origin = Origin([], [], look_up(many_test=f"127.0.0.1 {FAR} 10.96.0.1"), forbidden=CLUSTER)
+    with pytest.raises(OriginError):
+        origin.manifest("many.test", "team/app", "1", None)
+    assert set(connected) == {FAR}
+    origin.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -16,6 +17,7 @@ from agent.origin.documents import (
     token_of,
     what_it_said,
 )
+from agent.values.credential import Credential
 from agent.values.errors import OriginError
 
 NOT_JSON = [
@@ -96,6 +98,7 @@ def test_a_token_is_good_for_a_little_less_than_it_says(content: object, value: 
     [
         *NOT_JSON,
         *map(said, ({}, {"token": ""}, {"token": 5}, {"token": "a\r\nX: 1"}, {"token": "ü"}, {"token": "a\x00"})),
+        *map(said, ({"token": "t0ken "}, {"token": " t0ken"}, {"access_token": "t0 ken"})),
         *map(said, ({"token": "a" * (TOKEN_CHARACTERS_MAX + 1)}, {"token": "a", "expires_in": "300"}, {"tokens": "a"})),
     ],
 )
@@ -125,6 +128,15 @@ def test_what_could_not_be_sent_is_no_token_and_nothing_of_it_is_repeated(body: 
 )
 def test_a_registrys_own_words_are_passed_on(content: object, words: str) -> None:
     assert what_it_said(said(content)) == words
+
+
+@pytest.mark.parametrize("sent", ["Bearer t0ken-of-alice", Credential("alice", "t0ken-of-alice").header])
+def test_what_it_was_sent_is_not_passed_on_when_it_says_that_again(sent: str) -> None:
+    words = "x" * (SAID_CHARACTERS_MAX - 60) + f" {sent} of alice:t0ken-of-alice is wrong"
+    shown = what_it_said(said({"errors": [{"code": "DENIED", "message": words}]}), sent)
+    assert not {*sent.split()[1:], "t0ken-of-alice", "t0ken"} & set(re.split("[ :]", shown))
+    assert "***" in shown
+    assert what_it_said(said({"errors": [{"code": "DENIED", "message": "not yours"}]}), "Basic YTpi") == "DENIED not yours"
 
 
 @pytest.mark.parametrize("body", NOT_JSON)

@@ -41,6 +41,45 @@ def pull(client: Client, origin: Origin, start: int = 0) -> bytes:
         stream.close()
 
 
+def part(client: Client, origin: Origin, start: int, end: int) -> bytes:
+    stream = client.open_blob(origin.address, REPOSITORY, DIGEST, ALICE, start, end=end)
+    try:
+        return drain(stream.read_into)
+    finally:
+        stream.close()
+
+
+def http_part(start: int, end: int) -> bytes:
+    return http(206, LAYER[start:end], Content_Range=f"bytes {start}-{end - 1}/{len(LAYER)}")
+
+
+def test_further_parts_come_from_where_the_registry_sent_this_client_without_asking_the_registry_again(origin: Origin) -> None:
+    with Scripted(http_part(0, 100), http_part(100, 200)) as elsewhere:
+        redirect(origin, f"http://{elsewhere.address}/blob?signature=1")
+        client = Client([origin.address, str(elsewhere.address)], [])
+        assert part(client, origin, 0, 100) + part(client, origin, 100, 200) == LAYER[:200]
+    assert len([asked for asked in origin.asked(DIGEST) if asked.status == 307]) == 1
+    assert all(b"authorization" not in asked.lower() for asked in elsewhere.requests)
+
+
+def test_where_a_url_has_run_out_the_registry_is_asked_anew(origin: Origin) -> None:
+    with Scripted(http_part(0, 100), http(403, b"expired"), http_part(100, 200)) as elsewhere:
+        redirect(origin, f"http://{elsewhere.address}/blob?signature=1")
+        client = Client([origin.address, str(elsewhere.address)], [])
+        assert part(client, origin, 0, 100) + part(client, origin, 100, 200) == LAYER[:200]
+    assert len([asked for asked in origin.asked(DIGEST) if asked.status == 307]) == 2
+
+
+def test_where_one_client_was_sent_is_told_to_no_other(origin: Origin) -> None:
+    with Scripted(http_part(0, 100)) as elsewhere:
+        redirect(origin, f"http://{elsewhere.address}/blob?signature=1", times=1)
+        client = Client([origin.address, str(elsewhere.address)], [])
+        assert part(client, origin, 0, 100) == LAYER[:100]
+        with pytest.raises(OriginError) as refused:
+            client.open_blob(origin.address, REPOSITORY, DIGEST, None, 100, end=200)
+    assert refused.value.status == 401
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_blob_is_followed_to_where_it_lies_and_the_credential_stays_behind(origin: Origin, status: int) -> None:
     with Scripted(http(200, LAYER)) as elsewhere:

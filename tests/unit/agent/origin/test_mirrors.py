@@ -79,6 +79,12 @@ def test_what_is_no_mirror_is_refused_in_words(text: str) -> None:
         mirror(text)
 
 
+def test_a_password_in_a_mirrors_url_is_refused_and_not_said_again() -> None:
+    with pytest.raises(ValueError, match=r"^'docker.io=https://m' is no mirror") as refused:
+        mirror("docker.io=https://u:s3c/r@t@m")
+    assert "s3c" not in str(refused.value)
+
+
 def test_a_mirror_is_asked_for_everything_and_the_registry_for_nothing(registry: Origin, cache: Origin) -> None:
     everything(client_of(registry, f"{cache.url}/hub"), registry)
     assert not registry.requests

@@ -168,6 +168,34 @@ def test_files_that_change_are_read_anew(site: Site, tmp_path: Path, caplog: pyt
         pull(client, at(origin))
 
 
+@pytest.mark.parametrize("has_files", [False, True], ids=["for all", "beside its own"])
+def test_authorities_for_all_registries_that_change_are_read_anew(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_files: bool
+) -> None:
+    site.identify()
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(Authority(tmp_path, "strangers").file.read_bytes())
+
+    def put(content: bytes) -> None:
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").replace(authorities)
+
+    with site.registry(asks=has_files) as origin:
+        own = [TlsFiles(at(origin), site.files)] if has_files else []
+        client = Client([f"https://{at(origin)}"], [str(authorities)], NAMES, registry_tls=own)
+        refused(client, at(origin))
+        put(site.servers.file.read_bytes())
+        pull(client, at(origin))
+        with caplog.at_level(logging.ERROR):
+            put(b"no certificate")
+            pull(client, at(origin))
+        assert all("put certificates in PEM there" in record.message for record in caplog.records)
+        assert caplog.records
+        put(Authority(tmp_path, "others").file.read_bytes())
+        client.close()
+        refused(Client([f"https://{at(origin)}"], [str(authorities)], NAMES, registry_tls=own), at(origin))
+
+
 def test_verification_is_never_switched_off(site: Site) -> None:
     site.identify()
     for context in (RegistryTls(), RegistryTls((), [TlsFiles("registry.test", site.files)])):

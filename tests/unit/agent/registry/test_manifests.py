@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.process import steady
 from agent.registry import manifests as module
 from agent.registry.manifests import VERDICT_SECONDS, Manifests
 from agent.storage.store import Store
@@ -96,6 +97,23 @@ def test_a_tag_is_asked_for_once_in_an_interval(manifests: Manifests, origin: Fa
         assert resolve(manifests) == OLD
         clock.now += 9.9
     assert origin.asked == [("GET", "1")]
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY])
+def test_a_wall_clock_that_is_set_changes_no_interval_and_an_origin_that_is_down_is_stood_in_for_as_before(
+    tmp_path: Path, origin: FakeOrigin, jump: float
+) -> None:
+    """FAULTS 43."""
+    wall = Clock()
+    now = steady(wall)
+    manifests = Manifests(tmp_path, origin, interval=3600.0, stale_if_error=7200.0, now=now)
+    resolve(manifests)
+    wall.now += jump
+    assert resolve(manifests) == OLD
+    assert origin.asked == [("GET", "1")]
+    origin.error = DOWN
+    impatient = Manifests(tmp_path, origin, interval=0.0, stale_if_error=7200.0, now=now)
+    assert resolve(impatient).digest == OLD.digest
 
 
 def test_a_tag_that_means_what_it_meant_costs_a_head_and_no_manifest(
@@ -303,7 +321,11 @@ def test_a_manifest_that_is_kept_answers_nobody_before_the_origin_did(manifests:
     assert origin.asked == [("GET", "1")]
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", b"\x92\xa1x\xc4\x01y"])
+NO_UTF_8 = b"\x82\xaamedia_type\xa1\xff\xa4body\xc4\x00", b"\x82\xa6digest\xa1\xff\xa8asked_at\x00"
+NO_TIME = b"\x82\xa6digest\xa0\xa8asked_at\xcb\x7f\xf8" + bytes(6)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"\x92\xa1x\xc4\x01y", *NO_UTF_8, NO_TIME])
 def test_a_damaged_file_is_as_if_it_were_not_there_and_is_replaced(
     manifests: Manifests, origin: FakeOrigin, clock: Clock, tmp_path: Path, damage: bytes
 ) -> None:
@@ -385,7 +407,7 @@ def test_manifests_have_a_part_of_the_quota_and_those_asked_for_last_have_it(tmp
         os.utime(tmp_path / "manifests" / manifest.digest.removeprefix("sha256:"), (number + 1, number + 1))
         assert manifests.bytes_kept <= store.room_for_manifests() == 2 << 20
     assert manifests.kept(each[-1].digest)
-    assert not manifests.kept(each[0].digest)
+    assert not (tmp_path / "manifests" / each[0].digest.removeprefix("sha256:")).exists()
     again = Manifests(tmp_path, origin, interval=30.0, stale_if_error=DAY)
     assert again.bytes_kept == manifests.bytes_kept > 0
     store.close()

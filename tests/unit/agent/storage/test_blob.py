@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agent.storage import disk
 from agent.storage.blob import Blob
@@ -49,12 +50,12 @@ def arrive(blob: Blob, *pieces: int, content: bytes = CONTENT, checked: bool = T
     for piece in pieces:
         data = bytes_of(piece, content)
         blob.write(LAYOUT.span(piece)[0], data)
-        blob.add(piece, hashlib.sha256(data).digest(), checked=checked)
+        blob.add(piece, blake3(data).digest(), checked=checked)
 
 
 def own(piece: int, proof: Proof = Proof.VOUCHED) -> Record:
     """What a journal says of a piece by its own digest."""
-    return Record(hashlib.sha256(bytes_of(piece)).digest(), proof)
+    return Record(blake3(bytes_of(piece)).digest(), proof)
 
 
 def so_far(piece: int) -> Record:
@@ -151,12 +152,12 @@ def test_a_piece_that_is_held_is_never_written_over(blob: Blob) -> None:
     blob.write(100, b"a late and lying source")
     assert os.pread(blob.fd, PIECE_BYTES_MIN, 0) == bytes_of(FIRST)
     blob.add(FIRST, bytes(32), checked=True)
-    assert blob.digests[FIRST] == hashlib.sha256(bytes_of(FIRST)).digest()
+    assert blob.digests[FIRST] == blake3(bytes_of(FIRST)).digest()
 
 
 def test_a_writer_that_stalled_writes_no_more_once_another_has_claimed_its_piece(blob: Blob) -> None:
     """FAULTS 56."""
-    digest = hashlib.sha256(bytes_of(FIRST)).digest()
+    digest = blake3(bytes_of(FIRST)).digest()
     stalled = blob.claim(FIRST)
     blob.write(0, b"half of a piece", stalled)
     claim = blob.claim(FIRST)
@@ -176,7 +177,7 @@ def test_a_blob_that_failed_is_never_written_to_again(blob: Blob, ends: list[Dar
     blob.fail(given_up)
     with pytest.raises(StoreError, match="given up"):
         blob.write(0, bytes_of(FIRST))
-    blob.add(FIRST, hashlib.sha256(bytes_of(FIRST)).digest(), checked=True)
+    blob.add(FIRST, blake3(bytes_of(FIRST)).digest(), checked=True)
     assert os.fstat(blob.fd).st_size == 0
     assert blob.held == 0
     blob.fail(StoreError("once more"))
@@ -196,7 +197,7 @@ def test_only_pieces_that_were_vouched_for_are_for_others_until_the_blob_is_whol
     assert blob.checked == 1 << SECOND
     assert not blob.confirm(FIRST, bytes(32)), "another digest than what is here"
     assert not blob.confirm(THIRD, bytes(32)), "a piece that is not here"
-    assert blob.confirm(FIRST, hashlib.sha256(bytes_of(FIRST)).digest())
+    assert blob.confirm(FIRST, blake3(bytes_of(FIRST)).digest())
     assert blob.checked == 1 << FIRST | 1 << SECOND
     arrive(blob, THIRD, LAST, checked=False)
     assert blob.checked == LAYOUT.everything
@@ -282,6 +283,16 @@ def test_pieces_of_nodes_and_of_a_stream_are_taken_back_together(tmp_path: Path)
     assert blob.whole
 
 
+def test_of_a_journal_of_version_1_digests_of_single_pieces_do_not_count_and_the_others_do(tmp_path: Path) -> None:
+    """FAULTS 44: its pieces were known by SHA-256."""
+    blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
+    earlier = Record(hashlib.sha256(bytes_of(THIRD)).digest(), Proof.VOUCHED)
+    blob.restore({FIRST: so_far(FIRST), SECOND: so_far(SECOND), THIRD: earlier})
+    assert blob.held == 1 << FIRST | 1 << SECOND
+    arrive(blob, THIRD, LAST)
+    assert blob.whole
+
+
 def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
     """Or a last piece that differs from what a journal's digests were made of would be believed."""
     blob = Blob(DIGEST, LAYOUT, open_file(tmp_path, CONTENT))
@@ -289,7 +300,7 @@ def test_what_is_written_once_more_is_hashed_once_more(tmp_path: Path) -> None:
     assert blob.missing == 1 << LAST
     wrong = bytes_of(LAST)[:-1] + b"?"
     blob.write(LAYOUT.span(LAST)[0], wrong)
-    blob.add(LAST, hashlib.sha256(wrong).digest(), checked=True)
+    blob.add(LAST, blake3(wrong).digest(), checked=True)
     with pytest.raises(DigestError):
         blob.wait_whole(0)
 

@@ -6,17 +6,19 @@ import hashlib
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agent import metrics
 from agent.storage import verified
 from agent.storage.blob import Blob
 from agent.storage.containerd import ContainerdContent
 from agent.storage.scrubber import Scrubber
-from agent.storage.store import Store
+from agent.storage.store import SECOND_COPY_SECONDS, Store
 from agent.storage.verified import Identity, Verified
 from agent.values.errors import DigestError, StoreError
 from agent.values.pieces import PIECE_BYTES_CUT_MIN, Layout
@@ -81,7 +83,7 @@ class Node:
         for piece in range(blob.layout.count):
             start, end = blob.layout.span(piece)
             blob.write(start, data[start:end])
-            blob.add(piece, hashlib.sha256(data[start:end]).digest(), checked=True)
+            blob.add(piece, blake3(data[start:end]).digest(), checked=True)
         return blob
 
 
@@ -412,6 +414,32 @@ def test_a_copy_that_makes_room_while_containerds_is_known_to_be_right_is_not_wi
 
 
 # The background, and what it writes down.
+
+
+def test_a_second_copy_goes_when_nobody_has_used_it_for_a_while_and_containerds_was_found_right(
+    start: Callable[..., Node], containerd: Containerd
+) -> None:
+    node = start()
+    right, wrong, used, alone = content(1), content(2), content(3), content(4)
+    for data in (right, wrong, used, alone):
+        assert body(node.receive(data)) == data
+    for data in (right, used):
+        containerd.commit(data)
+    containerd.commit(content(5), digest_of(wrong))
+    unused_since = time.time() - SECOND_COPY_SECONDS - 1
+    for data in (right, wrong, alone):
+        os.utime(node.store.root / "blobs" / "sha256" / digest_of(data).removeprefix("sha256:"), (unused_since, unused_since))
+    node.told.clear()
+    node.store.evict_old()
+    assert len(node.store.holdings()) == 4, "none goes before containerd's was checked"
+    node.inspect()
+    node.store.evict_old()
+    assert node.store.holdings().keys() == {digest_of(data) for data in (wrong, used, alone)}
+    assert node.told == [], "other nodes get it from here as before"
+    blob = node.store.blob(digest_of(right))
+    assert body(blob) == right
+    assert blob
+    assert node.store.source_of(blob) == "containerd"
 
 
 def test_a_stop_ends_a_check_under_way(start: Callable[..., Node], containerd: Containerd) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import random
@@ -12,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
+from agent.metrics import STORE_EVICTIONS, STORE_REFUSALS
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.values.errors import StoreError
@@ -43,8 +46,41 @@ def receive(store: Store, data: bytes, pieces: range | None = None) -> Blob:
     for piece in pieces if pieces is not None else range(blob.layout.count):
         start, end = blob.layout.span(piece)
         blob.write(start, data[start:end])
-        blob.add(piece, hashlib.sha256(data[start:end]).digest(), checked=True)
+        blob.add(piece, blake3(data[start:end]).digest(), checked=True)
     return blob
+
+
+def test_what_is_private_is_so_after_a_restart_and_what_is_public_too(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", **GENEROUS)
+    for number, public in ((1, True), (2, False), (3, True)):
+        blob = store.receive(digest_of(content(number)), cut(MEBIBYTE), public=public)
+        blob.write(0, content(number))
+        for piece in range(blob.layout.count):
+            blob.add(piece, blake3(content(number)[slice(*blob.layout.span(piece))]).digest(), checked=True)
+        if number == 3:  # somebody has come who needs a credential for it
+            blob.hide()
+    store.close()
+    again = Store(tmp_path / "store", **GENEROUS)
+    blobs = [again.blob(digest_of(content(number))) for number in (1, 2, 3)]
+    assert [blob and blob.private for blob in blobs] == [False, True, True]
+    again.close()
+
+
+@pytest.mark.parametrize(("before", "now", "private"), [(True, True, False), (True, False, True), (False, True, True)])
+def test_what_an_earlier_try_left_is_public_if_it_was_so_then_and_is_now(
+    tmp_path: Path, before: bool, now: bool, private: bool
+) -> None:
+    store = Store(tmp_path / "store", **GENEROUS)
+    data = content(1)
+    blob = store.receive(digest_of(data), cut(len(data)), public=before)
+    start, end = blob.layout.span(0)
+    blob.write(start, data[start:end])
+    blob.add(0, blake3(data[start:end]).digest(), checked=True)
+    blob.fail(StoreError("the agent ends"))
+    again = store.receive(digest_of(data), cut(len(data)), public=now)
+    assert again.held == 1
+    assert again.private is private
+    store.close()
 
 
 class Disk:
@@ -179,6 +215,14 @@ def test_a_blob_over_the_quota_is_shared_while_it_arrives_and_a_while_later_and_
     assert set(store.offered()) == {kept}
 
 
+def test_a_file_that_stays_for_nobody_takes_no_blobs_place(store: Store) -> None:
+    store.quota = 2 * MEBIBYTE
+    receive(store, content(1))
+    kept = store.holdings()
+    store.receive("sha256:" + "f" * 64, cut(2 * MEBIBYTE - 1), contents="")
+    assert store.holdings() == kept != {}
+
+
 def found(store: Store, digest: str) -> Blob:
     blob = store.blob(digest)
     assert blob
@@ -196,6 +240,18 @@ def test_a_blob_over_the_quota_leaves_the_disk_its_free_bytes(store: Store, disk
     with pytest.raises(StoreError, match="no room"):
         store.receive(digest_of(content(3)), cut(3 * MEBIBYTE))
     assert store.unfinished() == [arriving]
+
+
+def test_a_store_with_a_limit_never_exceeds_it_not_even_by_what_only_passes(store: Store) -> None:
+    """A kubelet evicts a pod whose volume has outgrown its limit, however much room the disk has."""
+    receive(store, content(1))
+    store.quota, store.limit = 2 * MEBIBYTE, 4 * MEBIBYTE
+    passing = receive(store, content(2, 3 * MEBIBYTE), range(1))
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(3)), cut(2 * MEBIBYTE))
+    assert store.unfinished() == [passing]
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(4)), cut(5 * MEBIBYTE))
 
 
 def test_a_whole_blob_over_the_quota_goes_before_those_with_a_place(store: Store, disk: Disk) -> None:
@@ -325,6 +381,22 @@ def test_what_somebody_has_open_is_never_taken(store: Store, disk: Disk) -> None
     assert all(store.blob(blob.digest) is blob for blob in readers)
 
 
+def test_what_is_pinned_is_never_taken_and_no_more_can_be_than_the_quota_has_room_for(store: Store) -> None:
+    data = content(1)
+    receive(store, data)
+    store.pin({digest_of(data): MEBIBYTE})
+    store.pin({digest_of(data): MEBIBYTE})
+    with pytest.raises(StoreError, match="1048576 are pinned"):
+        store.pin({digest_of(content(2)): store._quota_bytes})
+    store.unpin([digest_of(data)])
+    gc.collect()
+    store._evict(digest_of(data), "quota")
+    assert digest_of(data) in store.holdings()
+    store.unpin([digest_of(data)])
+    store._evict(digest_of(data), "quota")
+    assert digest_of(data) not in store.holdings()
+
+
 def test_what_arrives_has_its_room_from_the_start_and_uses_what_has_come(store: Store, disk: Disk) -> None:
     store.quota = 3 * MEBIBYTE
     disk.taken = 97 * MEBIBYTE
@@ -391,6 +463,40 @@ def test_what_nobody_used_for_its_age_goes_and_what_is_open_stays(store: Store) 
 
 def file_of(store: Store, digest: str) -> Path:
     return store.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def evictions() -> dict[str, float]:
+    found = {sample.labels["reason"]: sample.value for family in STORE_EVICTIONS.collect() for sample in family.samples}
+    return {reason: value for reason, value in found.items() if value}
+
+
+def test_why_blobs_went_is_counted(store: Store, disk: Disk) -> None:
+    STORE_EVICTIONS.clear()
+    old, *_ = (receive(store, content(number)).digest for number in range(5))
+    os.utime(file_of(store, old), (PAST, PAST))
+    store.evict_old()
+    assert evictions() == {"age": 1}
+    store.quota = 3 * MEBIBYTE
+    store.shrink()
+    assert evictions() == {"age": 1, "quota": 1}
+    store.free = Percent(20)
+    disk.taken = 78 * MEBIBYTE
+    store.shrink()
+    assert evictions() == {"age": 1, "quota": 1, "disk": 1}
+    store.drop(found(store, next(iter(store.holdings()))))
+    assert evictions() == {"age": 1, "quota": 1, "disk": 1, "damaged": 1}
+
+
+def test_a_blob_that_the_disk_has_no_room_for_is_counted(store: Store, disk: Disk) -> None:
+    before = STORE_REFUSALS._value.get()
+    store.free = Percent(20)
+    arriving = receive(store, content(1), range(2))
+    disk.taken = 81 * MEBIBYTE
+    with pytest.raises(StoreError, match="no room"):
+        store.receive(digest_of(content(2)), cut(MEBIBYTE))
+    store.shrink()
+    assert arriving.error
+    assert STORE_REFUSALS._value.get() == before + 2
 
 
 def test_what_is_in_the_directory_beside_blobs_counts_towards_the_quota(tmp_path: Path) -> None:

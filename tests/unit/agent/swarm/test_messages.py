@@ -104,7 +104,9 @@ def test_the_largest_messages_that_are_allowed_fit_a_frame() -> None:
 
 
 def test_hello_is_understood_in_part_from_a_later_version_so_that_it_can_be_refused_by_its_number() -> None:
-    later = raw("Hello", 2, "node-1", "zone-a", "10.0.0.7", 65002, 0, [], "something new", {"and": "more"})
+    later = raw(
+        "Hello", 2, "node-1", "zone-a", "10.0.0.7", 65002, 0, [], "a token", b"its mark", "something new", {"and": "more"}
+    )
     hello = agent_message(later)
     assert isinstance(hello, Hello)
     assert hello.version == 2
@@ -120,6 +122,17 @@ def test_hello_is_understood_in_part_from_a_later_version_so_that_it_can_be_refu
         raw("Report", 1, [(0, 0, 0)], 4, []),
         raw("Report", 1, [], -1, []),
         raw("Report", 1, [], 4, list(range(messages.READERS_MAX + 1))),
+        raw("Brought", 1, {PIECES_MAX: DIGEST}),
+        raw("Brought", 1, {-1: DIGEST}),
+        raw("Brought", 1, {0: b""}),
+        raw("Brought", 1, {0: DIGEST[:-1]}),
+        raw("Brought", 1, dict.fromkeys(range(messages.BATCH_MAX + 1), DIGEST)),
+        raw("RunEnded", 1, PIECES_MAX, messages.RUN_WHOLE),
+        raw("RunEnded", 1, 0, messages.RUN_NO_RANGES + 1),
+        raw("RunEnded", 1, 0, -1),
+        raw("RunEnded", 1, 0, 0, -1),
+        raw("Disputed", -1),
+        raw("Run", 1, 0, 1),
         raw("Open", 1, DIGEST, "r", "p", bytes(PIECES_MAX // 8 + 1), []),
         raw("Open", 1, DIGEST[:-1], "r", "p", b"", []),
         raw("Open", 1, DIGEST + b"\0", "r", "p", b"", []),
@@ -149,7 +162,7 @@ def test_hello_is_understood_in_part_from_a_later_version_so_that_it_can_be_refu
     ],
 )
 def test_what_an_agent_could_not_mean_is_no_message(message: bytes) -> None:
-    with pytest.raises(WireError, match="not a message of version 1"):
+    with pytest.raises(WireError, match="not a message of version 2"):
         agent_message(message)
 
 
@@ -164,13 +177,20 @@ def test_what_an_agent_could_not_mean_is_no_message(message: bytes) -> None:
         raw("Task", 1, 1, 1, 1, {"0": DIGEST}),
         raw("Task", 1, 1, 1, 1, {0: b""}),
         raw("Peer", 1, "h", 65536),
+        raw("Run", 1, 0, 0),
+        raw("Run", 1, PIECES_MAX, PIECES_MAX),
+        raw("Run", 1, 0, PIECES_MAX + 1),
+        raw("Describe", 1, DIGEST[:-1], 1, 1),
+        raw("Describe", 1, DIGEST, -1, 1),
+        raw("Brought", 1, {0: DIGEST}),
         raw("Refused", "r" * 1025),
         *(raw("Welcome", 1, "n", seconds, "h", 1) for seconds in (0.0, -1.0, float("nan"), float("inf"), 1e9, "30")),
+        *(raw("Heartbeat", seconds) for seconds in (-1.0, float("nan"), float("inf"), 1e11)),
         body(HELLO),
     ],
 )
 def test_what_a_supernode_could_not_mean_is_no_message(message: bytes) -> None:
-    with pytest.raises(WireError, match="not a message of version 1"):
+    with pytest.raises(WireError, match="not a message of version 2"):
         supernode_message(message)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agent.http.server import Exchange
 from agent.http.wire import chunks
@@ -29,7 +30,7 @@ from tests.swarm import PIECE, SECONDS, noise, nothing_left_running, piece_liste
 BODY = noise(3 * PIECE + 1000)
 DIGEST = "sha256:" + hashlib.sha256(BODY).hexdigest()
 LAYOUT = Layout.of(len(BODY))
-DIGESTS = [hashlib.sha256(BODY[slice(*LAYOUT.span(piece))]).digest() for piece in range(LAYOUT.count)]
+DIGESTS = [blake3(BODY[slice(*LAYOUT.span(piece))]).digest() for piece in range(LAYOUT.count)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def nothing_leaks() -> Iterator[None]:
 @pytest.fixture
 def blob(tmp_path: Path) -> Iterator[Blob]:
     store = Store(tmp_path / "taker", quota=1 << 30, free=0, age=3600.0)
-    yield store.receive(DIGEST, LAYOUT)
+    yield store.receive(DIGEST, LAYOUT, public=True)
     store.close()
 
 
@@ -49,7 +50,7 @@ def blob(tmp_path: Path) -> Iterator[Blob]:
 def holder(tmp_path: Path) -> Iterator[Store]:
     """A store that holds the blob whole."""
     store = Store(tmp_path / "holder", quota=1 << 30, free=0, age=3600.0)
-    held = store.receive(DIGEST, LAYOUT)
+    held = store.receive(DIGEST, LAYOUT, public=True)
     for piece, digest in enumerate(DIGESTS):
         held.write(LAYOUT.span(piece)[0], BODY[slice(*LAYOUT.span(piece))])
         held.add(piece, digest, checked=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agent import metrics
 from agent.http.server import Listener
@@ -35,14 +36,14 @@ Fetch = Callable[..., bytes]
 
 
 def digest_of(piece: int) -> bytes:
-    return hashlib.sha256(CONTENT[slice(*LAYOUT.span(piece))]).digest()
+    return blake3(CONTENT[slice(*LAYOUT.span(piece))]).digest()
 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
     """A node that has the blob, and one that wants it."""
     pair = Store(tmp_path / "has", quota=1 << 30, free=0, age=1.0), Store(tmp_path / "wants", quota=1 << 30, free=0, age=1.0)
-    blob = pair[0].receive(DIGEST, LAYOUT)
+    blob = pair[0].receive(DIGEST, LAYOUT, public=True)
     for piece in range(LAYOUT.count):
         start, end = LAYOUT.span(piece)
         blob.write(start, CONTENT[start:end])
@@ -77,7 +78,7 @@ def test_a_node_gets_a_whole_blob_piece_by_piece_from_another(
     (tmp_path / "key").write_bytes(key)
     key_file = str(tmp_path / "key") if key else ""
     where, fetcher = serve(key_file), PieceFetcher(SwarmKey(key_file))
-    wanted = stores[1].receive(DIGEST, LAYOUT)
+    wanted = stores[1].receive(DIGEST, LAYOUT, public=True)
     uploaded = metrics.UPLOADED_BYTES._value.get()
     for piece in reversed(range(LAYOUT.count)):
         fetcher.fetch(wanted, piece, digest_of(piece), where)
@@ -92,7 +93,7 @@ def test_a_node_of_another_swarm_gets_nothing(
     for name in ("ours", "theirs"):
         (tmp_path / name).write_bytes(name.encode() * 8)
     fetcher = PieceFetcher(SwarmKey(str(tmp_path / "theirs")))
-    wanted = stores[1].receive(DIGEST, LAYOUT)
+    wanted = stores[1].receive(DIGEST, LAYOUT, public=True)
     with pytest.raises(TicketRefusedError, match="it has another swarm key") as raised:
         fetcher.fetch(wanted, 0, digest_of(0), serve(str(tmp_path / "ours")))
     assert raised.value.verdict == messages.UNREACHABLE
@@ -103,7 +104,7 @@ def test_a_piece_is_found_wrong_by_whoever_receives_it_and_not_kept(
     stores: tuple[Store, Store], serve: Callable[[str], Address]
 ) -> None:
     fetcher = PieceFetcher(SwarmKey(""))
-    wanted = stores[1].receive(DIGEST, LAYOUT)
+    wanted = stores[1].receive(DIGEST, LAYOUT, public=True)
     with pytest.raises(SourceError) as raised:
         fetcher.fetch(wanted, 0, digest_of(1), serve(""))
     assert raised.value.verdict == messages.CORRUPT
@@ -114,12 +115,12 @@ def test_a_piece_is_found_wrong_by_whoever_receives_it_and_not_kept(
 def test_being_asked_for_a_piece_counts_as_use(stores: tuple[Store, Store], serve: Callable[[str], Address]) -> None:
     has, _ = stores
     other = "sha256:" + hashlib.sha256(b"x").hexdigest()
-    blob = has.receive(other, Layout.of(1))
+    blob = has.receive(other, Layout.of(1), public=True)
     blob.write(0, b"x")
-    blob.add(0, hashlib.sha256(b"x").digest(), checked=True)
+    blob.add(0, blake3(b"x").digest(), checked=True)
     assert list(has.holdings()) == [DIGEST, other]
     fetcher = PieceFetcher(SwarmKey(""))
-    fetcher.fetch(stores[1].receive(DIGEST, LAYOUT), 0, digest_of(0), serve(""))
+    fetcher.fetch(stores[1].receive(DIGEST, LAYOUT, public=True), 0, digest_of(0), serve(""))
     assert list(has.holdings()) == [other, DIGEST]
     fetcher.close()
 
@@ -127,7 +128,7 @@ def test_being_asked_for_a_piece_counts_as_use(stores: tuple[Store, Store], serv
 @pytest.fixture
 def coming(stores: tuple[Store, Store]) -> Blob:
     """A blob of a supernode's, of which half a piece has come."""
-    blob = stores[0].receive(OTHER, LAYOUT)
+    blob = stores[0].receive(OTHER, LAYOUT, public=True)
     blob.write(0, OTHER_CONTENT[:HALF])
     blob.came(HALF)
     return blob
@@ -146,8 +147,8 @@ def come(blob: Blob, content: bytes, digest: bytes) -> None:
 def test_a_piece_is_passed_on_while_it_comes_and_its_digest_follows(
     stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
 ) -> None:
-    digest = hashlib.sha256(OTHER_CONTENT[: LAYOUT.length]).digest()
-    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    digest = blake3(OTHER_CONTENT[: LAYOUT.length]).digest()
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT, public=True), PieceFetcher(SwarmKey(""))
     writer = threading.Thread(target=come, args=(coming, OTHER_CONTENT, digest))
     writer.start()
     fetcher.fetch(wanted, 0, messages.COMING, serve(""))
@@ -160,8 +161,8 @@ def test_a_piece_is_passed_on_while_it_comes_and_its_digest_follows(
 def test_whoever_knows_the_digest_gets_a_coming_piece_when_it_is_checked(
     stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
 ) -> None:
-    digest = hashlib.sha256(OTHER_CONTENT[: LAYOUT.length]).digest()
-    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    digest = blake3(OTHER_CONTENT[: LAYOUT.length]).digest()
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT, public=True), PieceFetcher(SwarmKey(""))
     writer = threading.Thread(target=come, args=(coming, OTHER_CONTENT, digest))
     writer.start()
     fetcher.fetch(wanted, 0, digest, serve(""))
@@ -173,7 +174,7 @@ def test_whoever_knows_the_digest_gets_a_coming_piece_when_it_is_checked(
 def test_a_coming_piece_whose_bytes_are_not_what_its_digest_says_is_wrong(
     stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
 ) -> None:
-    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT, public=True), PieceFetcher(SwarmKey(""))
     writer = threading.Thread(target=come, args=(coming, OTHER_CONTENT, b"?" * 32))
     writer.start()
     with pytest.raises(SourceError) as raised:
@@ -189,7 +190,7 @@ def test_a_piece_that_does_not_come_is_missing_and_no_fault_of_the_supernodes(
     stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr("agent.swarm.piece_server.COMING_SECONDS_MAX", 0.05)
-    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT, public=True), PieceFetcher(SwarmKey(""))
     with pytest.raises(SourceError) as raised:
         fetcher.fetch(wanted, piece, messages.COMING, serve(""))
     assert raised.value.verdict == messages.MISSING
@@ -200,7 +201,7 @@ def test_a_piece_that_does_not_come_is_missing_and_no_fault_of_the_supernodes(
 def test_a_blob_that_fails_ends_what_is_passed_on_of_it(
     stores: tuple[Store, Store], serve: Callable[[str], Address], coming: Blob
 ) -> None:
-    wanted, fetcher = stores[1].receive(OTHER, LAYOUT), PieceFetcher(SwarmKey(""))
+    wanted, fetcher = stores[1].receive(OTHER, LAYOUT, public=True), PieceFetcher(SwarmKey(""))
     failing = threading.Timer(0.05, coming.fail, [OriginError(502, "broke off")])
     failing.start()
     with pytest.raises(SourceError):
@@ -254,7 +255,7 @@ def test_a_stored_blob_has_no_digests_of_pieces_to_tell(
     stores: tuple[Store, Store], restart: Restart, fetcher: PieceFetcher
 ) -> None:
     _, where = restart()
-    assert verdict_of(fetcher, stores[1].receive(DIGEST, LAYOUT), 0, where, messages.COMING) == messages.MISSING
+    assert verdict_of(fetcher, stores[1].receive(DIGEST, LAYOUT, public=True), 0, where, messages.COMING) == messages.MISSING
 
 
 def test_a_restarted_node_gives_what_it_had_as_soon_as_that_was_found_right(
@@ -262,7 +263,7 @@ def test_a_restarted_node_gives_what_it_had_as_soon_as_that_was_found_right(
 ) -> None:
     store, where = restart()
     assert store.offered() == {DIGEST: len(CONTENT)}
-    wanted = stores[1].receive(DIGEST, LAYOUT)
+    wanted = stores[1].receive(DIGEST, LAYOUT, public=True)
     for piece in range(LAYOUT.count):
         fetcher.fetch(wanted, piece, digest_of(piece), where)
     assert wanted.whole
@@ -276,7 +277,7 @@ def test_a_bit_that_flipped_at_rest_is_found_before_a_byte_is_given_and_the_blob
     store, where = restart()
     heard: list[bool] = []
     store.on_change = lambda _digest, _size, held: heard.append(held)
-    wanted = stores[1].receive(DIGEST, LAYOUT)
+    wanted = stores[1].receive(DIGEST, LAYOUT, public=True)
     assert [verdict_of(fetcher, wanted, piece, where) for piece in range(LAYOUT.count)] == [messages.MISSING] * LAYOUT.count
     wait_until(lambda: heard == [False])
     assert store.offered() == {}
@@ -291,7 +292,7 @@ def test_a_blob_that_takes_longer_to_verify_than_others_wait_is_offered_again_wh
     store, where = restart()
     heard: list[tuple[bool, dict[str, int]]] = []
     store.on_change = lambda _digest, _size, held: heard.append((held, store.offered()))
-    wanted = stores[1].receive(DIGEST, LAYOUT)
+    wanted = stores[1].receive(DIGEST, LAYOUT, public=True)
     assert [verdict_of(fetcher, wanted, 0, where) for _ in range(2)] == [messages.MISSING] * 2
     assert heard == [(False, {})], "once"
     go_on.set()

@@ -21,7 +21,7 @@ def valid(key: bytes, blob: str, ticket: str, now: float) -> bool:
 
 
 def forged(expiry: int, key: bytes = KEY, blob: str = BLOB) -> str:
-    return f"{expiry}.{hmac.new(key, f'{blob} {SERVER} {expiry}'.encode(), hashlib.sha256).hexdigest()}"
+    return f"{expiry}.{hmac.new(key, f'{blob} {SERVER} {expiry} clear'.encode(), hashlib.sha256).hexdigest()}"
 
 
 def test_a_ticket_opens_the_blob_that_it_is_for() -> None:
@@ -38,6 +38,13 @@ def test_a_ticket_opens_the_blob_at_the_server_that_it_is_for_by_each_of_its_add
     ticket = issue(KEY, BLOB, SERVER, NOW)
     assert not refusal([KEY], BLOB, [OTHER_SERVER, SERVER], ticket, [NOW])
     assert refusal([KEY], BLOB, [OTHER_SERVER], ticket, [NOW])
+
+
+def test_a_ticket_that_was_shown_in_clear_opens_nothing_inside_tls_nor_the_other_way_round() -> None:
+    for sealed in (False, True):
+        ticket = issue(KEY, BLOB, SERVER, NOW, sealed=sealed)
+        assert not refusal([KEY], BLOB, [SERVER], ticket, [NOW], sealed=sealed)
+        assert refusal([KEY], BLOB, [SERVER], ticket, [NOW], sealed=not sealed)
 
 
 def test_either_of_two_keys_is_good_while_they_change() -> None:

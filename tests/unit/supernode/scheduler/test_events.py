@@ -7,23 +7,29 @@ from collections.abc import Callable
 from random import Random
 from typing import get_args
 
-from agent.swarm.messages import DELIVERED, STALLED
+from agent.swarm.messages import DELIVERED, RUN_FAILED, RUN_WHOLE, STALLED
 from supernode.scheduler.events import (
     COMMANDS_AFTER,
     Closed,
     Command,
     Ended,
     Event,
+    Fetched,
     GrantPieces,
+    GrantRun,
     HoldsAll,
     HoldsNone,
     Joined,
     Left,
+    Located,
     Made,
+    MayFetch,
+    Moved,
     Opened,
     Quarantined,
     Released,
     Reported,
+    RunOver,
     Seeded,
     Tick,
 )
@@ -33,8 +39,19 @@ from supernode.scheduler.machine import Scheduler
 PIECES = 6
 NODES = 8
 TASKS = 4
-STEPS = 20_000
-LIMITS = Limits(upload_slots_min=1, upload_slots_max=1, seed_slots_min=1, seed_slots_max=2, probes_max=2)
+STEPS = 300_000
+LIMITS = Limits(
+    upload_slots_min=1,
+    run_begin_seconds=2.0,
+    run_patience_seconds=1.0,
+    run_end_seconds=0.5,
+    upload_slots_max=1,
+    seed_slots_min=1,
+    seed_slots_max=2,
+    probes_max=2,
+    origin_slots_min=1,
+    origin_slots_max=1,
+)
 
 
 def test_the_scheduler_handles_every_event_and_the_table_has_each_of_them() -> None:
@@ -51,19 +68,34 @@ def test_what_follows_an_event_is_what_the_table_says() -> None:
         done = [(piece, source, 0.01, rng.choice((DELIVERED, STALLED))) for piece, source, _ in granted.pop((node, task), [])]
         return Reported(node, task, tuple(done), 2, ())
 
+    runs: dict[tuple[int, int], list[GrantRun]] = defaultdict(list)
+
+    def fetched(node: int, task: int) -> Fetched:
+        run = (runs[node, task] or [GrantRun(node, task, 0, PIECES)])[-1]
+        return Fetched(node, task, 1 << rng.randrange(run.first, run.end))
+
+    def run_over(node: int, task: int) -> RunOver:
+        run = runs[node, task].pop() if runs[node, task] else GrantRun(node, task, 0, PIECES)
+        return RunOver(node, task, run.first, rng.choice((RUN_WHOLE, RUN_FAILED, RUN_FAILED)))
+
     kinds: list[tuple[int, Callable[[int, int], Event]]] = [
-        (5, lambda node, task: Joined(node, "", 0)),
+        (5, lambda node, task: Joined(node, "", 0, rng.random() < 0.8)),
         (1, lambda node, task: Left(node)),
-        (5, lambda node, task: Made(task, PIECES, 0)),
-        (20, lambda node, task: Seeded(task, rng.randrange(PIECES))),
-        (1, lambda node, task: Ended(task)),
-        (20, lambda node, task: Opened(node, task, rng.randrange(1 << PIECES), (), 2)),
+        (20, lambda node, task: Made(task, PIECES, 0)),
+        (4, lambda node, task: Seeded(task, rng.randrange(PIECES))),
+        (8, lambda node, task: Ended(task)),
+        (20, lambda node, task: Opened(node, task, rng.choice((0, 0, rng.randrange(1 << PIECES))), (), 2)),
         (60, reported),
-        (1, Closed),
-        (10, HoldsAll),
-        (10, HoldsNone),
+        (20, lambda node, task: MayFetch(node, task, 1 + node % 2)),
+        (30, fetched),
+        (8, run_over),
+        (4, Closed),
+        (3, HoldsAll),
+        (20, HoldsNone),
         (2, lambda node, task: Quarantined(node)),
         (2, lambda node, task: Released(node)),
+        (2, lambda node, task: Located(node)),
+        (2, lambda node, task: Moved(node, str(node % 2))),
         (10, lambda node, task: Tick()),
     ]
     weights = [weight for weight, _ in kinds]
@@ -77,4 +109,6 @@ def test_what_follows_an_event_is_what_the_table_says() -> None:
             followed[type(event)].add(type(command))
             if isinstance(command, GrantPieces):
                 granted[command.node, command.task] += command.pieces
+            elif isinstance(command, GrantRun):
+                runs[command.node, command.task].append(command)
     assert followed == {event: set(commands) for event, commands in COMMANDS_AFTER.items()}

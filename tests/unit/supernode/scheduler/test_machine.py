@@ -19,7 +19,9 @@ from supernode.scheduler.events import (
     Joined,
     KeepWaiting,
     Left,
+    Located,
     Made,
+    Moved,
     Opened,
     Quarantined,
     Released,
@@ -246,6 +248,68 @@ def test_a_whole_blob_from_an_earlier_time_is_a_source_until_it_is_evicted() -> 
     assert granted(swarm.report(B, want=1))[0][2] == SEED
 
 
+# Nodes that say they hold a blob, and from which nothing has come.
+
+CLAIMANTS = range(10, 30)
+
+
+def with_claimants() -> Swarm:
+    swarm = Swarm(A, B, *CLAIMANTS, pieces=128)
+    for node in CLAIMANTS:
+        swarm.tell(HoldsAll(node, TASK))
+    return swarm
+
+
+def test_where_many_say_that_they_hold_a_blob_the_supernode_sends_it_all_the_same_and_one_of_them_is_tried() -> None:
+    """FAULTS 91."""
+    swarm = with_claimants()
+    sources = [source for _, _, source, _ in granted(swarm.open(A, want=16))]
+    assert sources.count(SEED) == Limits().seed_slots_min
+    assert len([source for source in sources if source in CLAIMANTS]) == 1
+    assert swarm.view.holders == 0
+
+
+def test_a_node_from_which_a_piece_has_come_is_a_source_as_any_other() -> None:
+    """FAULTS 91."""
+    swarm = with_claimants()
+    ((_, piece, tried, _),) = [grant for grant in granted(swarm.open(A, want=16)) if grant[2] in CLAIMANTS]
+    sources = [source for _, _, source, _ in granted(swarm.report(A, (piece, tried, DELIVERED), want=1))]
+    assert swarm.view.holders == 2, "and so is the taker"
+    sources += [source for _, _, source, _ in granted(swarm.open(B, want=16))]
+    assert sources.count(tried) > 1
+
+
+def test_a_node_that_is_tried_and_sends_nothing_is_not_tried_again_for_a_while_and_another_is() -> None:
+    """FAULTS 91."""
+    swarm = with_claimants()
+    ((_, piece, tried, alternative),) = [grant for grant in granted(swarm.open(A, want=16)) if grant[2] in CLAIMANTS]
+    assert alternative not in CLAIMANTS or alternative == tried
+    again = swarm.report(A, (piece, tried, STALLED), (piece, alternative, STALLED), want=1)
+    assert [source for _, _, source, _ in granted(again) if source in CLAIMANTS] != [tried]
+
+
+def test_a_blob_that_a_node_lacks_a_piece_of_it_does_not_hold() -> None:
+    """FAULTS 91: a whole blob is evicted whole. Else one piece that is said to be missing would make copies of all the others."""
+    swarm = with_claimants()
+    ((_, piece, tried, alternative),) = [grant for grant in granted(swarm.open(A, want=16)) if grant[2] in CLAIMANTS]
+    swarm.report(A, (piece, tried, MISSING), (piece, alternative, MISSING), want=0)
+    member = swarm.scheduler.swarms[TASK].members[tried]
+    assert (member.offered, member.on_trial) == (0, False)
+
+
+def test_a_few_are_believed_until_one_of_them_fails() -> None:
+    """FAULTS 91."""
+    swarm = Swarm(A, B, C, 4, pieces=64)
+    for node in (A, C):
+        swarm.tell(HoldsAll(node, TASK))
+    assert swarm.view.holders == 2
+    ((_, piece, source, alternative),) = granted(swarm.open(B, want=1))
+    assert source in (A, C)
+    swarm.report(B, (piece, source, STALLED), (piece, alternative, STALLED), want=0)
+    swarm.tick(60.0)
+    assert swarm.scheduler.swarms[TASK].members[source].on_trial
+
+
 def test_a_node_that_closes_stays_a_source_only_with_the_whole_blob() -> None:
     for have, holders in ((0xFF, 1), (0x7F, 0)):
         swarm = Swarm(A)
@@ -268,6 +332,8 @@ def test_the_alternative_is_somebody_from_whom_something_is_coming_already_if_th
         swarm = Swarm(A, B, *others, pieces=64)
         swarm.tell(HoldsAll(A, TASK))
         swarm.open(B, want=1)
+        for node in (A, *others):
+            swarm.scheduler.nodes[node].delivered_at = 0.0  # so that each is believed
         for node in others:
             swarm.tell(HoldsAll(node, TASK))
         for _ in range(first):
@@ -451,6 +517,18 @@ def test_a_quarantined_node_is_no_source_and_may_download() -> None:
     assert {source for _, _, source, _ in granted(swarm.report(B, want=2))} == {SEED}
     swarm.tell(Released(A))
     assert A in {source for _, _, source, _ in granted(swarm.report(B, want=4))}
+
+
+def test_a_node_that_was_not_found_at_its_address_is_no_source_until_it_is_and_may_download() -> None:
+    swarm = Swarm(B, C, pieces=16)
+    swarm.tell(Joined(A, "", 0, located=False))
+    swarm.tell(HoldsAll(A, TASK))
+    swarm.tell(Released(A))
+    assert {source for _, _, source, _ in granted(swarm.open(B, want=2))} == {SEED}
+    swarm.tell(Joined(D, "", 0, located=False))
+    assert granted(swarm.open(D, want=2))
+    swarm.tell(Located(A))
+    assert A in {source for _, _, source, _ in granted(swarm.open(C, want=4))}
 
 
 def test_pieces_that_only_a_quarantined_node_has_are_sent_by_the_supernode_again() -> None:
@@ -678,6 +756,17 @@ def test_events_that_make_no_sense_change_nothing(event: Event) -> None:
     swarm.open(A, want=4)
     before = views(swarm.scheduler)
     assert swarm.tell(event) == []
+    assert views(swarm.scheduler) == before
+
+
+def test_a_nodes_zone_may_become_known_later_as_far_as_zones_are_told_apart() -> None:
+    swarm = Swarm(A, B, limits=Limits(zones_max=2))
+    assert swarm.tell(Moved(A, "north")) == []
+    assert swarm.tell(Moved(B, "south")) == []
+    assert [swarm.scheduler.nodes[node].zone for node in (A, B)] == ["north", ""]
+    before = views(swarm.scheduler)
+    assert swarm.tell(Moved(99, "north")) == []
+    assert swarm.tell(Moved(SEED, "north")) == []
     assert views(swarm.scheduler) == before
 
 

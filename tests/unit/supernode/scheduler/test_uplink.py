@@ -13,7 +13,7 @@ MOST = 14.0
 
 @pytest.fixture
 def swarm() -> Swarm:
-    swarm = Swarm(1, 64, seeded=0)
+    swarm = Swarm(1, 64, seeded=0, piece_bytes=1)
     Uplink(MOST).node_delivered(swarm, NODES_PACE)
     return swarm
 
@@ -43,7 +43,7 @@ def test_it_stays_as_it_is_while_nobody_can_tell(swarm: Swarm) -> None:
 
 
 def test_nothing_is_judged_before_a_node_has_delivered() -> None:
-    uplink, swarm = Uplink(MOST), Swarm(1, 64, seeded=0)
+    uplink, swarm = Uplink(MOST), Swarm(1, 64, seeded=0, piece_bytes=1)
     deliver(uplink, swarm, 10.0, now=1.0, times=10)
     assert uplink.links == 0.0
 

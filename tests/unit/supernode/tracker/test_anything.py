@@ -11,13 +11,15 @@ import pytest
 from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.values.errors import DarnerError, DigestError, OriginError
-from supernode.api import describe
-from supernode.seeder import AbandonedError, SeedRequest
+from hack.simulate.books import check_the_books
+from supernode.overview import describe
+from supernode.scheduler.events import Tick
+from supernode.seeder import AbandonedError, NotHereError, SeedRequest
 from tests.tracker import LAYOUT, Agent, Lab, digest_of, open_nothing
 
 DIGESTS = [bytes([number]) * 32 for number in range(4)]
 NAMES = [f"agent-{number}" for number in range(5)]
-STEPS = 600
+STEPS = 1000
 
 
 class Chaos:
@@ -29,7 +31,10 @@ class Chaos:
         self.agents = [self._agent() for _ in range(4)]
         self.everybody = list(self.agents)
         self.seeded: dict[str, set[int]] = {}
+        self.named: set[tuple[int, bytes]] = set()
+        """What agents have said of pieces."""
         self._sized: set[int] = set()
+        lab.cached = rng.sample(DIGESTS, rng.randrange(3))
 
     def step(self) -> None:
         steps = [self._say, self._seed, self._come, self._leave, self._pass_time]
@@ -49,6 +54,10 @@ class Chaos:
     def _pass_time(self) -> None:
         for task in list(self.lab.tracker.seeds.tasks.values()):
             self.lab.tracker.seeds._look_at(task, time.monotonic() + self.rng.choice([0, 0, 100]))
+        self.lab.tracker.seeds.look_at_all(time.monotonic() + self.rng.choice([0, 0, 5]))
+        self.lab.tracker._schedule(Tick())
+        sizes: list[int | DarnerError | None] = [*[LAYOUT.size] * 8, 5, 1 << 60, None, OriginError(502, "no")]
+        self.lab.sizes = {digest: self.rng.choice(sizes) for digest in DIGESTS}
 
     def _number(self, *likely: int) -> int:
         """Of a task, a node or a request: one of the likely ones, or one that is not."""
@@ -64,38 +73,65 @@ class Chaos:
             done.append(messages.Done(number, self._number(piece.source, piece.alternative), rng.randrange(9), rng.randrange(5)))
         return messages.Report(self._number(*tasks), done, rng.choice([0, 4, 16, 1 << 39]), [self._number()])
 
+    def _brought(self, agent: Agent) -> messages.Brought:
+        """Of a run, or of anything; seldom something that is wrong."""
+        rng, runs = self.rng, agent.runs or [messages.Run(1, 0, LAYOUT.count + 2)]
+        run, digest = rng.choice(runs), digest_of if rng.random() < 0.98 else (lambda piece: bytes([piece]) * 32)
+        pieces = {piece: digest(piece) for piece in range(run.first, run.end)}
+        self.named.update(pieces.items())
+        return messages.Brought(self._number(run.task), pieces)
+
+    def _run_ended(self, agent: Agent) -> messages.RunEnded:
+        run = self.rng.choice(agent.runs or [messages.Run(1, 0, 1)])
+        outcome = self.rng.choice([messages.RUN_WHOLE, messages.RUN_FAILED, messages.RUN_REFUSED, messages.RUN_TOO_MANY])
+        return messages.RunEnded(self._number(run.task), run.first, outcome, self.rng.choice([0] * 9 + [60]))
+
     def _say(self) -> None:
         rng, agent, digest = self.rng, self.rng.choice(self.agents), self.rng.choice(DIGESTS)
         have, held = rng.randbytes(rng.randrange(3)), messages.Holding(digest, rng.choice([0, 5, LAYOUT.size]))
         choices: list[messages.FromAgent] = [
-            messages.Open(self._number(), digest, "registry.test", "team/app", have, [self._number()]),
+            messages.Open(
+                self._number(),
+                digest,
+                rng.choice(["registry.test", "mirror.test"]),
+                "team/app",
+                have,
+                [self._number()],
+                rng.choice([0, LAYOUT.size]),
+            ),
             messages.Close(self._number()),
             messages.Holds(held, rng.random() < 0.5),
             messages.Resolve(self._number(), "registry.test", "team/app", str(self._number())),
             self._report(agent),
+            self._brought(agent),
+            self._run_ended(agent),
+            messages.Disputed(self._number(*[task.task for task in agent.heard(messages.Task)])),
+            messages.AskLeave(self._number(*[task.task for task in agent.heard(messages.Task)])),
         ]
-        agent.say(rng.choices(choices, weights=[2, 1, 1, 1, 6])[0])
+        agent.say(rng.choices(choices, weights=[6, 1, 1, 1, 8, 6, 1, 0.1, 0.5])[0])
 
     def _seed(self) -> None:
         if not self.lab.wanted:
             return
         at = self.rng.randrange(len(self.lab.wanted))
         wanted = self.lab.wanted[at]
-        says = self.rng.randrange(10)
+        says = self.rng.randrange(20)
         if at not in self._sized:
             self._sized.add(at)
             wanted.on_size(Blob(wanted.digest, LAYOUT, open_nothing()))
-        elif says < 8:
+        elif says < 18:
             piece = self.rng.randrange(LAYOUT.count)
             self.seeded.setdefault(wanted.digest, set()).add(piece)
             wanted.on_piece(piece, digest_of(piece))
-        elif says == 8:
+        elif says == 18:
             wanted.on_liar(self.rng.choice(NAMES))
         else:
             self._end(wanted)
 
     def _end(self, wanted: SeedRequest) -> None:
-        ends: list[DarnerError | None] = [None, OriginError(502, "no"), DigestError("no"), AbandonedError("no")]
+        ends: list[DarnerError | None] = [
+            *(None, OriginError(502, "no"), DigestError("no"), AbandonedError("no"), NotHereError("no")),
+        ]
         wanted.on_end(self.rng.choice(ends))
 
 
@@ -113,13 +149,17 @@ def test_nothing_that_anybody_says_breaks_it_and_no_piece_is_granted_that_could_
             describe(tracker)
         granted = [piece for agent in chaos.everybody for piece in agent.granted]
         assert granted, "or the test shows nothing"
-        assert all(piece.digest == digest_of(piece.piece) for piece in granted)
-        assert {piece.piece for piece in granted} <= set().union(*chaos.seeded.values())
-        assert set(tracker.seeds._by_digest.values()) <= set(tracker.seeds.tasks.values())
+        seeded = {(piece, digest_of(piece)) for piece in set().union(*chaos.seeded.values())}
+        assert {(piece.piece, piece.digest) for piece in granted} <= seeded | chaos.named
+        check_the_books(tracker.scheduler)
+        assert set(tracker.seeds._by_blob.values()) <= set(tracker.seeds.tasks.values())
         assert {session.name: session for session in tracker.sessions.values()} == tracker._by_name
         for task in tracker.seeds.tasks.values():
             assert task.takers <= set(tracker.sessions.values())
             assert all(task.number in session.in_flight for session in task.takers)
+            assert task.takers == task.sources.keys()
+            assert task.named.keys() == task.digests.keys()
+            assert task.describers.keys() <= tracker.sessions.keys()
         lab.stop()
         await asyncio.get_running_loop().run_in_executor(None, lab.join)
 

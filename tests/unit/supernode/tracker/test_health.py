@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agent.swarm.messages import CORRUPT, MISSING, STALLED, UNREACHABLE
-from supernode.tracker.health import Health, HealthSettings, Quarantine
+from supernode.tracker.health import SELF, Health, HealthSettings, Quarantine
 
 SETTINGS = HealthSettings()
 SECONDS = SETTINGS.quarantine_seconds
@@ -205,3 +207,142 @@ def test_names_are_not_remembered_without_end_and_the_slate_outlives_the_clean()
 def test_witnesses_of_one_peer_are_not_remembered_without_end() -> None:
     health = with_nodes(2, HealthSettings(witnesses_max=4, failures_max=100))
     assert fail(health, "node-1", *(f"taker-{number}" for number in range(200))) == []
+
+
+# Takers that accuse others.
+
+
+@pytest.mark.parametrize("verdict", [CORRUPT, STALLED, MISSING])
+@pytest.mark.parametrize("nodes", [4, 8, 16, 64, 300])
+def test_two_that_accuse_all_others_never_have_more_than_a_quarter_out_and_are_not_believed_any_more(
+    nodes: int, verdict: int
+) -> None:
+    """FAULTS 92."""
+    health = with_nodes(nodes)
+    out_max, now = 0, 1.0
+    for _ in range(8):
+        for number in range(3, nodes + 1):
+            for _ in range(20):
+                fail(health, f"node-{number}", "node-1", "node-2", verdict=verdict, now=now)
+                out_max = max(out_max, len(health.quarantines))
+        now += 1.0
+        health.tick(now)
+    assert out_max <= max(1, nodes // 4)
+    if nodes > 8:  # else they have not accused more than may be true
+        assert not health.believes("node-1", now)
+        assert not health.believes("node-2", now)
+        assert health.quarantines == []
+        assert health.believes("node-1", now + SETTINGS.forgive_seconds)
+
+
+def test_one_whose_own_link_is_broken_accuses_everybody_and_harms_nobody() -> None:
+    """FAULTS 92."""
+    health = with_nodes(64)
+    for number in range(2, 65):
+        fail(health, f"node-{number}", *["node-1"] * 5)
+    assert not health.believes("node-1", 1.0)
+    fail(health, "node-2", "node-3", "node-3")
+    assert health.quarantines == [], "what it said counts for nothing"
+
+
+def test_honest_takers_that_meet_many_liars_are_believed_since_others_meet_them_too() -> None:
+    """FAULTS 92: the others have the same to say."""
+    health = with_nodes(64, HealthSettings(complaints_max=4))
+    for liar in range(50, 64):
+        fail(health, f"node-{liar}", "node-1", "node-2", "node-3", verdict=CORRUPT)
+    assert all(health.believes(f"node-{number}", 1.0) for number in (1, 2, 3))
+    assert len(health.quarantines) == 14
+
+
+def test_no_more_than_a_quarter_is_out_whoever_accuses_and_the_next_one_when_a_place_is_free() -> None:
+    """FAULTS 92: a cluster that cannot tell who lies goes on, as each taker keeps away from whom it caught itself."""
+    health = with_nodes(16)
+    for number in range(1, 9):
+        fail(health, f"node-{number}", f"node-{number + 8}", verdict=CORRUPT)
+    assert [quarantine.name for quarantine in health.quarantines] == [f"node-{number}" for number in range(1, 5)]
+    health.tick(1.0 + SECONDS)
+    assert len(fail(health, "node-8", "node-16", verdict=CORRUPT, now=2.0 + SECONDS)) == 1
+
+
+def test_when_nodes_leave_no_more_than_a_quarter_of_the_others_stays_out() -> None:
+    """FAULTS 92."""
+    health = with_nodes(16)
+    for number in range(1, 5):
+        fail(health, f"node-{number}", f"node-{number + 8}", verdict=CORRUPT, now=float(number))
+    for number in range(9, 17):
+        health.left(f"node-{number}", 5.0)
+    assert health.tick(6.0) == ([], ["node-1", "node-2"])
+    assert [quarantine.name for quarantine in health.quarantines] == ["node-3", "node-4"]
+
+
+def test_complaints_are_forgotten_with_the_time_over_which_they_count() -> None:
+    health = with_nodes(16)
+    for number in range(2, 17):
+        fail(health, f"node-{number}", "node-1", now=number * SECONDS)
+        health.tick(number * SECONDS + 1.0)
+        for node in range(1, 17):
+            health.heard(f"node-{node}", number * SECONDS + 1.0)
+    assert health.believes("node-1", 17 * SECONDS)
+    health.tick(18 * SECONDS)
+    assert not health._complaints
+
+
+def test_what_a_supernode_has_found_itself_is_believed_however_often() -> None:
+    health = with_nodes(64)
+    for number in range(1, 30):
+        fail(health, f"node-{number}", SELF, verdict=CORRUPT)
+    assert health.believes(SELF, 1.0)
+
+
+def test_an_accusation_that_is_withdrawn_ends_the_quarantine_that_it_alone_was_the_ground_of() -> None:
+    health = with_nodes(8)
+    fail(health, "node-1", "node-2", verdict=CORRUPT)
+    fail(health, "node-3", "node-4", "node-5", verdict=CORRUPT)
+    assert not health.withdraw("node-1", "node-8", 2.0), "it has said nothing"
+    assert not health.withdraw("node-3", "node-4", 2.0), "another one has said so too"
+    assert health.withdraw("node-1", "node-2", 2.0)
+    assert [quarantine.name for quarantine in health.quarantines] == ["node-3"]
+    (again,) = fail(health, "node-1", "node-2", verdict=CORRUPT, now=3.0)
+    assert again.until == 3.0 + SECONDS, "it is no second quarantine"
+    health.hold_by_hand("node-1", "its disk", 100.0, 4.0)
+    assert not health.withdraw("node-1", "node-2", 4.0), "a person said so"
+    assert not health.withdraw("nobody", "node-2", 4.0)
+
+
+# By hand.
+
+
+def test_a_person_takes_out_as_many_nodes_as_they_like_for_as_long_as_they_say() -> None:
+    health = with_nodes(2)
+    for name in ("node-1", "node-2", "not-here"):
+        assert health.hold_by_hand(name, "its disk", 100.0, 1.0).until == 101.0
+    assert health.tick(20.0) == ([], [])
+    for name in ("node-1", "node-2"):
+        health.heard(name, 100.0)
+    assert health.tick(100.9) == ([], [])
+    assert sorted(health.tick(101.0)[1]) == ["node-1", "node-2", "not-here"]
+    assert health.quarantines == []
+
+
+def test_a_person_ends_any_quarantine_and_the_next_judged_one_is_no_longer_for_those_by_hand() -> None:
+    health = with_nodes(8)
+    health.hold_by_hand("node-1", "its disk", 100.0, 1.0)
+    assert health.release("node-1", 2.0)
+    assert not health.release("node-1", 2.0)
+    (judged,) = [quarantine for _ in range(5) for quarantine in fail(health, "node-1", "node-2", "node-3", now=3.0)]
+    assert judged.until - judged.since == SECONDS
+    assert health.release("node-1", 4.0)
+    assert health.quarantine("node-1") is None
+
+
+def test_what_a_person_said_outlives_a_taker_that_is_not_believed_any_more() -> None:
+    health = with_nodes(8)
+    fail(health, "node-1", "node-8")
+    health.hold_by_hand("node-1", "its disk", 1000.0, 1.0)
+    for number in range(2, 8):
+        fail(health, f"node-{number}", "node-8", verdict=CORRUPT, now=2.0)
+    assert not health.believes("node-8", 3.0)
+    for number in range(1, 9):
+        health.heard(f"node-{number}", 29.0)
+    health.tick(30.0)
+    assert health.quarantine("node-1") is not None

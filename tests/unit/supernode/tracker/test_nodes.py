@@ -9,7 +9,8 @@ import pytest
 from agent.swarm import messages
 from agent.swarm.channel import WireError, frame
 from agent.values.errors import DigestError, OriginError
-from supernode.api import describe
+from agent.values.manifest import Manifest
+from supernode.overview import describe
 from supernode.seeder import AbandonedError
 from supernode.session import INTRODUCED_MAX, UNSENT_BYTES_MAX
 from supernode.tracker import seeds
@@ -26,6 +27,7 @@ def wrong(agent: Agent, number: int = 0) -> messages.Done:
 
 @in_loop
 async def test_a_peer_that_sent_a_wrong_piece_is_no_source_any_more(lab: Lab) -> None:
+    lab.cached.append(RAW)
     for number in range(4):
         Agent(lab, f"bystander-{number}")
     liar, taker = Agent(lab, "liar", RAW), Agent(lab, "taker")
@@ -49,6 +51,7 @@ async def test_a_peer_that_sent_a_wrong_piece_is_no_source_any_more(lab: Lab) ->
 
 @in_loop
 async def test_an_agent_accuses_only_those_that_it_was_sent_to(lab: Lab) -> None:
+    lab.cached.append(RAW)
     innocent, accuser = Agent(lab, "innocent"), Agent(lab, "accuser")
     accuser.open()
     await lab.distributed()
@@ -64,6 +67,7 @@ async def test_an_agent_accuses_only_those_that_it_was_sent_to(lab: Lab) -> None
 
 @in_loop
 async def test_what_was_said_of_a_source_is_said_once_however_often_it_is_repeated(lab: Lab) -> None:
+    lab.cached.append(RAW)
     source, taker = Agent(lab, "source", RAW), Agent(lab, "taker")
     taker.open()
     await lab.distributed()
@@ -80,6 +84,7 @@ async def test_what_was_said_of_a_source_is_said_once_however_often_it_is_repeat
 
 @in_loop
 async def test_the_supernode_itself_is_never_quarantined(lab: Lab) -> None:
+    lab.cached.append(RAW)
     agent = Agent(lab, "a")
     agent.open()
     await lab.distributed()
@@ -90,6 +95,7 @@ async def test_the_supernode_itself_is_never_quarantined(lab: Lab) -> None:
 
 @in_loop
 async def test_a_holder_that_lied_to_the_supernode_is_quarantined_and_its_word_does_not_count(lab: Lab) -> None:
+    lab.cached.append(RAW)
     liar, taker = Agent(lab, "liar", RAW), Agent(lab, "taker")
     taker.open()
     wanted = await lab.sized()
@@ -106,6 +112,7 @@ async def test_a_holder_that_lied_to_the_supernode_is_quarantined_and_its_word_d
 
 @in_loop
 async def test_a_quarantined_node_is_not_asked_for_what_the_supernode_has_lost(lab: Lab) -> None:
+    lab.cached += [RAW, OTHER]
     Agent(lab, "liar", RAW, OTHER)
     taker = Agent(lab, "taker")
     taker.open()
@@ -121,9 +128,10 @@ async def test_a_quarantined_node_is_not_asked_for_what_the_supernode_has_lost(l
 
 @in_loop
 async def test_those_who_hold_a_blob_are_sources_when_it_is_known_to_be_right_and_not_before(lab: Lab) -> None:
-    Agent(lab, "holder", RAW)
+    lab.cached.append(RAW)
     taker = Agent(lab, "taker")
     taker.open()
+    Agent(lab, "holder", RAW)
     wanted = await lab.sized()
     taker.report(window=16)
     await lab.seeded(wanted, *range(LAYOUT.count))
@@ -135,6 +143,7 @@ async def test_those_who_hold_a_blob_are_sources_when_it_is_known_to_be_right_an
 
 @in_loop
 async def test_what_a_node_holds_no_longer_it_is_not_asked_for(lab: Lab) -> None:
+    lab.cached.append(RAW)
     holder, taker = Agent(lab, "holder", RAW), Agent(lab, "taker")
     taker.open()
     await lab.distributed()
@@ -192,6 +201,29 @@ async def test_too_many_names_at_once_are_refused_at_once(lab: Lab) -> None:
     await lab.until(lambda: len(agent.heard(messages.Resolved)) == 3)
 
 
+@in_loop
+async def test_a_long_manifest_is_handed_out_as_fast_as_agents_read_and_who_does_not_read_is_cut_off(lab: Lab) -> None:
+    """FAULTS 94."""
+    lab.patch.setattr("supernode.tags.handout.UNREAD_BYTES_MAX", 1 << 20)
+    lab.answer = Manifest.of(MANIFEST.media_type, b" " * (512 << 10))
+    agents = [Agent(lab, f"agent-{number}") for number in range(6)]
+    for agent in agents[:2]:
+        agent.writer.unsent = 512 << 10
+    for number, agent in enumerate(agents):
+        agent.say(messages.Resolve(number, "registry.test", "team/app", "1"))
+    await lab.until(lambda: agents[1].heard(messages.Resolved))
+    assert not any(agent.heard(messages.Resolved) for agent in agents[2:])
+    agents[0].writer.unsent = agents[1].writer.unsent = 0
+    await lab.until(lambda: all(agent.heard(messages.Resolved) for agent in agents))
+    assert [agent.heard(messages.Resolved)[0].request for agent in agents] == list(range(6))
+    lab.patch.setattr("supernode.tags.handout.READ_SECONDS_MAX", 0.3)
+    agents[2].writer.unsent = 1 << 20
+    for agent in agents[2:4]:
+        agent.say(messages.Resolve(9, "registry.test", "team/app", "1"))
+    await lab.until(lambda: len(agents[3].heard(messages.Resolved)) == 2)
+    assert [agent.writer.aborted for agent in agents[:4]] == [False, False, True, False]
+
+
 # Time.
 
 
@@ -202,7 +234,6 @@ async def test_a_node_that_is_not_heard_for_its_lease_counts_as_gone(lab: Lab) -
     lab.tracker._ticking = asyncio.get_running_loop().create_task(lab.tracker._keep_ticking())
     silent = Agent(lab, "silent")
     silent.open()
-    await lab.sized()
     lab.tracker.health._settings = HealthSettings(lease_seconds=0.1)
     await lab.until(lambda: silent.writer.closed)
     assert describe(lab.tracker)["nodesTotal"] == 0
@@ -239,6 +270,7 @@ async def test_a_tracker_that_does_not_tick_at_all_is_not_ready(lab: Lab) -> Non
 
 @in_loop
 async def test_a_blob_that_nobody_waits_for_stops_arriving_and_a_whole_one_is_remembered_a_while(lab: Lab) -> None:
+    lab.cached.append(RAW)
     lab.patch.setattr(module, "TICK_SECONDS", 0.02)
     lab.patch.setattr(seeds, "ABANDON_SECONDS", 0.1)
     lab.tracker._ticking.cancel()
@@ -247,6 +279,7 @@ async def test_a_blob_that_nobody_waits_for_stops_arriving_and_a_whole_one_is_re
     whole.open()
     await lab.distributed()
     half.open(digest=OTHER)
+    half.cannot_fetch()
     wanted = await lab.sized(1)
     await asyncio.sleep(0.3)
     assert not wanted.abandoned.is_set(), "somebody waits"
@@ -261,6 +294,7 @@ async def test_a_blob_that_nobody_waits_for_stops_arriving_and_a_whole_one_is_re
 
 @in_loop
 async def test_whoever_opens_a_blob_that_was_given_up_begins_a_new_seed(lab: Lab) -> None:
+    lab.cached.append(RAW)
     agent = Agent(lab, "a")
     agent.open()
     wanted = await lab.sized()

@@ -11,6 +11,7 @@ from tests.webhook_lab import LOCAL, applied, container, originals, pod, review
 from webhook.admission.handler import Judge
 from webhook.admission.policy import Policy
 from webhook.admission.review import answer, read
+from webhook.admission.rewrite import DRY_RUN
 from webhook.errors import NotDerived, Obstacle
 from webhook.gates import LeftAlone, Reason, Rewrite
 from webhook.pods import DECISION, ORIGINAL_IMAGES, Pod
@@ -34,8 +35,8 @@ def without_secret(rewrites: Sequence[Rewrite], covered: frozenset[str]) -> Iter
     )
 
 
-def judged(judge: Judge, subject: dict[str, Any]) -> dict[str, Any]:
-    admission = read(json.dumps(review(subject)).encode())
+def judged(judge: Judge, subject: dict[str, Any], **request: Any) -> dict[str, Any]:
+    admission = read(json.dumps(review(subject, **request)).encode())
     return applied(subject, answer(admission, asyncio.run(judge.verdict(admission)))["response"])
 
 
@@ -80,3 +81,34 @@ def test_gates_are_asked_once_about_a_pod_whose_secrets_cannot_be_used() -> None
         "containers/b: not now; pod: its pull secrets cannot be used at the node's agent: late"
     )
     assert "labels" not in after["metadata"]
+
+
+def test_a_dry_run_that_asks_is_shown_what_would_become_of_it_and_nobody_remembers_it() -> None:
+    told: list[str] = []
+
+    def trial(namespace: str, _pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
+        told.append(namespace)
+        yield from (LeftAlone(item.place.where, Reason.REGISTRY_FAILING, "another pod tries it first") for item in rewrites)
+
+    def gate(_namespace: str, _pod: Pod, rewrites: Sequence[Rewrite]) -> Iterator[LeftAlone]:
+        yield LeftAlone(rewrites[0].place.where, Reason.AGENT_NOT_READY, "no agent")
+
+    judge = Judge(Policy(), (trial, gate), not_derived, without_secret, lambda namespace, _: told.append(namespace), (trial,))
+    subject = with_images(imagePullSecrets=[{"name": "mine"}])
+    assert judged(judge, subject, dryRun=True) == subject, "without a word in its annotations it compares, as kubectl diff does"
+    subject["metadata"]["annotations"] = {DRY_RUN: "rewrite"}
+    after = judged(judge, subject, dryRun=True)
+    assert [item["image"] for item in after["spec"]["containers"]] == [f"{PRIVATE}/a:1", LOCAL + "docker.io/library/nginx"]
+    assert after["metadata"]["annotations"][DECISION] == "containers/a: no agent"
+    assert after["spec"]["imagePullSecrets"] == [{"name": "mine"}], "no secret is made for it"
+    assert told == []
+
+
+def test_a_dry_run_that_asks_is_told_also_what_a_pod_would_not_bear() -> None:
+    """Otherwise nobody could tell an excluded image from a webhook that did not answer."""
+    subject = pod(container("a", "nginx", imagePullPolicy="Never"))
+    assert judged(Judge(Policy()), subject) == subject
+    subject["metadata"]["annotations"] = {DRY_RUN: "rewrite"}
+    after = judged(Judge(Policy()), subject, dryRun=True)
+    assert after["metadata"]["annotations"][DECISION].startswith("containers/a: its image is never pulled")
+    assert after["spec"] == subject["spec"]

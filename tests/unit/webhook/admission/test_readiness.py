@@ -117,6 +117,17 @@ def test_other_pods_are_rewritten_only_while_more_than_half_of_the_agents_are_re
     )
 
 
+def test_a_pod_is_left_alone_whose_nodes_have_runtimes_that_do_not_pull_from_an_agent() -> None:
+    agents = Agents(frozenset({"n1", "n2", "n3"}), frozenset({"n2", "n3"}), refusing=frozenset({"n1"}))
+    assert decided(agents, nodeName="n1") == (
+        "pod: the container runtime of node n1 does not pull from an agent as it is (docs/runtimes.md)"
+    )
+    assert decided(agents, nodeName="n2") is None
+    assert decided(agents) is None
+    most = Agents(agents.nodes, frozenset({"n3"}), refusing=frozenset({"n1", "n2"}))
+    assert decided(most) == "pod: agents are ready on 1 of 3 nodes, and it takes more than 50 %"
+
+
 def test_without_any_agent_every_pod_is_left_alone_however_low_the_bound() -> None:
     assert decided(Agents(), ready_percent=0) == "pod: agents are ready on 0 of 0 nodes, and it takes more than 0 %"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,30 @@ def test_many_processes_that_start_at_once_agree_on_one(tmp_path: Path) -> None:
     assert len(results) == 8
     assert all(result == results[0] for result in results)
     assert results[0]["a"] == results[0]["b"]
+
+
+def test_nobody_reads_half_of_what_another_is_writing(tmp_path: Path) -> None:
+    half, goes_on = threading.Event(), threading.Event()
+
+    class Slow(DirectoryStore):
+        def _replace(self, name: str, content: bytes) -> None:
+            if name == "b":
+                half.set()
+                goes_on.wait(10)
+            super()._replace(name, content)
+
+    files = {"a": b"1", "b": b"1"}
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(Slow(str(tmp_path)).write, files, None)
+        assert half.wait(10)
+        reading = pool.submit(DirectoryStore(str(tmp_path)).read)
+        with pytest.raises(TimeoutError):
+            reading.result(0.2)
+        goes_on.set()
+        assert writing.result(10)
+        stored = reading.result(10)
+    assert stored is not None
+    assert stored.files == files
 
 
 def test_a_directory_and_its_files_are_for_their_owner_alone(tmp_path: Path) -> None:

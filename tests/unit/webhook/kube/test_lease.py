@@ -113,6 +113,7 @@ def test_who_cannot_renew_stops_acting_before_anybody_else_begins() -> None:
 
 @pytest.mark.parametrize("renewed", ["1970-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z", "soon"])
 def test_the_holders_clock_does_not_matter(renewed: str) -> None:
+    """FAULTS 43."""
     cluster = Cluster()
     cluster.steps(cluster.replica("first"))
     assert cluster.lease

@@ -89,6 +89,8 @@ def test_a_pull_that_the_kubelet_holds_back_has_not_failed(before: str) -> None:
         "rpc error: code = Canceled desc = " + RESOLVE + "context canceled",
         f"SignatureValidationFailed: image pull failed for {LOCAL_NGINX} because the signature validation failed: Source image "
         "rejected: A signature was required, but no signature exists",
+        'pinging container registry 127.0.0.1:65001: Get "https://127.0.0.1:65001/v2/": http: server gave HTTP response to '
+        "HTTPS client",
         "copying system image from manifest list: Source image rejected: Running image docker://x is rejected by policy.",
     ],
 )

@@ -1,0 +1,1 @@
+"""`darner get`: files, models and artifacts, by way of this node's agent where there is one."""

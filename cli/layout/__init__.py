@@ -1,0 +1,1 @@
+"""Images in files: OCI layouts and what `docker save` writes, read and written."""
