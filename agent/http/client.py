@@ -47,6 +47,9 @@ LOOK_SECONDS = 0.5
 """How long a thread waits before it looks at its deadline, so how late it may be."""
 CONNECT_SECONDS_MAX = 5.0
 """For each address of a server, so that the next one has its chance too."""
+EXHAUSTED_SECONDS_MAX = 2.0
+"""How long a connection for which this process has no descriptor, port or memory is tried."""
+EXHAUSTED_RETRY_SECONDS = 0.1
 IDLE_SECONDS_MAX = 20.0
 """Less than the piece server's own limit, so that a connection is not used in the moment it is closed."""
 KEPT_CONNECTION_TRIES_MAX = 3
@@ -125,7 +128,7 @@ def connect(
     stream: Stream
     with contextlib.ExitStack() as undo:
         try:
-            stream = sock = socket.create_connection(where, timeout=seconds)
+            stream = sock = _connected(where, until)
             undo.callback(sock.close)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if window_bytes:
@@ -148,6 +151,18 @@ def connect(
             raise kind(f"{where} cannot be connected to: {error}") from None
         undo.pop_all()
     return Connection(stream, where, server_name, tunnel, fingerprint)
+
+
+def _connected(where: Address, until: float) -> socket.socket:
+    """A shortage of descriptors may be over in a moment, as connections are closed that others had."""
+    give_up = min(until, time.monotonic() + EXHAUSTED_SECONDS_MAX)
+    while True:
+        try:
+            return socket.create_connection(where, timeout=max(0.001, until - time.monotonic()))
+        except OSError as error:
+            if error.errno not in _EXHAUSTED or time.monotonic() >= give_up:
+                raise
+        time.sleep(EXHAUSTED_RETRY_SECONDS)
 
 
 class Connection:

@@ -38,6 +38,9 @@ CONNECTIONS_MAX = 128
 IDLE_SECONDS = 30.0
 LOOK_SECONDS = 0.1
 """How soon a client that left while it waited is noticed."""
+COUNTED_SECONDS_MAX = 1.0
+"""How long the end of a download is waited for whose last byte a client has already."""
+COUNT_LOOK_SECONDS = 0.005
 NOT_LISTED = "NOT_LISTED"
 """The code of the error for a server that the operator's list does not have."""
 
@@ -71,8 +74,7 @@ class FilesEndpoint:
             raise RequestError(405, "UNSUPPORTED", "files are only read here")
         wanted = parse_request(request.target, request.headers)
         if isinstance(wanted, FileProgress):
-            pull = self._pulls.get(wanted.task)
-            body = json.dumps({"sources": {source: pull.sources[source] for source in SOURCES} if pull else {}}).encode()
+            body = json.dumps({"sources": self._sources(wanted.task)}).encode()
             exchange.answer(200, {"Content-Type": "application/json"}, body)
             return
         if not files_allowed(self._allow, wanted.url):
@@ -84,6 +86,16 @@ class FilesEndpoint:
             self._serve(exchange, origin)
         except RangeError as error:
             exchange.fail(error, {"Content-Range": f"bytes */{error.size}"})
+
+    def _sources(self, task: str) -> dict[str, int]:
+        """Bytes by source, of a file that is here whole all of them: its last pieces are counted after a client may have them."""
+        pull = self._pulls.get(task)
+        if pull is None:
+            return {}
+        until = time.monotonic() + COUNTED_SECONDS_MAX
+        while not pull.ended_at and self._store.blob(task) and time.monotonic() < until:
+            time.sleep(COUNT_LOOK_SECONDS)
+        return {source: pull.sources[source] for source in SOURCES}
 
     def _origin_of(self, wanted: WantedFile) -> FileOrigin:
         """The version that the server has now for whoever asks. Raises OriginError."""

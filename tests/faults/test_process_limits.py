@@ -61,6 +61,11 @@ class Agent:
         assert status == 200
         return body
 
+    def close(self) -> None:
+        """However the test went."""
+        self._process.kill()
+        self._process.communicate()
+
     @property
     def running(self) -> bool:
         return self._process.poll() is None
@@ -78,10 +83,15 @@ def origin() -> Iterator[Origin]:
         yield origin
 
 
+@pytest.fixture
+def agent(origin: Origin, tmp_path: Path) -> Iterator[Agent]:
+    with contextlib.closing(Agent(tmp_path / "store", origin, DESCRIPTORS)) as agent:
+        yield agent
+
+
 def test_with_64_descriptors_an_agent_pulls_and_outlives_more_connections_than_it_can_hold(
-    origin: Origin, tmp_path: Path
+    agent: Agent,
 ) -> None:
-    agent = Agent(tmp_path / "store", origin, DESCRIPTORS)
     assert agent.pull() == LAYER
     with contextlib.ExitStack() as stack:
         for _ in range(2 * DESCRIPTORS):
@@ -97,9 +107,8 @@ def test_with_64_descriptors_an_agent_pulls_and_outlives_more_connections_than_i
 
 
 def test_more_connections_to_health_and_metrics_than_it_has_descriptors_do_not_flood_its_log(
-    origin: Origin, tmp_path: Path
+    agent: Agent,
 ) -> None:
-    agent = Agent(tmp_path / "store", origin, DESCRIPTORS)
     with contextlib.ExitStack() as stack:
         for _ in range(2 * DESCRIPTORS):
             stack.enter_context(agent.connect(agent.control))
@@ -112,8 +121,7 @@ def test_more_connections_to_health_and_metrics_than_it_has_descriptors_do_not_f
     assert len(err.splitlines()) < LOG_LINES_MAX
 
 
-def test_a_pull_that_finds_no_descriptor_is_an_error_or_right_and_the_next_one_is_right(origin: Origin, tmp_path: Path) -> None:
-    agent = Agent(tmp_path / "store", origin, DESCRIPTORS)
+def test_a_pull_that_finds_no_descriptor_is_an_error_or_right_and_the_next_one_is_right(agent: Agent) -> None:
     assert agent.ask("manifests/1")[0] == 200
     with contextlib.ExitStack() as stack:
         held = []
