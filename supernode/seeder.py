@@ -19,7 +19,7 @@ from functools import partial
 from agent.http.wire import ReadInto
 from agent.origin.blobstream import BlobStream
 from agent.origin.client import Origin, Patience
-from agent.storage.blob import Blob
+from agent.storage.blob import Blob, Claim
 from agent.storage.disk import piece_digest
 from agent.storage.store import Store
 from agent.swarm.messages import STALLED
@@ -303,7 +303,7 @@ class _Seeding:
         finally:
             stream.close()
 
-    def _pass_on(self, blob: Blob, piece: int, claim: int, read_into: ReadInto) -> bytes:
+    def _pass_on(self, blob: Blob, piece: int, claim: Claim, read_into: ReadInto) -> bytes:
         """Fill a piece, let nodes have it while it comes if it comes fast enough, and return its digest."""
         start, end = blob.layout.span(piece)
         began = time.monotonic()

@@ -33,6 +33,18 @@ class PieceLog(Protocol):
     def append(self, piece: int, digest: bytes, proof: disk.Proof) -> None: ...
 
 
+class Claim:
+    """To be the one writer of a piece, until another one claims it. Only `Blob` looks inside."""
+
+    __slots__ = ("position", "so_far")
+
+    def __init__(self, position: int, so_far: _Hash | None) -> None:
+        self.position = position
+        """The byte behind the last that was written."""
+        self.so_far = so_far
+        """The digest of the blob up to there, of a piece that follows what is hashed: its bytes need not be read back then."""
+
+
 class Blob:
     """A blob, whole or arriving. `held` and `checked` are sets of pieces (see agent.values.pieces).
 
@@ -83,8 +95,8 @@ class Blob:
         """The byte after the last that came of the piece that may be passed on while it comes."""
         self._writing = threading.Lock()
         """Taken before `_changed`: a piece that is held, or a blob that has failed, is never written to again."""
-        self._claims: dict[int, int] = {}
-        """By piece, the number of its last claim: only that writer may go on."""
+        self._claims: dict[int, Claim] = {}
+        """By piece, its last claim: only that writer may go on."""
         self._is_over = threading.Event()
         """Set when `on_end` has heard that the blob failed."""
         self._hashing = threading.Lock()
@@ -195,20 +207,25 @@ class Blob:
 
     # Writers.
 
-    def claim(self, piece: int) -> int:
-        """Become the one writer of a piece, with the number that is returned: an earlier one, stalled perhaps, is none now."""
+    def claim(self, piece: int) -> Claim:
+        """Become the one writer of a piece, from its first byte to its last: an earlier one, stalled perhaps, is none now."""
+        so_far = None
+        if self._hashing.acquire(blocking=False):
+            so_far = self._prefix.copy() if self._prefix.pieces == piece else None
+            self._hashing.release()
+        claim = Claim(self.layout.span(piece)[0], so_far)
         with self._writing:
-            claim = self._claims[piece] = self._claims.get(piece, 0) + 1
-            return claim
+            self._claims[piece] = claim
+        return claim
 
-    def write(self, offset: int, data: memoryview | bytes, claim: int = 0) -> None:
+    def write(self, offset: int, data: memoryview | bytes, claim: Claim | None = None) -> None:
         """Put bytes of one piece into the file. They count for nothing until `add` says that their piece is complete.
 
         Bytes of a piece that is held already are dropped. Raises OSError, SupersededError when another one has claimed the piece,
         and the blob's error when nobody needs more of it.
         """
         view = memoryview(data)
-        piece = self.layout.piece_at(offset)
+        begin, piece = offset, self.layout.piece_at(offset)
         with self._writing:
             if self.error:
                 raise self.error.again()
@@ -218,9 +235,15 @@ class Blob:
                 written = os.pwrite(self.fd, view, offset)
                 offset += written
                 view = view[written:]
+        if claim and claim.so_far:
+            if begin == claim.position:
+                claim.so_far.update(data)
+                claim.position += len(data)
+            else:
+                claim.so_far = None
 
-    def _check_claim(self, piece: int, claim: int) -> None:
-        if self._claims.get(piece, 0) != claim and not self.held >> piece & 1:
+    def _check_claim(self, piece: int, claim: Claim | None) -> None:
+        if self._claims.get(piece) is not claim and not self.held >> piece & 1:
             raise SupersededError(f"piece {piece} of {self.digest} is brought by another source now")
 
     def came(self, position: int) -> None:
@@ -234,7 +257,7 @@ class Blob:
         """Whether the blob's digest has come to this piece: then it covers the piece as soon as that is here."""
         return self._prefix.pieces == piece
 
-    def add(self, piece: int, digest: bytes | None, *, checked: bool, claim: int = 0) -> None:
+    def add(self, piece: int, digest: bytes | None, *, checked: bool, claim: Claim | None = None) -> None:
         """A piece is in the file, and this is the digest of what was written. `checked` when that is what it should be.
 
         Raises SupersededError when another writer has claimed it since: then it may be half overwritten.
@@ -257,7 +280,7 @@ class Blob:
                 self._changed.notify_all()
         if digest is not None and self._journal:
             self._journal.append(piece, digest, disk.Proof.VOUCHED if checked else disk.Proof.OWN)
-        self._hash_prefix(wait=complete)
+        self._hash_prefix(wait=complete, claim=claim)
         if complete:
             self._verify()
 
@@ -320,13 +343,19 @@ class Blob:
         except RuntimeError:  # no thread is left: the caller waits for it
             check()
 
-    def _hash_prefix(self, wait: bool) -> None:
-        """Carry the blob's digest on over all that is there without a gap: one thread does, the others leave it to that one."""
+    def _hash_prefix(self, wait: bool, claim: Claim | None = None) -> None:
+        """Carry the blob's digest on over all that is there without a gap: one thread does, the others leave it to that one.
+
+        The bytes come from the file, but for those of the piece that was written under `claim` and hashed on the way.
+        """
         if not self._hashing.acquire(blocking=wait):
             return
         try:
             while self.held >> (piece := self._prefix.pieces) & 1:
-                self._prefix.add_next()
+                if claim and claim.so_far and claim.position == self.layout.span(piece)[1]:
+                    self._prefix.take_next(claim.so_far)
+                else:
+                    self._prefix.add_next()
                 if self._journal and piece not in self.digests:
                     self._journal.append(piece, self._prefix.digest(), disk.Proof.SO_FAR)
         finally:

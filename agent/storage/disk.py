@@ -25,13 +25,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from blake3 import blake3
 
 from agent.http.wire import buffer
 from agent.values.errors import UsageError
 from agent.values.pieces import Layout
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 log = logging.getLogger(__name__)
 
@@ -264,6 +267,15 @@ class Prefix:
 
     def digest(self) -> bytes:
         return self._hasher.digest()
+
+    def copy(self) -> _Hash:
+        """To be shown the next piece while that is written (see `take_next`)."""
+        return self._hasher.copy()
+
+    def take_next(self, hasher: _Hash) -> None:
+        """Go on over the next piece, which this `copy` was shown."""
+        self._hasher = hasher
+        self.pieces += 1
 
     def add_next(self) -> None:
         """Go on over the next piece. Raises OSError."""

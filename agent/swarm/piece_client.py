@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from agent.http.client import ConnectionPool, Place, StalledError, TimeLimits, TransferError
 from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import ReadInto, chunks
-from agent.storage.blob import Blob
+from agent.storage.blob import Blob, Claim
 from agent.storage.disk import piece_hasher
 from agent.swarm import messages
 from agent.swarm.tickets import Encryption, SwarmKey, SwarmKeyError, issue, mark
@@ -128,7 +128,7 @@ class PieceFetcher:
         fingerprint: bytes,
         *,
         sealed: bool,
-    ) -> tuple[int, bytes, bytes]:
+    ) -> tuple[Claim, bytes, bytes]:
         """Write what the node sends into the piece's place: the claim to it, its digest, and of a `coming` one the right one."""
         if sealed and not fingerprint:
             raise SourceError(messages.UNREACHABLE, f"nobody says which certificate {where} has")
@@ -177,7 +177,7 @@ class PieceFetcher:
             self._pool.give_back(connection)
 
 
-def fill(blob: Blob, piece: int, claim: int, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:
+def fill(blob: Blob, piece: int, claim: Claim, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:
     """Write what `read_into` gives into the place of a claimed piece, and return its digest. Raises what `pour` raises.
 
     `came` is told after each chunk up to which byte of the blob the piece has come.
@@ -190,7 +190,7 @@ def fill(blob: Blob, piece: int, claim: int, read_into: ReadInto, came: Callable
     return hasher.digest()
 
 
-def pour(blob: Blob, piece: int, claim: int, read_into: ReadInto) -> Iterator[tuple[memoryview, int]]:
+def pour(blob: Blob, piece: int, claim: Claim, read_into: ReadInto) -> Iterator[tuple[memoryview, int]]:
     """Write what `read_into` gives into the place of a claimed piece, up to its end: each chunk that was written, and the byte
     behind it.
 

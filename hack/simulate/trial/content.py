@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.storage.blob import Blob
+from agent.storage.blob import Blob, Claim
 from agent.storage.disk import Proof, Record
 from agent.values.errors import DarnerError, DigestError, SupersededError
 from agent.values.pieces import Layout
@@ -72,14 +72,14 @@ class ArrivingBlob(Blob):
         self.writers: dict[int, Callable[[], None]] = {}
         """By piece, whom to tell."""
 
-    def claim_for(self, piece: int, superseded: Callable[[], None]) -> int:
+    def claim_for(self, piece: int, superseded: Callable[[], None]) -> Claim:
         earlier, self.writers[piece] = self.writers.get(piece), superseded
         claim = self.claim(piece)
         if earlier:
             earlier()
         return claim
 
-    def is_claimed_anew(self, piece: int, claim: int) -> bool:
+    def is_claimed_anew(self, piece: int, claim: Claim | None) -> bool:
         """Whether the next bytes of whoever has this claim would be refused. Raises the blob's error."""
         try:
             self.write(self.layout.span(piece)[0], b"", claim)
@@ -87,12 +87,12 @@ class ArrivingBlob(Blob):
             return True
         return False
 
-    def begin(self, piece: int, mark: bytes, claim: int) -> None:
+    def begin(self, piece: int, mark: bytes, claim: Claim | None) -> None:
         """The first bytes of a piece came."""
         if not self.error:
             self.write(self.layout.span(piece)[0], mark[: MARK_BYTES // 2], claim)
 
-    def end(self, piece: int, mark: bytes, claim: int) -> None:
+    def end(self, piece: int, mark: bytes, claim: Claim | None) -> None:
         """The last ones. Raises SupersededError and the blob's error."""
         self.write(self.layout.span(piece)[0] + MARK_BYTES // 2, mark[MARK_BYTES // 2 :], claim)
 

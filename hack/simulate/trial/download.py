@@ -16,6 +16,7 @@ from agent.download import events
 from agent.download.download import LINGER_SECONDS
 from agent.download.events import News, Order
 from agent.download.planner import EVIDENCE_SECONDS, Mode, Planner, Trouble
+from agent.storage.blob import Claim
 from agent.swarm import messages
 from agent.swarm.channel import Channel
 from agent.values.address import Address
@@ -361,7 +362,7 @@ class Stream:
     def __init__(self, download: Download, node: Node, first: int, end: int | None) -> None:
         self._download, self._node = download, node
         self._first, self._end = first, end
-        self._claim = 0
+        self._claim: Claim | None = None
         self._is_superseded = False
         self.is_leaving = False
         self.request: OriginRequest

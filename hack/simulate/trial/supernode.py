@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from blake3 import blake3
 
 from agent.origin.shares import Prompt
-from agent.storage.blob import Blob
+from agent.storage.blob import Blob, Claim
 from agent.swarm import messages
 from agent.values import pieces
 from agent.values.address import Address
@@ -122,7 +122,7 @@ class Seeding:
         """Of a piece that was announced already, another one came."""
         self._tries = 0
         self._held_before = 0
-        self._claim = 0
+        self._claim: Claim | None = None
         self._request: OriginRequest | None = None
         self._transfer: Transfer | None = None
         self._is_over = False

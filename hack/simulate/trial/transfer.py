@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
+from agent.storage.blob import Claim
 from agent.swarm import messages, tickets
 from agent.swarm.piece_client import (
     CONNECT_SECONDS_MAX,
@@ -70,7 +71,7 @@ class Transfer:
         self._resets = 0
         self._tries = 0
         """Timers of an earlier try mean nothing."""
-        self._claim = 0
+        self._claim: Claim | None = None
         self._mark = b""
         self._flow: Flow | None = None
         self._is_over = False

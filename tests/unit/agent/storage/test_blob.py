@@ -245,6 +245,72 @@ def test_what_comes_in_order_needs_no_digest_of_its_own_and_is_proven_by_the_who
     assert ends == [None]
 
 
+def arrive_claimed(blob: Blob, piece: int, content: bytes = CONTENT, chunk: int = 100_000) -> None:
+    """As a connection brings a piece, some bytes at a time."""
+    claim, (start, end) = blob.claim(piece), LAYOUT.span(piece)
+    for offset in range(start, end, chunk):
+        blob.write(offset, content[offset : min(end, offset + chunk)], claim)
+    blob.add(piece, blake3(bytes_of(piece, content)).digest(), checked=False, claim=claim)
+
+
+@pytest.fixture
+def read_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where what was read back from the file to be hashed began."""
+    began, really = [], disk.hash_span
+
+    def hash_span(fd: int, hasher: disk.Hasher, start: int, end: int) -> None:
+        began.append(start)
+        really(fd, hasher, start, end)
+
+    monkeypatch.setattr(disk, "hash_span", hash_span)
+    return began
+
+
+def test_what_comes_in_order_is_hashed_as_it_is_written_and_not_read_back(blob: Blob, read_back: list[int]) -> None:
+    for piece in range(4):
+        arrive_claimed(blob, piece)
+    assert blob.whole
+    assert read_back == []
+
+
+def test_what_was_written_before_its_turn_is_read_back(blob: Blob, read_back: list[int]) -> None:
+    for piece in (SECOND, FIRST, THIRD, LAST):
+        arrive_claimed(blob, piece)
+    assert blob.whole
+    assert read_back == [LAYOUT.span(SECOND)[0]]
+
+
+def test_a_wrong_byte_that_is_hashed_as_it_is_written_is_found_with_the_whole(blob: Blob) -> None:
+    wrong = bytearray(CONTENT)
+    wrong[PIECE_BYTES_MIN + 5] ^= 1
+    for piece in range(4):
+        arrive_claimed(blob, piece, bytes(wrong))
+    with pytest.raises(DigestError):
+        blob.wait_whole(0)
+
+
+def test_bytes_that_do_not_come_in_a_row_are_read_back(blob: Blob, read_back: list[int]) -> None:
+    claim = blob.claim(FIRST)
+    for offset in (1000, 0, 1000):  # the bytes in the middle come twice, and the last ones count
+        upto = 1000 if not offset else PIECE_BYTES_MIN
+        blob.write(offset, CONTENT[offset:upto], claim)
+    blob.add(FIRST, own(FIRST).digest, checked=True, claim=claim)
+    for piece in (SECOND, THIRD, LAST):
+        arrive_claimed(blob, piece)
+    assert blob.whole
+    assert read_back == [0]
+
+
+def test_a_piece_that_another_one_brings_in_the_end_is_hashed_as_that_one_wrote_it(blob: Blob, read_back: list[int]) -> None:
+    slow = blob.claim(FIRST)
+    blob.write(0, b"x" * 1000, slow)
+    for piece in range(4):
+        arrive_claimed(blob, piece)
+    blob.add(FIRST, own(FIRST).digest, checked=True, claim=slow)  # which counts for nothing
+    assert blob.whole
+    assert read_back == []
+
+
 def test_a_wrong_byte_of_what_comes_in_order_is_found_with_the_whole(blob: Blob) -> None:
     wrong = bytearray(CONTENT)
     wrong[PIECE_BYTES_MIN] ^= 1
