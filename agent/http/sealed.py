@@ -72,6 +72,8 @@ class Tls:
                     self._shaken = True
                 while part := self._object.read(RECORD_BYTES):
                     said += part
+                    if not self._incoming.pending and not self._object.pending():
+                        break  # to ask once more would be an exception, which costs as much as all the rest
         return bytes(said)
 
     def shake(self, data: memoryview | bytes) -> None:
