@@ -14,6 +14,8 @@ from hack.cluster.layout import CONTROL_PLANE, NODES_MAX, SERVICE_NETWORK, Layou
 from hack.cluster.programs import Programs, start
 
 API_PORT = 6443
+WEBHOOK_CLIENT, WEBHOOK_CLIENT_NAME = "darner-webhook.darner-system.svc", "kube-apiserver"
+"""The webhook that the API server shows a certificate to, whether it asks for one or not, and the name in that."""
 FEATURES_OF_35 = ("ImageVolume", "KubeletEnsureSecretPulledImages")
 """On by default since Kubernetes 1.35: images as volumes, and kubelets that ask again whether a pod may have a private image."""
 
@@ -32,22 +34,44 @@ class ControlPlane:
         self._key = self._directory / "service-accounts.key"
         self.authority = self._directory / "certificates/apiserver.crt"
         """The API server signs its certificate itself and writes it here."""
+        self._webhooks = self._directory / "webhooks"
+        self.webhook_authority = self._webhooks / "ca.crt"
+        """Of the certificate that the API server shows to webhooks."""
 
     def prepare(self) -> None:
         """Identities, for all nodes that there will ever be: the API server reads them once."""
         self.authority.parent.mkdir(parents=True)  # there before the nodes, which look into it
-        users = {
+        tokens = {
             "admin": "system:masters",
             "system:kube-controller-manager": "",
             "system:kube-scheduler": "",
             "system:kube-proxy": "",
             **{f"system:node:n{number}": "system:nodes" for number in range(NODES_MAX)},
         }
-        lines = [f'{secrets.token_hex(16)},{user},{user},"{group}"' for user, group in users.items()]
+        lines = [f'{secrets.token_hex(16)},{user},{user},"{group}"' for user, group in tokens.items()]
         self._tokens.touch(mode=0o600)
         self._tokens.write_text("\n".join(lines) + "\n")
         generate = ["openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-out", str(self._key)]
         subprocess.run(generate, check=True)
+        self._webhooks.mkdir(mode=0o700)
+        self._certify(self.webhook_authority, "webhooks' clients", "-addext", "keyUsage=critical,keyCertSign")
+        signed = ("-CA", self.webhook_authority, "-CAkey", self.webhook_authority.with_suffix(".key"))
+        client = self._webhooks / "client.crt"
+        self._certify(client, WEBHOOK_CLIENT_NAME, *signed, "-addext", "extendedKeyUsage=clientAuth")
+        shown = {"client-certificate": str(client), "client-key": str(client.with_suffix(".key"))}
+        users = [{"name": WEBHOOK_CLIENT, "user": shown}]
+        (self._webhooks / "kubeconfig").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": users}))
+        group = "apiserver.config.k8s.io/v1"
+        how = {"apiVersion": group, "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": str(self._webhooks / "kubeconfig")}
+        plugins = [{"name": "MutatingAdmissionWebhook", "configuration": how}]
+        admission = {"apiVersion": group, "kind": "AdmissionConfiguration", "plugins": plugins}
+        (self._webhooks / "admission").write_text(json.dumps(admission))
+
+    def _certify(self, path: Path, name: str, *arguments: str | Path) -> None:
+        """A certificate, and its key beside it."""
+        made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "30", "-subj", f"/CN={name}"]
+        files: list[str | Path] = ["-keyout", path.with_suffix(".key"), "-out", path]
+        subprocess.run(["openssl", "req", "-x509", *made, *files, *arguments], check=True, stderr=subprocess.DEVNULL)
 
     def kubeconfig(self, path: Path, user: str, authority: Path | None = None) -> Path:
         """How a user reaches the API server, whose certificate the reader may find elsewhere. JSON, which is YAML."""
@@ -90,6 +114,7 @@ class ControlPlane:
             f"--token-auth-file={self._tokens}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
+            f"--admission-control-config-file={self._webhooks / 'admission'}",
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={self._key}",
