@@ -28,6 +28,7 @@ _ROLLOUT = "makespan / bound, "
 _LADDER = "one node / direct, "
 _ORIGIN = "clients keep the bytes, "
 _PRIVATE = _ORIGIN + "8 nodes, all links alike, private image, "
+_FAST = "links without a rate, 1 GiB in 4 layers, skopeo: "
 FIGURES = (
     Figure(
         "rollout-8-1x",
@@ -115,6 +116,9 @@ FIGURES = (
     Figure("origin-sent-killed", "private image, a node is killed: origin sent / image", 1.3, 1.1),
     Figure("origin-requests", "requests at the origin for an image's bytes, at most"),
     Figure("get-8", "darner get, a file of a web server, 8 nodes, all links alike: slowest / bound", 1.25, 1.15),
+    Figure("fast-alone", _FAST + "agent alone / direct", 1.25, 1.1),
+    Figure("fast-cold", _FAST + "agent and supernode, cold", 5.5, 4.0, "CPU-seconds"),
+    Figure("fast-warm", _FAST + "supernode warm, agent empty / direct", 1.3, 1.1),
     Figure("cpu-serving", "serving a stored blob, CPU / nginx, neither paced", 1.3, 1.0),
     Figure("cpu-pieces", "sending a blob to another node in pieces, CPU / nginx, neither paced"),
     Figure("cpu-pieces-sealed", "sending the same pieces inside TLS, CPU / in clear"),
