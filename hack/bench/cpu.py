@@ -47,6 +47,7 @@ class Cost:
     ratio: float
     ratios: tuple[float, ...]
     """Of each round."""
+    rounds_seconds_per_gb: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _median(values: list[tuple[float, float]]) -> Cost:
         median(beside for _, beside in values),
         median(seconds / beside for seconds, beside in values),
         tuple(seconds / beside for seconds, beside in values),
+        tuple(seconds for seconds, _ in values),
     )
 
 

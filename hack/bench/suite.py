@@ -16,7 +16,7 @@ from hack.bench.passing import all_reset, node_away, one_reset, roll_out_through
 from hack.bench.processes import bytes_cost, load, reviews, simulation
 from hack.bench.scenario import Options, Scenario
 from hack.bench.site import Plan
-from hack.bench.source import cases, from_origin
+from hack.bench.source import cases, from_origin, kept
 from hack.bench.swarms import fault, rollout, zones
 
 FAULTS = ("--arrival-seconds", "30", "--failing", "0.01", "--lying", "0.01")
@@ -52,6 +52,7 @@ def scenarios(options: Options) -> dict[str, Scenario]:
         found[case.name] = partial(ladder, case, plan)
     found["zones"] = partial(zones, "zones", replace(eight, zones=2))
     found |= {case.name: partial(from_origin, case) for case in cases(eight)}
+    found |= {case.name: partial(from_origin, case) for case in kept(eight)}
     found["get-8"] = partial(files, "get-8", replace(eight, files=True))
     found["fast"] = fast
     found["cpu"] = bytes_cost
