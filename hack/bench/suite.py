@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from hack.bench.cold import cold
+from hack.bench.container import container
 from hack.bench.fast import fast
 from hack.bench.faults import killed, roll_out_losing_one, silent
 from hack.bench.files import files
@@ -55,6 +56,7 @@ def scenarios(options: Options) -> dict[str, Scenario]:
     found |= {case.name: partial(from_origin, case) for case in kept(eight)}
     found["get-8"] = partial(files, "get-8", replace(eight, files=True))
     found["fast"] = fast
+    found["container"] = container
     found["cpu"] = bytes_cost
     found["memory"] = partial(memory, replace(alone, mbit=10_000))
     found["load"] = load
