@@ -1,4 +1,4 @@
-"""Disks of a lab that have a rate, and limits of memory, as nodes have them: a loop device that the kernel holds back, and a control group.
+"""Disks of a lab that have a rate, and limits of memory, as nodes have them: a loop device and a control group.
 
 Both are the kernel's: blkio and memory controllers of cgroup version 1, as root. The rate is that of the device for everybody who
 writes to it or reads from it, and what only memory has takes none of it. A machine that cannot says why (`why_not`).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import itertools
 import os
 import threading
 import weakref
@@ -91,7 +92,7 @@ def test_no_more_than_a_step_is_under_way_however_much_has_come_in_whatever_orde
     rest = 12 * piece - sum(end - start for _, start, end in slow.brought)
     assert 0 <= rest <= STEP
     spans = sorted((start, end) for _, start, end in slow.brought)
-    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)), "nothing twice"
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)), "nothing twice"
 
 
 def test_a_short_blob_does_not_wait_for_a_long_one(write_back: WriteBack, slow: SlowDisk) -> None:
