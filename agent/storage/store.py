@@ -124,6 +124,8 @@ class Store:
         """Those of the arriving blobs that have no place in the store."""
         self._shared: dict[Blob, float] = {}
         """Of these the whole ones, and since when, that other nodes may still want."""
+        self._early: set[Blob] = set()
+        """Whole ones that others hear of although the disk has not taken all of them."""
         self._write_back = WriteBack()
         self._lock_fd = claim(root)
         self._blobs = root / "blobs" / "sha256"
@@ -171,7 +173,7 @@ class Store:
         theirs = self._containerd.holdings() if self._containerd else {}
         with self._lock:
             own = {digest: size for digest, size in self._sizes.items() if digest not in self._withheld}
-            own |= {blob.digest: blob.size for blob in self._shared}
+            own |= {blob.digest: blob.size for blob in (*self._shared, *self._early)}
             return {digest: size for digest, size in theirs.items() if digest not in self._sizes} | own
 
     def withhold(self, blob: Blob) -> None:
@@ -188,7 +190,7 @@ class Store:
         with self._lock:
             if digest in self._sizes:
                 return digest not in self._withheld
-            if any(blob.digest == digest for blob in self._shared):
+            if any(blob.digest == digest for blob in (*self._shared, *self._early)):
                 return True
         return bool(self._containerd and self._containerd.offers(digest))
 
@@ -362,6 +364,12 @@ class Store:
         """A blob that arrived is whole, or will not be."""
         if error is None and blob not in self._passing:
             self._write_back.settle(blob, partial(self._settled, blob), SETTLE_SECONDS)
+            with self._lock:
+                is_slow = self._arriving.get(blob.digest) is blob
+                if is_slow:
+                    self._early.add(blob)
+            if is_slow:
+                self._tell(blob.digest, blob.size, True)
             return
         self._write_back.forget(blob)
         if error is None:
@@ -374,6 +382,11 @@ class Store:
         """A whole blob is on the disk, but for its end, or the disk has failed."""
         self._keep(blob, failure)
         self._leave(blob, None)
+        with self._lock:
+            was_early = blob in self._early
+            self._early.discard(blob)
+        if was_early:
+            self._tell(blob.digest, blob.size, False)  # if it was not kept
 
     def _leave(self, blob: Blob, error: DarnerError | None) -> None:
         """A blob is among the arriving ones no longer. The pieces that were verified one by one are kept for the next try."""

@@ -192,12 +192,32 @@ def test_a_whole_blob_is_found_while_a_slow_disk_takes_it_and_kept_in_the_end(st
     blob = receive(store, content(1))
     assert blob.whole
     assert store.blob(blob.digest) is blob
-    assert (store.holdings(), heard) == ({}, []), "the disk may lose it yet"
+    assert store.holdings() == {}, "the disk may lose it yet"
     assert store.used == blob.size
+    assert heard == [(blob.digest, True)], "others can have it all the same"
+    assert store.offered() == {blob.digest: blob.size}
     held_up.set()
-    wait_until(lambda: heard)
-    assert (store.holdings(), heard) == ({blob.digest: blob.size}, [(blob.digest, True)])
+    wait_until(lambda: store.holdings() and not store.arriving(blob.digest))
+    assert store.offered() == {blob.digest: blob.size}
+    assert set(heard) == {(blob.digest, True)}
     assert store.blob(blob.digest) is blob
+
+
+def test_a_blob_that_others_heard_of_is_taken_back_when_a_slow_disk_fails(
+    store: Store, held_up: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        held_up.wait(20)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    heard: list[tuple[str, bool]] = []
+    store.on_change = lambda digest, _, held: heard.append((digest, held))
+    digest = receive(store, content(1)).digest
+    held_up.set()
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [(digest, True), (digest, False)]
+    assert store.offered() == store.holdings() == {}
 
 
 def test_a_store_that_ends_before_the_disk_has_taken_a_blob_leaves_it_to_the_next_one(
