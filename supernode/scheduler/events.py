@@ -49,6 +49,12 @@ class Seeded(msgspec.Struct, frozen=True):
     piece: int
 
 
+class Overdue(msgspec.Struct, frozen=True):
+    """What the supernode alone has comes from it too slowly: nodes may be granted that at their origins, as what nobody has."""
+
+    task: int
+
+
 class Ended(msgspec.Struct, frozen=True):
     """The swarm is over: its seed failed, or nobody needs it."""
 
@@ -157,6 +163,7 @@ Event = (
     | Left
     | Made
     | Seeded
+    | Overdue
     | Ended
     | Opened
     | MayFetch

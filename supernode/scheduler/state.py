@@ -211,6 +211,8 @@ class Swarm:
         """Members that offer something."""
         self.on_trial: Bag[Member] = Bag()
         """Those that offer the whole blob and are on trial: what they have counts as no copy, and each is tried by one piece."""
+        self.is_overdue = False
+        """What the supernode alone has it sends too slowly: nodes may get that from their origins, too."""
         self.claims = 0
         """How many said so without having shown it."""
         self.believed: list[Member] = []
@@ -226,7 +228,8 @@ class Swarm:
     @property
     def fresh(self) -> int:
         """What the supernode alone has: nobody holds a copy or is getting one."""
-        return self.seeded & ~self.copies.present
+        fresh = self.seeded & ~self.copies.present
+        return fresh & ~self.claimed if self.is_overdue else fresh
 
     @property
     def claimed(self) -> int:
@@ -241,6 +244,11 @@ class Swarm:
     def unclaimed(self) -> int:
         """What is nowhere, and nobody is getting: the origin alone has it."""
         return self.everything & ~(self.seeded | self.copies.present | self.claimed)
+
+    @property
+    def askable(self) -> int:
+        """What nodes may be granted at their origins."""
+        return self.unclaimed | self.fresh if self.is_overdue else self.unclaimed
 
     @property
     def is_spread(self) -> bool:

@@ -68,6 +68,10 @@ COPIES_MAX = 1
 """Blobs at once of which the supernode takes its copy from nodes."""
 ORIGINS_MAX = 4096
 """Registries that are told apart: two with one number share their limits."""
+OVERDUE_SECONDS_MIN = 2.0
+OVERDUE_SECONDS_MAX = 120.0
+OVERDUE_TIMES = 2.0
+"""Of what a blob takes between nodes: what the supernode alone has may take so much longer, and two seconds."""
 DISPUTES_MAX = 3
 """Tasks of one blob that turned out wrong: then every node is left to its own origin."""
 
@@ -562,6 +566,37 @@ class Seeds:
         if less and not task.is_held_back:
             for session in task.takers:
                 self._may_fetch(task, session)
+
+    def warm_opened(self, task: BlobTask, now: float) -> None:
+        """The first node has asked for it: from now on it is a blob as all others."""
+        task.is_warm, task.begun_at, task.used_at = False, now, now
+        if swarm := self._scheduler.swarms.get(task.number):
+            task.warmed = swarm.seeded
+
+    def is_overdue(self, task: BlobTask, now: float) -> bool | None:
+        """Whether the supernode sends what was warmed so slowly that nodes had better ask the origin for it, too. None when that
+        need not be asked any more.
+
+        A link as a node's takes a third longer for a piece than nodes need among themselves, and one of a quarter four times as
+        long. Where no node sends anything yet, it is compared with how fast the supernode itself got the blob.
+        """
+        swarm = self._scheduler.swarms.get(task.number)
+        if swarm is None or not self.knows(task) or not task.takers:
+            return None
+        left = task.warmed
+        for member in swarm.takers.values():
+            left &= ~member.have
+        count, length = task.warmed.bit_count(), swarm.piece_bytes
+        came, seconds = count - left.bit_count(), now - task.begun_at
+        if not left or seconds > OVERDUE_SECONDS_MAX:
+            return None
+        usual = swarm.node_pace or (length / task.warm_rate if task.warm_rate else 0.0)
+        is_slow = seconds * count > came * (OVERDUE_SECONDS_MIN + OVERDUE_TIMES * usual * count)
+        return bool(usual) and seconds >= OVERDUE_SECONDS_MIN and is_slow
+
+    def warm_overdue(self, task: BlobTask) -> None:
+        log.info("%s comes slowly from here: its nodes may ask %s too", task.name, task.source.registry)
+        self._schedule(events.Overdue(task.number))
 
     def warm_ended(self, task: BlobTask, error: DarnerError | None = None) -> None:
         """The blob is here whole, or complete and wrong."""

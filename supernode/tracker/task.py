@@ -83,6 +83,10 @@ class BlobTask:
     """No node has asked for it yet, but a pod was admitted that will need it (`supernode.tracker.warming`)."""
     streaming: int = 0
     """Pieces that the supernode is getting of it for that reason, which nodes need not ask the origin for: a set."""
+    warmed: int = 0
+    """Pieces that the supernode had of it when the first node asked: a set."""
+    warm_rate: float = 0.0
+    """Bytes a second with which they came."""
     seed_error: messages.TaskFailed | None = None
     """Why the supernode cannot get the blob from the origin itself."""
     private: bool = False

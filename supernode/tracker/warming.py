@@ -52,6 +52,8 @@ UNASKED_PART = 4
 """Blobs that no node has asked for yet have this part of the cache's quota at most."""
 UNASKED_SECONDS = 3600.0
 """After that they are blobs as all others."""
+READY_SECONDS = 600.0
+"""So long the pieces of a blob are kept ready for the first node, and its file open; after that it is one of the cache."""
 
 
 @dataclass(eq=False)
@@ -89,8 +91,10 @@ class Warming:
         """Those for which a thread does something."""
         self._paused: dict[str, float] = {}
         """Registries, and until when they are not asked."""
-        self._unasked: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
-        """Blobs that are here for no node yet, with their sizes, and since when."""
+        self._unasked: OrderedDict[bytes, tuple[BlobTask, float]] = OrderedDict()
+        """Blobs of which no more is got, and for which no node has asked yet, and since when."""
+        self._opened: list[BlobTask] = []
+        """Of which it is still to be seen whether what was warmed comes fast enough to the nodes."""
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -125,7 +129,8 @@ class Warming:
         """A node takes part in that blob's swarm. Whatever is warmed from its registry makes room for it."""
         self._unasked.pop(task.digest, None)
         if task.is_warm:
-            task.is_warm, task.begun_at = False, time.monotonic()
+            self._seeds.warm_opened(task, time.monotonic())
+            self._opened.append(task)
             item = self._blobs.get(task.blob_id)
             if item and item not in self._busy:
                 self._drop(item, "wanted")
@@ -141,8 +146,15 @@ class Warming:
                 if item.run:
                     self._abort(item, item.run)
                 self._drop(item, "late")
-        while self._unasked and now - next(iter(self._unasked.values()))[1] > UNASKED_SECONDS:
-            self._unasked.popitem(last=False)
+        for digest, (task, since) in list(self._unasked.items()):
+            task.is_warm = task.is_warm and now - since < READY_SECONDS
+            if now - since >= UNASKED_SECONDS:
+                del self._unasked[digest]
+        for task in list(self._opened):
+            if (is_overdue := self._seeds.is_overdue(task, now)) is not False:
+                self._opened.remove(task)
+            if is_overdue:
+                self._seeds.warm_overdue(task)
         self._paused = {registry: until for registry, until in self._paused.items() if now < until}
         if self._blobs:
             self._go_on()
@@ -201,14 +213,15 @@ class Warming:
 
     def _has_room(self, size: int) -> bool:
         size_of = self._seeder.store.size_of
-        for digest in [digest for digest in self._unasked if size_of(f"sha256:{digest.hex()}") is None]:
-            del self._unasked[digest]
+        for digest, (task, _) in list(self._unasked.items()):
+            if not task.is_warm and size_of(task.name) is None:
+                del self._unasked[digest]
         under_way = sum(item.layout.size for item in self._blobs.values() if item.task)
         try:
             quota = self._seeder.store.room().quota
         except OSError:
             return False
-        return under_way + size + sum(held for held, _ in self._unasked.values()) <= quota // UNASKED_PART
+        return under_way + size + sum(task.size for task, _ in self._unasked.values()) <= quota // UNASKED_PART
 
     def _begun(self, item: _WarmBlob, task: BlobTask, blob: Blob | None, error: Exception | None) -> None:
         self._busy.discard(item)
@@ -288,19 +301,20 @@ class Warming:
         if not is_known:
             self._drop(item, "wanted")
         elif blob.whole:
-            if task.is_warm:
-                self._unasked[task.digest] = task.size, time.monotonic()
-            self._drop(item, "whole")
             self._seeds.warm_ended(task)
+            self._drop(item, "whole")
         elif isinstance(error, DigestError):
-            self._drop(item, "failed")
+            task.is_warm = False
             self._seeds.warm_ended(task, error)
+            self._drop(item, "failed")
         elif not task.is_warm:
             self._drop(item, "wanted")
         elif error and run and not run.is_aborted:
             self._failed(item, error)
         elif run:
             seconds = max(time.monotonic() - item.run_since, 0.001)
+            if not run.is_aborted:
+                task.warm_rate = max(task.warm_rate, (run.end - run.first) * blob.layout.length / seconds)
             wanted = int((run.end - run.first) * RUN_SECONDS / seconds)
             item.run_pieces = max(1, min(wanted, 2 * item.run_pieces, RUN_PIECES_MAX))
         self._go_on()
@@ -321,8 +335,8 @@ class Warming:
             return
         del self._blobs[item.blob_id]
         metrics.WARM_BLOBS.labels(outcome).inc()
-        if item.task and item.task.is_warm:
-            item.task.is_warm, item.task.used_at = False, time.monotonic()
+        if item.task and item.task.is_warm and self._seeds.knows(item.task):
+            self._unasked[item.digest] = item.task, time.monotonic()
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
         """From a thread."""
