@@ -211,7 +211,7 @@ COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
     **dict.fromkeys((Joined, Made, Moved), ()),
     **dict.fromkeys((Seeded, Opened, Reported, Quarantined, Released, Located), (GrantPieces,)),
-    **dict.fromkeys((MayFetch, RunOver), (GrantRun,)),
+    **dict.fromkeys((MayFetch, Overdue, RunOver), (GrantRun,)),
     Tick: (GrantPieces, GrantRun, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""
