@@ -49,6 +49,12 @@ class Seeded(msgspec.Struct, frozen=True):
     piece: int
 
 
+class Stopped(msgspec.Struct, frozen=True):
+    """The supernode gets no more of the blob, of which it has a part: nodes bring the rest from their origins."""
+
+    task: int
+
+
 class Overdue(msgspec.Struct, frozen=True):
     """What the supernode alone has comes from it too slowly: nodes may be granted that at their origins, as what nobody has."""
 
@@ -163,6 +169,7 @@ Event = (
     | Left
     | Made
     | Seeded
+    | Stopped
     | Overdue
     | Ended
     | Opened
@@ -209,7 +216,7 @@ Command = GrantPieces | GrantRun | KeepWaiting
 
 COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
-    **dict.fromkeys((Joined, Made, Moved), ()),
+    **dict.fromkeys((Joined, Made, Moved, Stopped), ()),
     **dict.fromkeys((Seeded, Opened, Reported, Quarantined, Released, Located), (GrantPieces,)),
     **dict.fromkeys((MayFetch, Overdue, RunOver), (GrantRun,)),
     Tick: (GrantPieces, GrantRun, KeepWaiting),

@@ -51,6 +51,7 @@ class Scheduler:
             events.Left: self._left,
             events.Made: self._made,
             events.Seeded: self._seeded,
+            events.Stopped: self._stopped,
             events.Overdue: self._overdue,
             events.Ended: self._ended,
             events.Opened: self._opened,
@@ -155,6 +156,11 @@ class Scheduler:
         if swarm.copies.counts[event.piece] and not swarm.fresh:  # it was somewhere already, and may be granted only now
             for member in swarm.parked.first(self._random(), self._limits.probes_max):
                 self._serve(member)
+
+    def _stopped(self, event: events.Stopped) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is not None:
+            swarm.is_stopped = True
 
     def _overdue(self, event: events.Overdue) -> None:
         swarm = self.swarms.get(event.task)

@@ -211,6 +211,8 @@ class Swarm:
         """Members that offer something."""
         self.on_trial: Bag[Member] = Bag()
         """Those that offer the whole blob and are on trial: what they have counts as no copy, and each is tried by one piece."""
+        self.is_stopped = False
+        """The supernode gets no more of it."""
         self.is_overdue = False
         """What the supernode alone has it sends too slowly: nodes may get that from their origins, too."""
         self.claims = 0
@@ -257,8 +259,8 @@ class Swarm:
 
     @property
     def is_orphan(self) -> bool:
-        """Whether the supernode has nothing of the blob, so that the nodes' own few copies are all that there is."""
-        return not self.seeded
+        """Whether the supernode has nothing of the blob, or of its rest: the nodes' own few copies are all that there is."""
+        return not self.seeded or (self.is_stopped and self.seeded != self.everything)
 
     def zone(self, name: str) -> Zone:
         zone = self.zones.get(name)

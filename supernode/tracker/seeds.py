@@ -572,6 +572,7 @@ class Seeds:
         task.is_warm, task.begun_at, task.used_at = False, now, now
         if swarm := self._scheduler.swarms.get(task.number):
             task.warmed = swarm.seeded
+            self._schedule(events.Stopped(task.number))
 
     def is_overdue(self, task: BlobTask, now: float) -> bool | None:
         """Whether the supernode sends what was warmed so slowly that nodes had better ask the origin for it, too. None when that

@@ -52,6 +52,7 @@ from supernode.scheduler.events import (
     Reported,
     RunOver,
     Seeded,
+    Stopped,
     Tick,
 )
 from supernode.scheduler.limits import Limits
@@ -243,6 +244,11 @@ class Model(RuleBasedStateMachine):
         task = list(self.pieces)[which % len(self.pieces)]
         self.overdue.add(task)
         self.tell(Overdue(task))
+
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def stop(self, which: int) -> None:
+        assert self.tell(Stopped(list(self.pieces)[which % len(self.pieces)])) == []
 
     @precondition(lambda self: self.nodes and self.pieces)
     @rule(node=small, which=small, have=small, want=st.integers(0, 8), readers=st.lists(st.integers(0, 14), max_size=3))
