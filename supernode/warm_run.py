@@ -2,7 +2,7 @@
 
 A warmed blob comes in such runs and not in one stream, so that it can stop for nodes between two of them without a byte that the
 origin has sent for nothing. It is asked for as nobody: what is not everybody's is not warmed. Whether a run is begun is decided
-by `supernode.tracker.warming`; `fetch` is called in a thread of its own.
+by `supernode.tracker.warm_blobs`; `fetch` is called in a thread of its own.
 """
 
 from __future__ import annotations

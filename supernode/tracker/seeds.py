@@ -531,7 +531,7 @@ class Seeds:
         task.used_at = time.monotonic()
         self._schedule(events.Ended(task.number))
 
-    # Warming: a blob of which no node has asked for a piece yet (`supernode.tracker.warming`).
+    # Warming: a blob of which no node has asked for a piece yet (`supernode.tracker.warm_blobs`).
 
     def warm(self, source: Source, digest: bytes, layout: Layout) -> BlobTask | str:
         """A task of it, which nobody takes part in yet; or, as metrics name it, why it needs none."""

@@ -177,7 +177,7 @@ class AgentConnection(asyncio.BufferedProtocol):
         server.webhooks.add(self)
         self._timer = server.loop.call_later(WEBHOOK_SECONDS_MAX, self.abort)
         if isinstance(message, messages.WarmBlob):
-            server.tracker.warming.want(message)
+            server.tracker.warm_blobs.want(message)
         else:
             server.tracker.warm_names.ask(message, self._answer)
 

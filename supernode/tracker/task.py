@@ -80,7 +80,7 @@ class BlobTask:
     is_held_back: bool = False
     """No node is granted pieces at its origin yet."""
     is_warm: bool = False
-    """No node has asked for it yet, but a pod was admitted that will need it (`supernode.tracker.warming`)."""
+    """No node has asked for it yet, but a pod was admitted that will need it (`supernode.tracker.warm_blobs`)."""
     streaming: int = 0
     """Pieces that the supernode is getting of it for that reason, which nodes need not ask the origin for: a set."""
     warmed: int = 0

@@ -163,7 +163,7 @@ def test_nothing_is_warmed_from_a_registry_that_nodes_are_pulling_from(lab: Lab,
         pull = pool.submit(node.pull, pulled, 2 * SECONDS)
         wait_until(lambda: lab.origin.asked(pulled, "GET"))
         admit(warmer, named(lab, ":2"))
-        wait_until(lambda: len(tracker_of(lab).warming._blobs) == 2)
+        wait_until(lambda: len(tracker_of(lab).warm_blobs._blobs) == 2)
         for _ in range(2):
             ticked_at = tracker_of(lab)._ticked_at
             wait_until(lambda ticked_at=ticked_at: tracker_of(lab)._ticked_at > ticked_at)
@@ -179,7 +179,7 @@ def test_nothing_is_warmed_from_a_registry_that_nodes_are_pulling_from(lab: Lab,
 def test_the_last_run_of_a_registry_that_has_become_slow_is_cut_off_and_the_nodes_get_the_rest(
     lab: Lab, warmer: Warmer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supernode.tracker.warming.RUN_LEFT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("supernode.tracker.warm_blobs.RUN_LEFT_SECONDS_MAX", 0.2)
     digest = lab.push(BODY).layers[0]
     lab.origin.fail(Fault(path=f"/blobs/{digest}", stall_after=PIECE // 2), times=1)
     node = lab.node()
@@ -311,7 +311,7 @@ def test_a_name_that_leads_to_a_forbidden_place_is_not_asked_for(tmp_path: Path)
             wait_until(lambda: count_here("darner_supernode_warm_names_total", "failed") > before)
             link = Link(lab.channels[0], SwarmKey(lab.key))
             link.tell(messages.WarmBlob(other.address, REPOSITORY, messages.Holding(raw_digest(image.layers[0]), len(BODY))))
-            wait_until(lambda: other.address in tracker_of(lab).warming._paused, said=lambda: str(lab.state()["swarms"]))
+            wait_until(lambda: other.address in tracker_of(lab).warm_blobs._paused, said=lambda: str(lab.state()["swarms"]))
             link.close()
             assert not other.asked()
 

@@ -31,10 +31,10 @@ class Judge:
     without_secret: CredentialGate | None = None
     rewritten: Callable[[str, Pod], None] = lambda _namespace, _pod: None
     """Told of every pod that is admitted with images rewritten."""
-    warm: Callable[[Pod, Sequence[Rewrite]], None] = lambda _pod, _rewrites: None
-    """Told of their images too, that somebody may fetch them early. Never waits and never raises."""
     remembering: Sequence[Gate] = ()
     """Those of the gates that note whom they let through: a dry run goes by without them."""
+    warm: Callable[[Pod, Sequence[Rewrite]], None] = lambda _pod, _rewrites: None
+    """Told of the images of these pods, that somebody may fetch them early. Never waits and never raises."""
 
     async def verdict(self, admission: Admission) -> Verdict:
         if admission.dry_run:

@@ -77,7 +77,7 @@ class _WarmBlob:
         return self.digest, self.layout.size
 
 
-class Warming:
+class WarmBlobs:
     """One owner, the tracker, calls all that is public here, in its event loop."""
 
     def __init__(self, seeder: Seeder, seeds: Seeds) -> None:
