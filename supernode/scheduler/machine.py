@@ -51,6 +51,8 @@ class Scheduler:
             events.Left: self._left,
             events.Made: self._made,
             events.Seeded: self._seeded,
+            events.Stopped: self._stopped,
+            events.Overdue: self._overdue,
             events.Ended: self._ended,
             events.Opened: self._opened,
             events.MayFetch: self._may_fetch,
@@ -154,6 +156,17 @@ class Scheduler:
         if swarm.copies.counts[event.piece] and not swarm.fresh:  # it was somewhere already, and may be granted only now
             for member in swarm.parked.first(self._random(), self._limits.probes_max):
                 self._serve(member)
+
+    def _stopped(self, event: events.Stopped) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is not None:
+            swarm.is_stopped = True
+
+    def _overdue(self, event: events.Overdue) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is not None:
+            swarm.is_overdue = True
+            self._fetch(swarm)
 
     def _ended(self, event: events.Ended) -> None:
         swarm = self.swarms.pop(event.task, None)
@@ -324,7 +337,7 @@ class Scheduler:
 
     def _fetch(self, swarm: Swarm) -> None:
         """Grant what nobody has, and nobody is getting, to nodes that may ask an origin for it."""
-        unclaimed = swarm.unclaimed
+        unclaimed = swarm.askable
         while unclaimed:
             member = self._matcher.fetcher(swarm, unclaimed, self.origins, self._now)
             if member is None:

@@ -55,7 +55,7 @@ class Matcher:
         seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
         if self._seed_is_lost:
             seed_free = seed_free and not seed.busy
-        fresh = wanted & swarm.seeded & ~swarm.copies.present if seed_free and not taker.node.barred else 0
+        fresh = wanted & swarm.fresh if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed, None)
         home = taker.zone

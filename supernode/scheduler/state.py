@@ -211,6 +211,10 @@ class Swarm:
         """Members that offer something."""
         self.on_trial: Bag[Member] = Bag()
         """Those that offer the whole blob and are on trial: what they have counts as no copy, and each is tried by one piece."""
+        self.is_stopped = False
+        """The supernode gets no more of it."""
+        self.is_overdue = False
+        """What the supernode alone has it sends too slowly: nodes may get that from their origins, too."""
         self.claims = 0
         """How many said so without having shown it."""
         self.believed: list[Member] = []
@@ -226,7 +230,8 @@ class Swarm:
     @property
     def fresh(self) -> int:
         """What the supernode alone has: nobody holds a copy or is getting one."""
-        return self.seeded & ~self.copies.present
+        fresh = self.seeded & ~self.copies.present
+        return fresh & ~self.claimed if self.is_overdue else fresh
 
     @property
     def claimed(self) -> int:
@@ -243,14 +248,19 @@ class Swarm:
         return self.everything & ~(self.seeded | self.copies.present | self.claimed)
 
     @property
+    def askable(self) -> int:
+        """What nodes may be granted at their origins."""
+        return self.unclaimed | self.fresh if self.is_overdue else self.unclaimed
+
+    @property
     def is_spread(self) -> bool:
         """Whether all of the blob is at the supernode, and nothing of it there alone."""
         return self.seeded == self.everything and not self.fresh
 
     @property
     def is_orphan(self) -> bool:
-        """Whether the supernode has nothing of the blob, so that the nodes' own few copies are all that there is."""
-        return not self.seeded
+        """Whether the supernode has nothing of the blob, or of its rest: the nodes' own few copies are all that there is."""
+        return not self.seeded or (self.is_stopped and self.seeded != self.everything)
 
     def zone(self, name: str) -> Zone:
         zone = self.zones.get(name)

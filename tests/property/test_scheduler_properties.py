@@ -46,11 +46,13 @@ from supernode.scheduler.events import (
     MayFetch,
     Moved,
     Opened,
+    Overdue,
     Quarantined,
     Released,
     Reported,
     RunOver,
     Seeded,
+    Stopped,
     Tick,
 )
 from supernode.scheduler.limits import Limits
@@ -104,6 +106,8 @@ class Model(RuleBasedStateMachine):
         self.scheduler = Scheduler(Random(5), LIMITS)
         self.pieces: dict[int, int] = {}
         self.seeded: dict[int, set[int]] = {}
+        self.overdue: set[int] = set()
+        """Tasks of which the supernode sends too slowly what it has."""
         self.named: dict[int, set[int]] = {}
         """What nodes have brought from their origins."""
         self.takers: dict[tuple[int, int], Taker] = {}
@@ -165,7 +169,8 @@ class Model(RuleBasedStateMachine):
                 number for number, _ in self.members(grant.task) if not self.is_barred(number) and not members[number].on_trial
             ]
             here = set().union(*(self.takers[number, grant.task].offered for number in shown))
-            assert not pieces & (self.seeded[grant.task] | here), "nobody has it"
+            prompt = self.seeded[grant.task] if grant.task not in self.overdue else set()
+            assert not pieces & (prompt | here), "nobody has it, but a supernode that is too slow"
         assert self.now >= link[taker.origin].pause_until
         taker.runs.append(Run(grant.first, grant.end, pieces))
 
@@ -232,6 +237,18 @@ class Model(RuleBasedStateMachine):
         if self.pieces[task]:
             self.seeded[task].add(piece % self.pieces[task])
             self.tell(Seeded(task, piece % self.pieces[task]))
+
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def be_overdue(self, which: int) -> None:
+        task = list(self.pieces)[which % len(self.pieces)]
+        self.overdue.add(task)
+        self.tell(Overdue(task))
+
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def stop(self, which: int) -> None:
+        assert self.tell(Stopped(list(self.pieces)[which % len(self.pieces)])) == []
 
     @precondition(lambda self: self.nodes and self.pieces)
     @rule(node=small, which=small, have=small, want=st.integers(0, 8), readers=st.lists(st.integers(0, 14), max_size=3))

@@ -26,11 +26,13 @@ from supernode.scheduler.events import (
     MayFetch,
     Moved,
     Opened,
+    Overdue,
     Quarantined,
     Released,
     Reported,
     RunOver,
     Seeded,
+    Stopped,
     Tick,
 )
 from supernode.scheduler.limits import Limits
@@ -83,6 +85,8 @@ def test_what_follows_an_event_is_what_the_table_says() -> None:
         (1, lambda node, task: Left(node)),
         (20, lambda node, task: Made(task, PIECES, 0)),
         (4, lambda node, task: Seeded(task, rng.randrange(PIECES))),
+        (2, lambda node, task: Overdue(task)),
+        (2, lambda node, task: Stopped(task)),
         (8, lambda node, task: Ended(task)),
         (20, lambda node, task: Opened(node, task, rng.choice((0, 0, rng.randrange(1 << PIECES))), (), 2)),
         (60, reported),

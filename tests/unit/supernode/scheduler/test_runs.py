@@ -32,6 +32,7 @@ from supernode.scheduler.events import (
     Made,
     MayFetch,
     Opened,
+    Overdue,
     Quarantined,
     Released,
     Reported,
@@ -118,6 +119,32 @@ class Fetchers:
 
 
 # Who is granted what.
+
+
+def test_what_the_supernode_alone_has_is_granted_at_an_origin_only_when_it_is_overdue() -> None:
+    swarm = Fetchers(A, B)
+    for piece in range(64):
+        swarm.tell(Seeded(TASK, piece))
+    swarm.may_fetch(A, B)
+    assert swarm.runs == []
+    swarm.tell(Overdue(TASK))
+    assert {run.node for run in swarm.runs} == {A, B}
+    assert swarm.unclaimed == 0
+
+
+def test_an_overdue_piece_comes_from_the_supernode_or_an_origin_and_not_from_both() -> None:
+    swarm = Fetchers(A, B)
+    for piece in range(64):
+        swarm.tell(Seeded(TASK, piece))
+    swarm.open(A, want=4)
+    swarm.may_fetch(A, B)
+    swarm.tell(Overdue(TASK))
+    swarm.open(B, want=8)
+    by_supernode = {piece for _, piece, source in swarm.grants if source == SEED}
+    at_origin = {piece for run in swarm.runs for piece in range(run.first, run.end)}
+    assert by_supernode
+    assert at_origin
+    assert not by_supernode & at_origin
 
 
 def test_a_node_that_may_ask_an_origin_is_granted_the_blobs_beginning() -> None:
