@@ -49,6 +49,12 @@ class Seeded(msgspec.Struct, frozen=True):
     piece: int
 
 
+class HeadTime(msgspec.Struct, frozen=True):
+    """One of the times is over that a blob's first piece may take (`Limits.head_times`), and more nodes may ask its origin."""
+
+    task: int
+
+
 class Ended(msgspec.Struct, frozen=True):
     """The swarm is over: its seed failed, or nobody needs it."""
 
@@ -157,6 +163,7 @@ Event = (
     | Left
     | Made
     | Seeded
+    | HeadTime
     | Ended
     | Opened
     | MayFetch
@@ -203,8 +210,8 @@ Command = GrantPieces | GrantRun | KeepWaiting
 COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
     **dict.fromkeys((Joined, Made, Moved), ()),
-    **dict.fromkeys((Seeded, Opened, Reported, Quarantined, Released, Located), (GrantPieces,)),
-    **dict.fromkeys((MayFetch, RunOver), (GrantRun,)),
+    **dict.fromkeys((Seeded, Opened, Quarantined, Released, Located), (GrantPieces,)),
+    **dict.fromkeys((MayFetch, RunOver, HeadTime), (GrantRun,)),
     Tick: (GrantPieces, GrantRun, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""

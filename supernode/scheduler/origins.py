@@ -66,6 +66,11 @@ class OriginLink:
     def is_free(self) -> bool:
         return self.busy < self.slots
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has been found to carry more nodes at once than ask it at first."""
+        return self.slots > self._limits.origin_slots_min and not self._slots_before
+
     def run_length(self, swarm: Swarm, missing: int) -> int:
         """Pieces of the next run, where `missing` are left to be fetched."""
         limits = self._limits
