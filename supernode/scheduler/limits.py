@@ -42,6 +42,8 @@ class Limits:
     origin's link with it."""
     head_seconds: float = 0.25
     """And how long, if that has come, nodes alone ask the origin that have a piece: the others' links are left to it."""
+    head_takers_max: int = 16
+    """Where more nodes than this want the blob, those that ask the origin are few of them: they need not wait for the piece."""
     grant_seconds_max: float = 30.0
     """After this a grant that was not reported is lost, and its piece can be granted to the node again."""
     slot_patience: float = 8.0

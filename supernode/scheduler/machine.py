@@ -361,7 +361,8 @@ class Scheduler:
         limits, age = self._limits, self._now - swarm.made_at
         if age >= limits.head_seconds or swarm.count < limits.head_pieces_min or not swarm.runs or swarm.seeded:
             return False
-        return (swarm.known != 0 or age < limits.head_begin_seconds) and not self.origins[swarm.runs[0].origin].is_wide
+        lasts = len(swarm.takers) <= limits.head_takers_max if swarm.known else age < limits.head_begin_seconds
+        return lasts and not self.origins[swarm.runs[0].origin].is_wide
 
     # Time.
 

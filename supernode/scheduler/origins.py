@@ -16,8 +16,9 @@ from supernode.scheduler.limits import Limits
 from supernode.scheduler.state import Swarm
 
 WINDOW_SECONDS: Final = 0.25
-WINDOW_PIECES: Final = 1
-"""Of each connection: over so much, and so long, a registry's rate is measured."""
+WINDOW_PIECES: Final = 2
+"""Of each connection: over so much, and so long, a registry's rate is measured. Over one of each, it would be told by whose pieces
+happen to end just then."""
 SLOWER: Final = 1.15
 """Times what a piece takes from another node: a piece that takes longer is held up by the registry."""
 STEP: Final = 1.5

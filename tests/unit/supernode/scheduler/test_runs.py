@@ -56,7 +56,10 @@ LIMITS = Limits(runs_ahead=0)
 class Fetchers:
     """A scheduler, nodes that may ask an origin for a blob that nobody has, and what they were granted there."""
 
-    def __init__(self, *nodes: int, pieces: int = 64, limits: Limits = LIMITS, zones: bool = False) -> None:
+    def __init__(
+        self, *nodes: int, pieces: int = 64, limits: Limits = LIMITS, zones: bool = False, new: bool = False
+    ) -> None:
+        """The blob is known since a while, unless it is to be `new`: then its first piece goes before all."""
         self.now = 100.0
         self.scheduler = Scheduler(Random(1), limits)
         self.runs: list[GrantRun] = []
@@ -64,6 +67,7 @@ class Fetchers:
         self.grants: list[tuple[int, int, int]] = []
         """Pieces from other nodes: (node, piece, source)."""
         self.tell(Made(TASK, pieces, 0, MIB))
+        self.now += 0.0 if new else limits.head_seconds
         for node in nodes:
             self.tell(Joined(node, f"zone-{node}" if zones else "", 0))
             self.open(node)
