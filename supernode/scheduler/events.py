@@ -50,7 +50,7 @@ class Seeded(msgspec.Struct, frozen=True):
 
 
 class HeadTime(msgspec.Struct, frozen=True):
-    """One of the times is over that a blob's first piece may take (`Limits.head_times`), and more nodes may ask its origin."""
+    """One of the two times is over that a blob's first piece may take (`Limits.head_times`): more nodes may ask its origin."""
 
     task: int
 

@@ -144,8 +144,7 @@ class Scheduler:
 
     def _made(self, event: events.Made) -> None:
         if event.task not in self.swarms and 0 <= event.count <= self._limits.pieces_max:
-            swarm = self.swarms[event.task] = Swarm(event.task, event.count, event.seeded, event.piece_bytes)
-            swarm.made_at = self._now
+            self.swarms[event.task] = Swarm(event.task, event.count, event.seeded, event.piece_bytes)
 
     def _seeded(self, event: events.Seeded) -> None:
         swarm = self.swarms.get(event.task)
@@ -161,6 +160,7 @@ class Scheduler:
     def _head_time(self, event: events.HeadTime) -> None:
         swarm = self.swarms.get(event.task)
         if swarm is not None:
+            swarm.head_times += 1
             self._fetch(swarm)
 
     def _ended(self, event: events.Ended) -> None:
@@ -358,10 +358,10 @@ class Scheduler:
 
         Not for long: a registry may take its time to answer, and give one connection little. Nor where it is known to carry more.
         """
-        limits, age = self._limits, self._now - swarm.made_at
-        if age >= limits.head_seconds or swarm.count < limits.head_pieces_min or not swarm.runs or swarm.seeded:
+        limits = self._limits
+        if swarm.head_times > 1 or swarm.count < limits.head_pieces_min or not swarm.runs or swarm.seeded:
             return False
-        lasts = len(swarm.takers) <= limits.head_takers_max if swarm.known else age < limits.head_begin_seconds
+        lasts = len(swarm.takers) <= limits.head_takers_max if swarm.known else not swarm.head_times
         return lasts and not self.origins[swarm.runs[0].origin].is_wide
 
     # Time.

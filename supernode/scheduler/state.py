@@ -214,7 +214,8 @@ class Swarm:
         """Takers that may ask an origin."""
         self.headless: Bag[Member] = Bag()
         """Takers that wait for their heads."""
-        self.made_at = 0.0
+        self.head_times = 0
+        """How many of the times are over that its first piece may take (`events.HeadTime`)."""
         self.members: dict[int, Member] = {}
         self.takers: dict[int, Member] = {}
         """Members that are open."""

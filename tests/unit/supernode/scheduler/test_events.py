@@ -53,8 +53,6 @@ LIMITS = Limits(
     origin_slots_min=2,
     origin_slots_max=2,
     head_pieces_min=PIECES,
-    head_begin_seconds=5.0,
-    head_seconds=20.0,
 )
 
 
@@ -87,9 +85,14 @@ def test_what_follows_an_event_is_what_the_table_says() -> None:
         (1, lambda node, task: Left(node)),
         (20, lambda node, task: Made(task, PIECES, 0)),
         (4, lambda node, task: Seeded(task, rng.randrange(PIECES))),
-        (10, lambda node, task: HeadTime(task)),
+        (3, lambda node, task: HeadTime(task)),
         (8, lambda node, task: Ended(task)),
-        (20, lambda node, task: Opened(node, task, rng.choice((0, 0, rng.randrange(1 << PIECES))), rng.choice(((), (rng.randrange(PIECES),))), 2)),
+        (
+            20,
+            lambda node, task: Opened(
+                node, task, rng.choice((0, 0, rng.randrange(1 << PIECES))), rng.choice(((), (rng.randrange(PIECES),))), 2
+            ),
+        ),
         (60, reported),
         (20, lambda node, task: MayFetch(node, task, 1 + node % 2)),
         (30, fetched),

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from supernode.scheduler.limits import Limits
-from supernode.scheduler.origins import FEWER_SECONDS, HOLD_SECONDS, MORE, SLOW, SLOWER, STEP, WINDOW_PIECES, WINDOW_SECONDS, OriginLink
+from supernode.scheduler.origins import (
+    FEWER_SECONDS,
+    HOLD_SECONDS,
+    MORE,
+    SLOW,
+    SLOWER,
+    STEP,
+    WINDOW_PIECES,
+    WINDOW_SECONDS,
+    OriginLink,
+)
 from supernode.scheduler.state import Swarm
 
 PIECE = 1 << 20
