@@ -36,7 +36,7 @@ class Limits:
     reader_span: int = 2
     """Pieces, from where a reader is, that go before all others."""
     head_pieces_min: int = 32
-    """Of blobs with fewer pieces nothing goes before the rest because a reader waits for it as its first: all of it is there soon."""
+    """Of blobs with fewer pieces the one with which a reader begins does not go before the rest: all of it is there soon."""
     head_begin_seconds: float = 0.1
     """How long one node alone asks the origin for a new blob, while its first piece has not come: else others' pieces share the
     origin's link with it."""

@@ -354,9 +354,9 @@ class Scheduler:
             self._waiting.append(events.GrantRun(member.node.number, swarm.number, first, end))
 
     def _spreads_head(self, swarm: Swarm) -> bool:
-        """Whether a blob has just begun, so that its first piece should have the origin's link to itself, and then those of nodes.
+        """Whether a blob has just begun: its first piece should have the origin's link to itself, and then those of nodes.
 
-        Not for long: a registry may take its time to answer, and give one connection little. Nor where it is known to carry more.
+        Not for long: a registry may take its time to answer, or give one connection little. Nor where it is known to carry more.
         """
         limits = self._limits
         if swarm.head_times > 1 or swarm.count < limits.head_pieces_min or not swarm.runs or swarm.seeded:

@@ -76,7 +76,16 @@ class Matcher:
         return match
 
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
-        """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
+        """Whom `source`, which has a free slot, should send what: its head to one that waits for that, or else to the idlest."""
+        holder = source.members.get(swarm.number) if len(swarm.headless) else None
+        if holder is not None and not holder.on_trial and not source.is_full:
+            match = self._for_head(holder, self._offered(holder), now)
+            if match is not None:
+                return match
+        return self._for_idlest(source, swarm, now)
+
+    def _for_idlest(self, source: Node, swarm: Swarm, now: float) -> Match | None:
+        """Of some that wait, the one whose link is shared by fewest.
 
         Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
         The supernode sends what nobody else has, and the rest only if its link has room for more.
@@ -88,10 +97,6 @@ class Matcher:
         if not offered or source.is_full or (seed and source.busy and self._seed_is_lost):
             return None
         on_trial = holder is not None and holder.on_trial
-        if holder is not None and not on_trial and len(swarm.headless):
-            match = self._for_head(holder, offered, now)
-            if match is not None:
-                return match
         zone = source.zone if len(swarm.zones) > 1 else None
         alone = not seed and swarm.is_orphan
         best: Member | None = None
@@ -128,9 +133,10 @@ class Matcher:
             head = offered & taker.head & taker.lacking
             if taker.zone is not holder.zone:
                 head &= ~taker.zone.copies.present
-            if head and taker in swarm.parked and not (taker.shunned and shuns(taker, number, now)):
-                if best is None or taker.node.taking < best.node.taking:
-                    best, best_head = taker, head
+            if not head or taker not in swarm.parked or (taker.shunned and shuns(taker, number, now)):
+                continue
+            if best is None or taker.node.taking < best.node.taking:
+                best, best_head = taker, head
         return None if best is None else Match(best, lowest(best_head), holder.node, holder)
 
     def fetcher(
@@ -139,8 +145,8 @@ class Matcher:
         """Who is to get what nobody has from its origin: of a few, the node with least to do.
 
         Of equals it is the one that has least. A node that is near the end of its run may be granted the next, so that its
-        connection does not stand idle. While the blob's head spreads it is a node that has something: its own head does not have to
-        share the link then.
+        connection does not stand idle. While the blob's first piece spreads it is a node that has something: what it waits for
+        itself does not have to share the link then.
         Where all of them are suspected of reaching nobody, each gets what it lacks for itself: nobody else brings it that.
         """
         best: Member | None = None
@@ -148,9 +154,8 @@ class Matcher:
         ahead = self._limits.runs_ahead
         is_quick = False
         among = swarm.holders if spreads_head else swarm.fetchers
-        for member in among.some(self._random(), self._limits.probes_max):
-            if spreads_head and member not in swarm.fetchers:
-                continue
+        some = among.some(self._random(), self._limits.probes_max)
+        for member in [member for member in some if member in swarm.fetchers] if spreads_head else some:
             link = origins[member.origin]
             if now < link.pause_until or len(member.runs) > 1 or not unclaimed & ~(member.denied | member.have):
                 continue

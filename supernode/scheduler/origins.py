@@ -17,8 +17,8 @@ from supernode.scheduler.state import Swarm
 
 WINDOW_SECONDS: Final = 0.25
 WINDOW_PIECES: Final = 2
-"""Of each connection: over so much, and so long, a registry's rate is measured. Over one of each, it would be told by whose pieces
-happen to end just then."""
+"""Of each connection: over so much, and so long, a registry's rate is measured. One piece of each would be as many as happen to
+end just then."""
 SLOWER: Final = 1.15
 """Times what a piece takes from another node: a piece that takes longer is held up by the registry."""
 STEP: Final = 1.5

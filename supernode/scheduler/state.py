@@ -78,8 +78,8 @@ class Node:
     def is_full(self) -> bool:
         """Whether its link has enough to do.
 
-        A head has the link to itself: of two that are sent at once both are there, and can be passed on, no sooner than the second
-        of two that are sent one after the other.
+        A head has the link to itself: two that are sent at once are both there, and can be passed on, when the second of two is
+        that are sent one after the other.
         """
         return self.in_use >= (1.0 + self.spare if self.heads else self.full)
 
@@ -160,7 +160,7 @@ class Member(Parkable):
     urgent: int = 0
     """The pieces next to its readers."""
     head: int = 0
-    """Where its readers begin, until a piece of that is there: nothing can be given to a client before. Of small blobs nothing."""
+    """The pieces with which its readers begin, until one of them is there: a client gets nothing before. Of small blobs none."""
     flights: dict[int, Flight] = field(default_factory=dict)
     lost: int = 0
     """Pieces whose flight was given up before it was reported."""
