@@ -61,6 +61,12 @@ class Overdue(msgspec.Struct, frozen=True):
     task: int
 
 
+class HeadTime(msgspec.Struct, frozen=True):
+    """One of the two times is over that a blob's first piece may take (`Limits.head_times`): more nodes may ask its origin."""
+
+    task: int
+
+
 class Ended(msgspec.Struct, frozen=True):
     """The swarm is over: its seed failed, or nobody needs it."""
 
@@ -171,6 +177,7 @@ Event = (
     | Seeded
     | Stopped
     | Overdue
+    | HeadTime
     | Ended
     | Opened
     | MayFetch
@@ -217,8 +224,8 @@ Command = GrantPieces | GrantRun | KeepWaiting
 COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
     **dict.fromkeys((Joined, Made, Moved, Stopped), ()),
-    **dict.fromkeys((Seeded, Opened, Reported, Quarantined, Released, Located), (GrantPieces,)),
-    **dict.fromkeys((MayFetch, Overdue, RunOver), (GrantRun,)),
+    **dict.fromkeys((Seeded, Opened, Quarantined, Released, Located), (GrantPieces,)),
+    **dict.fromkeys((MayFetch, Overdue, RunOver, HeadTime), (GrantRun,)),
     Tick: (GrantPieces, GrantRun, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""

@@ -9,6 +9,7 @@ over.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import random
@@ -367,6 +368,8 @@ class Seeds:
         holders = self._holders(task)
         if layout:
             self._schedule(events.Made(task.number, layout.count, 0, layout.length))
+            for seconds in self._scheduler.head_times(layout.count):
+                asyncio.get_running_loop().call_later(seconds, self._schedule, events.HeadTime(task.number))
             if holders and not task.doubts:
                 self._ask_to_describe(task, holders, layout, now)
         size_here = self._seeder.store.size_of(task.name)

@@ -36,6 +36,7 @@ from supernode.scheduler.events import (
     Fetched,
     GrantPieces,
     GrantRun,
+    HeadTime,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -61,7 +62,14 @@ from supernode.scheduler.matching import shuns
 from tests.scheduler import views
 
 LIMITS = Limits(
-    upload_slots_min=2, upload_slots_max=3, seed_slots_min=2, seed_slots_max=3, zones_max=3, in_flight_max=8, want_max=6
+    upload_slots_min=2,
+    upload_slots_max=3,
+    seed_slots_min=2,
+    seed_slots_max=3,
+    zones_max=3,
+    in_flight_max=8,
+    want_max=6,
+    head_pieces_min=4,
 )
 
 small = st.integers(0, 1 << 16)
@@ -250,6 +258,11 @@ class Model(RuleBasedStateMachine):
     def stop(self, which: int) -> None:
         assert self.tell(Stopped(list(self.pieces)[which % len(self.pieces)])) == []
 
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def have_no_more_time_for_heads(self, which: int) -> None:
+        self.tell(HeadTime(list(self.pieces)[which % len(self.pieces)]))
+
     @precondition(lambda self: self.nodes and self.pieces)
     @rule(node=small, which=small, have=small, want=st.integers(0, 8), readers=st.lists(st.integers(0, 14), max_size=3))
     def open(self, node: int, which: int, have: int, want: int, readers: list[int]) -> None:
@@ -334,7 +347,8 @@ class Model(RuleBasedStateMachine):
             done.append((piece, source, 0.2, verdict))
             self.book(task, taker, piece, source, verdict)
         taker.want = max(0, min(window, LIMITS.want_max, LIMITS.in_flight_max - len(taker.flights)))
-        self.last_report = Reported(node, task, tuple(done), window, ())
+        readers = (choice % self.pieces[task],) if choice % 2 else ()
+        self.last_report = Reported(node, task, tuple(done), window, readers)
         self.tell(self.last_report)
 
     def book(self, task: int, taker: Taker, piece: int, source: int, verdict: int) -> None:
