@@ -190,7 +190,7 @@ class Matcher:
         first = lowest(unclaimed & member.urgent or unclaimed)
         if member.runs and not unclaimed & member.urgent and unclaimed >> member.runs[-1].end & 1:
             first = member.runs[-1].end
-        length = link.run_length(swarm, unclaimed.bit_count())
+        length = link.run_length(swarm, unclaimed.bit_count(), member.node.origin_rate)
         taken = ~unclaimed >> first
         return first, first + min(length, lowest(taken))
 

@@ -72,11 +72,14 @@ class OriginLink:
         """Whether it has been found to carry more nodes at once than ask it at first."""
         return self.slots > self._limits.origin_slots_min and not self._slots_before
 
-    def run_length(self, swarm: Swarm, missing: int) -> int:
-        """Pieces of the next run, where `missing` are left to be fetched."""
+    def run_length(self, swarm: Swarm, missing: int, rate: float) -> int:
+        """Pieces of the next run of a node to which so much comes, 0 if that is not known, where `missing` are left to be fetched.
+
+        All of the last pieces wait for the slowest of those that were granted them. So whose link nobody knows is granted few.
+        """
         limits = self._limits
         fair = missing // (2 * self.slots)
-        quick = int(self._connection_rate * limits.run_seconds / swarm.piece_bytes)
+        quick = int(rate * limits.run_seconds / swarm.piece_bytes)
         short = limits.run_bytes_max // swarm.piece_bytes
         return max(limits.run_pieces_min, min(fair, quick, short))
 

@@ -352,35 +352,25 @@ def test_a_node_in_no_swarm_or_one_that_only_holds_may_not_fetch() -> None:
 # How long a run is.
 
 
-def run_length(link: OriginLink, pieces: int, missing: int, piece_bytes: int = MIB) -> int:
+def run_length(rate_mib: float, pieces: int, missing: int) -> int:
+    """Of a node to which so many MiB come in a second, in pieces of one."""
     scheduler = Scheduler(Random(1), LIMITS)
-    scheduler.handle(Made(1, pieces, 0, piece_bytes), 0.0)
-    return link.run_length(scheduler.swarms[1], missing)
+    scheduler.handle(Made(1, pieces, 0, MIB), 0.0)
+    return OriginLink(HUB, LIMITS).run_length(scheduler.swarms[1], missing, rate_mib * MIB)
 
 
-def test_a_run_is_short_while_nobody_knows_how_fast_the_registry_is() -> None:
-    assert run_length(OriginLink(HUB, LIMITS), 1000, 1000) == LIMITS.run_pieces_min
-
-
-def came(link: OriginLink, rate_mib: float) -> None:
-    """A connection whose pieces come with so many MiB a second."""
-    scheduler = Scheduler(Random(1), LIMITS)
-    scheduler.handle(Made(1, 1000, 0, MIB), 0.0)
-    link.came(scheduler.swarms[1], 1, 1 / rate_mib, 1, 0.0, 0.0)
+def test_a_run_is_short_while_nobody_knows_how_much_comes_to_its_node() -> None:
+    assert run_length(0.0, 1000, 1000) == LIMITS.run_pieces_min
 
 
 def test_a_run_is_what_comes_in_a_second_or_a_share_of_what_is_left_so_that_all_end_together() -> None:
-    link = OriginLink(HUB, LIMITS)
-    came(link, 20.0)
-    assert run_length(link, 1000, 1000) == 20
-    assert run_length(link, 1000, 80) == 80 // (2 * link.slots)
-    assert run_length(link, 1000, 3) == LIMITS.run_pieces_min
+    assert run_length(20.0, 1000, 1000) == 20
+    assert run_length(20.0, 1000, 80) == 80 // (2 * LIMITS.origin_slots_min)
+    assert run_length(20.0, 1000, 3) == LIMITS.run_pieces_min
 
 
 def test_a_run_is_never_longer_than_the_limit_in_bytes() -> None:
-    link = OriginLink(HUB, LIMITS)
-    came(link, 5000.0)
-    assert run_length(link, 10_000, 10_000) * MIB == LIMITS.run_bytes_max
+    assert run_length(5000.0, 10_000, 10_000) * MIB == LIMITS.run_bytes_max
 
 
 # How a run ends.
