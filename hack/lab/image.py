@@ -29,7 +29,6 @@ _SHELL = Path("/bin/busybox")
 _PROGRAMS = ("containerd", "ctr", "docker-registry", "skopeo", "umoci", "runc")
 _LEFT_OUT = {"__pycache__", "site-packages", "dist-packages", "test", "idlelib"}
 _OCI = "application/vnd.oci.image"
-LAYER_TYPE = f"{_OCI}.layer.v1.tar+gzip"
 
 Descriptor = dict[str, Any]
 """Of the OCI image specification: mediaType, digest, size."""
@@ -99,7 +98,7 @@ def store_layer(packed: Path, unpacked: str, blobs: Path) -> Layer:
     """A gzip layer under the name of its digest; `unpacked` is the digest of what it unpacks to."""
     digest = _digest(packed)
     stored = packed.rename(blobs / digest.removeprefix("sha256:"))
-    return unpacked, {"mediaType": LAYER_TYPE, "digest": digest, "size": stored.stat().st_size}
+    return unpacked, {"mediaType": f"{_OCI}.layer.v1.tar+gzip", "digest": digest, "size": stored.stat().st_size}
 
 
 def _as_they_are(paths: Iterable[Path]) -> dict[str, Path]:

@@ -101,14 +101,8 @@ class Runtime:
     """Layers are mounted by stargz-snapshotter, and need not be there. Of containerd 2 only."""
 
     def __str__(self) -> str:
-        return "-".join(
-            [
-                "containerd",
-                self.version,
-                *(["parallel", *self.parallel.split()] if self.parallel else []),
-                *(["lazy"] if self.lazy else []),
-            ]
-        )
+        how = [*(["parallel", *self.parallel.split()] if self.parallel else []), *(["lazy"] if self.lazy else [])]
+        return "-".join(["containerd", self.version, *how])
 
     @property
     def programs(self) -> Path:

@@ -57,6 +57,8 @@ class LazyStory:
 @pytest.fixture(scope="module")
 def estargz(image: BuiltImage) -> Iterator[BuiltImage]:
     """The interpreter and its library: 50 MB in two layers."""
+    if not Path("/dev/fuse").exists():
+        pytest.skip("the snapshotter mounts layers by FUSE, which is not here")
     command = (image.command[0], "-I", "-c", f"import json, sqlite3; print({PROOF!r})")
     with Lab() as lab:
         yield as_estargz(image, 2, command, lab.directory / "image")
@@ -98,10 +100,11 @@ def test_an_image_is_pulled_with_most_of_it_still_at_the_registry(lazy_story: La
     assert lazy_story.left_for_the_pull < lazy_story.image.size / 2
 
 
-def test_the_snapshotter_reads_parts_and_never_a_whole_layer(lazy_story: LazyStory) -> None:
-    layers = [heard for heard in lazy_story.asked if "/blobs/" in heard.path and "containerd" not in heard.headers["user-agent"]]
-    assert layers
-    assert all("range" in heard.headers for heard in layers if heard.method == "GET")
+def test_the_snapshotter_reads_parts_and_containerd_pulls_no_layer(lazy_story: LazyStory) -> None:
+    blobs = [heard for heard in lazy_story.asked if "/blobs/" in heard.path and heard.method == "GET"]
+    by_containerd = [heard for heard in blobs if heard.headers["user-agent"].startswith("containerd/")]
+    assert len(by_containerd) == 1, "the config"
+    assert len(lazy_story.ranges) == len(blobs) - 1 > 0
     assert not [one for one in lazy_story.ranges if one.endswith("-") or "," in one], "each is one part with both ends"
 
 
