@@ -36,9 +36,12 @@ PAUSES = Counter("darner_webhook_pauses", "Times that a registry, repository or 
 STARTUP_TAINTS = Counter(
     "darner_webhook_startup_taints", "Nodes whose startup taint was taken away, because their agent is ready"
 )
+WARM_NAMES = Counter("darner_webhook_warm_names", "Images of admitted pods that were to be told to the supernodes", ["outcome"])
 LEADING = Gauge("darner_webhook_leading", "Whether this replica is the one that acts")
 
 for outcome in ("rewritten", "unchanged", "bad-request", "failed"):
     ADMISSIONS.labels(outcome)
+for outcome in ("sent", "dropped"):
+    WARM_NAMES.labels(outcome)
 for kind in ("registry", "owner", "credential", "refused"):
     PAUSES.labels(kind)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.config import address, duration, listed, load, one_of, setting, text, whole, yes_or_no
+from agent.config import address, duration, listed, load, one_of, reachable, setting, text, whole, yes_or_no
 from agent.values.address import Address
 from agent.values.errors import UsageError
 from agent.values.pattern import Pattern, pattern
@@ -29,6 +29,12 @@ AGENT_VIEW_AGE_SECONDS_MIN = 20
 def namespace_name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
         raise ValueError(f"{value!r} is no name of a namespace")
+    return value
+
+
+def architecture(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,64}", value):
+        raise ValueError(f"{value!r} is no architecture as images name it; write amd64 or arm64")
     return value
 
 
@@ -128,6 +134,22 @@ class WebhookSettings:
         "pods of these owners, as KIND.GROUP, are left alone: operators that replace a pod whose image differs",
         "Cluster.postgresql.cnpg.io,CatalogSource.operators.coreos.com,Cluster.postgresql.k8s.enterprisedb.io",
     )
+    warm_on_admission: bool = setting(
+        yes_or_no,
+        "whether supernodes are told the images of pods that were rewritten, to fetch them early: true or false",
+        "false",
+    )
+    warm_architectures: tuple[str, ...] = setting(
+        listed(architecture), "for these, such as amd64, where a pod does not say; for the supernodes' own if empty", ""
+    )
+    swarm_key_file: str = setting(text, "file with the swarm's key, by which supernodes know the webhook that tells them", "")
+    supernodes: tuple[Address, ...] = setting(listed(reachable), "channels of the supernodes that are told", "")
+    supernode_service: str = setting(
+        text, "Service whose SRV records name them, such as _channel._tcp.NAME.NAMESPACE.svc.cluster.local", ""
+    )
+    supernodes_file: str = setting(
+        text, "file with channels of supernodes, for as long as DNS has no records of --supernode-service", ""
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "least level of what is logged", "info")
     log_format: str = setting(one_of("text", "json"), "a line of text for each record of the log, or a JSON object", "text")
 
@@ -170,7 +192,22 @@ def load_webhook_settings(argv: Sequence[str], environment: Mapping[str, str]) -
         raise UsageError(
             f"{PROGRAM}: --agent-view-age must be at least {AGENT_VIEW_AGE_SECONDS_MIN}s, a few times what confirms it"
         )
+    if settings.warm_on_admission:
+        _check_warming(settings)
     for name in ("certificate_life", "authority_life", "certificate_interval", "pull_secret_deadline"):
         if getattr(settings, name) <= 0:
             raise UsageError(f"{PROGRAM}: --{name.replace('_', '-')} must be more than 0s")
     return settings
+
+
+def _check_warming(settings: WebhookSettings) -> None:
+    """Raises UsageError."""
+    from agent.swarm.discovery import service  # its library takes some memory, and is needed for this alone
+
+    if not settings.swarm_key_file or not (settings.supernodes or settings.supernode_service):
+        raise UsageError(f"{PROGRAM}: --warm-on-admission takes --swarm-key-file, and --supernodes or --supernode-service")
+    if settings.supernode_service:
+        try:
+            service(settings.supernode_service)
+        except ValueError as error:
+            raise UsageError(f"{PROGRAM}: --supernode-service: {error}") from None

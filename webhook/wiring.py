@@ -37,7 +37,10 @@ from webhook.settings import WebhookSettings
 from webhook.startup_taint import StartupTaint
 
 if TYPE_CHECKING:
+    from agent.swarm.discovery import Discovery
+    from agent.values.address import Address
     from webhook.kube.client import Cluster
+    from webhook.warm.warmer import Warmer
 
 
 @dataclass
@@ -53,13 +56,18 @@ class Wiring:
     pull_secrets: PullSecretCache | None = None
     lease: Lease | None = None
     refusals: Refusals | None = None
+    warmer: Warmer | None = None
+    discovery: Discovery | None = None
 
     def judge(self, policy: Policy) -> Judge:
         secrets = self.pull_secrets.secrets_for if self.pull_secrets else None
         judge = Judge(policy, tuple(self.gates), secrets, self.without_secret, remembering=tuple(self.remembering))
+        judge = replace(judge, warm=self.warmer.admitted) if self.warmer else judge
         return replace(judge, rewritten=self.refusals.rewritten) if self.refusals else judge
 
     def close(self) -> None:
+        if self.discovery:
+            self.discovery.stop()
         if self.pull_secrets:
             self.pull_secrets.close()
         if self.lease:
@@ -118,4 +126,25 @@ def wired(settings: WebhookSettings, cluster: Cluster | None) -> Wiring:
         leading = wiring.lease.leading if wiring.lease else lambda: True
         changed, namespaces = wiring.pull_secrets.changed, settings.only_namespaces
         wiring.working |= PullSecretReconciler(cluster, writer.settle, changed, leading, namespaces).working()
+    if settings.warm_on_admission:
+        _warm(wiring, settings)
     return wiring
+
+
+def _warm(wiring: Wiring, settings: WebhookSettings) -> None:
+    """Without it, nothing that speaks to supernodes is imported, nor takes memory."""
+    from agent.swarm.discovery import Discovery
+    from agent.swarm.tickets import SwarmKey
+    from webhook.warm.warmer import Warmer
+
+    found: list[tuple[Address, ...]] = [settings.supernodes]
+
+    def use(supernodes: tuple[Address, ...]) -> None:
+        """What names none changes nothing."""
+        found[0] = supernodes or found[0]
+
+    wiring.warmer = Warmer(lambda: found[0], SwarmKey(settings.swarm_key_file), settings.warm_architectures)
+    wiring.working |= wiring.warmer.working()
+    if settings.supernode_service:
+        wiring.discovery = Discovery(settings.supernode_service, settings.supernodes_file, use)
+        wiring.discovery.start()

@@ -327,7 +327,12 @@ class Download:
         return [events.Idle(idle_since)]
 
     def _is_abandoned(self, now: float) -> bool:
-        """Whether nobody has read for a while. From then on nobody joins, and the next client begins another download."""
+        """Whether nobody has read for a while. From then on nobody joins, and the next client begins another download.
+
+        A whole blob is not: its end is about to be told, however long the disk takes to keep it.
+        """
+        if self._blob and self._blob.whole:
+            return False
         with self._readers_lock:
             seconds = KEPT_SECONDS_MAX if self._kept else LINGER_SECONDS
             self._closed = not self._readers and now - self._left_at >= seconds

@@ -69,6 +69,7 @@ class Blob:
         contents: str | None = None,
         journal: PieceLog | None = None,
         provenance: disk.Provenance | None = None,
+        write_back: disk.WriteBack | None = None,
         on_end: Callable[[Blob, DarnerError | None], None] | None = None,
     ) -> None:
         self.digest = digest
@@ -85,6 +86,7 @@ class Blob:
         self.error: DarnerError | None = None
         self.provenance = provenance or disk.Provenance()
         self._journal = journal
+        self._write_back = write_back
         self._on_end = on_end
         self._changed = threading.Condition()
         self._awaited: list[int] = []
@@ -278,6 +280,8 @@ class Blob:
             complete = not self.missing
             if piece in self._awaited:
                 self._changed.notify_all()
+        if self._write_back:
+            self._write_back.wrote(self, *self.layout.span(piece))
         if digest is not None and self._journal:
             self._journal.append(piece, digest, disk.Proof.VOUCHED if checked else disk.Proof.OWN)
         self._hash_prefix(wait=complete, claim=claim)

@@ -6,12 +6,18 @@ nothing: a piece counts when the bytes in the file have the digest that is writt
 the blob from its first byte to the piece's last one: a stream that comes in order has that at each piece's end for nothing, where
 a digest of each piece would cost as much again as the blob's own.
 
+What was written goes to the disk a little at a time, in a thread of its own (`WriteBack`). Left to the kernel it waits for half a
+minute or for the blob's end, and then stands in front of whatever else the node has to write.
+
 The disk may be full, failing or read-only: what is not needed for right bytes tells so, and does not raise. The blob decides what
 follows from a digest that is right or wrong (`agent.storage.blob`), the store what becomes of each file (`agent.storage.store`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import fcntl
 import hashlib
 import logging
@@ -21,7 +27,7 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -45,6 +51,14 @@ RESTORE_SECONDS_MAX = 5.0
 
 PUBLIC_MODE, PRIVATE_MODE = 0o644, 0o600
 """Of the files of blobs that everybody may have, and of the others."""
+
+WRITE_BACK_BYTES = 4 << 20
+"""What is on its way to the disk at once. Another process that waits for the disk (fsync(2)) waits for no more of ours, which is
+a seventh of a second at 30 MiB/s; and a disk has enough to do with that."""
+CLOSE_SECONDS_MAX = 5.0
+"""How long what is just being settled is waited for at the end."""
+
+_SYNC_WAIT_BEFORE, _SYNC_WRITE, _SYNC_WAIT_AFTER = 1, 2, 4  # <linux/fs.h>
 
 _HEADER = struct.Struct(">QQ")
 _RECORD = struct.Struct(">IB32s")
@@ -224,6 +238,169 @@ class Journal:
             os.write(self._fd, _RECORD.pack(piece, proof, digest))
         except OSError as error:  # the piece itself is there: a restart will not know of it
             log.warning("a piece is not written down: %s", error)
+
+
+# Write-back.
+
+
+class Written(Protocol):
+    """A file that is being written, open for as long as somebody has this."""
+
+    @property
+    def fd(self) -> int: ...
+
+
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """sync_file_range(2), which Python does not have; None where the C library has none either."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    function.restype = ctypes.c_int
+    return lambda fd, start, count, flags: int(function(fd, start, count, flags))
+
+
+_sync = _sync_file_range()
+
+
+def bring_to_disk(fd: int, start: int, end: int) -> None:
+    """Wait until these bytes of the file are on the disk, as far as it can be said which; they stay in memory for readers.
+
+    Where this cannot be done the kernel does it in its own time. Raises OSError when the disk does not take them: that is told
+    once for each descriptor, so that fdatasync(2) would find nothing wrong afterwards.
+    """
+    if _sync and _sync(fd, start, end - start, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER):
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM):
+            raise OSError(number, os.strerror(number))
+
+
+@dataclass
+class _Unwritten:
+    """What is in memory of a file, and not known to be on the disk."""
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    error: OSError | None = None
+    settle: Callable[[OSError | None], None] | None = None
+    """To be called when nothing is left: no more will be written."""
+
+    @property
+    def size(self) -> int:
+        return sum(end - start for start, end in self.spans)
+
+    def add(self, start: int, end: int) -> None:
+        if self.spans and self.spans[-1][1] == start:
+            start = self.spans.pop()[0]
+        self.spans.append((start, end))
+
+    def take(self) -> tuple[int, int]:
+        """The next bytes that go to the disk in one go: from the beginning of the file on, whatever the order they came in."""
+        self.spans.sort()
+        start, end = self.spans.pop(0)
+        while self.spans and self.spans[0][0] == end and end - start < WRITE_BACK_BYTES:
+            end = self.spans.pop(0)[1]
+        if end - start > WRITE_BACK_BYTES:
+            self.spans.insert(0, (start + WRITE_BACK_BYTES, end))
+            end = start + WRITE_BACK_BYTES
+        return start, end
+
+
+class WriteBack:
+    """Brings files to the disk while they are written, turn about, in one thread that is there while there is something to do."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: weakref.WeakKeyDictionary[Written, _Unwritten] = weakref.WeakKeyDictionary()
+        """Whose turn is next comes first. What nobody has any more is gone from here too."""
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def wrote(self, file: Written, start: int, end: int) -> None:
+        """These bytes are in the file. Returns at once: they go to the disk when it is worth a request."""
+        with self._lock:
+            if not self._closed:
+                self._files.setdefault(file, _Unwritten()).add(start, end)
+                with contextlib.suppress(RuntimeError):  # no thread is left: the kernel does it
+                    self._work()
+
+    def settle(self, file: Written, settled: Callable[[OSError | None], None], seconds: float) -> None:
+        """Call `settled` when all that was written to the file is on the disk, as good as, with what the disk said if it failed.
+
+        It is called by another thread, and waited for so long: the caller has other things to do than to wait for a slow disk.
+        """
+        is_over = threading.Event()
+
+        def end(error: OSError | None) -> None:
+            try:
+                settled(error)
+            finally:
+                is_over.set()
+
+        with self._lock:
+            unwritten = self._files.setdefault(file, _Unwritten())
+            unwritten.settle = end
+            try:
+                self._work()
+            except RuntimeError:  # no thread is left
+                del self._files[file]
+                is_over.set()
+        if is_over.is_set():
+            settled(unwritten.error)
+        is_over.wait(seconds)
+
+    def forget(self, file: Written) -> None:
+        """Nobody needs it on the disk."""
+        with self._lock:
+            self._files.pop(file, None)
+
+    def close(self) -> None:
+        """What is not settled by now is for the next process to find, as it is in the file."""
+        with self._lock:
+            self._closed = True
+            self._files.clear()
+            thread = self._thread
+        if thread:
+            thread.join(CLOSE_SECONDS_MAX)
+
+    def _work(self) -> None:
+        """Raises RuntimeError when there is no thread for it."""
+        if self._thread is None and any(map(_is_due, self._files.values())):
+            thread = threading.Thread(target=self._run, name="write-back", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _run(self) -> None:
+        while turn := self._turn():
+            file, unwritten, span = turn
+            if span:
+                try:
+                    bring_to_disk(file.fd, *span)
+                except OSError as error:
+                    unwritten.error = error
+            elif unwritten.settle:
+                try:
+                    unwritten.settle(unwritten.error)
+                except Exception:
+                    log.exception("a file was not settled")
+            del turn, file, unwritten  # a file that nobody else has is closed now
+
+    def _turn(self) -> tuple[Written, _Unwritten, tuple[int, int] | None] | None:
+        """What is next: bytes of a file, or its end when little is left. None if nothing is, and then the thread ends."""
+        with self._lock:
+            for file, unwritten in list(self._files.items()):
+                if _is_due(unwritten):
+                    del self._files[file]
+                    if unwritten.size <= WRITE_BACK_BYTES and unwritten.settle:
+                        return file, unwritten, None
+                    self._files[file] = unwritten
+                    return file, unwritten, unwritten.take()
+            self._thread = None
+            return None
+
+
+def _is_due(unwritten: _Unwritten) -> bool:
+    return unwritten.settle is not None or unwritten.size >= WRITE_BACK_BYTES
 
 
 # Bytes that are right.

@@ -45,6 +45,7 @@ from agent.storage.disk import (
     STAT_BLOCK_BYTES,
     Journal,
     Provenance,
+    WriteBack,
     allocated,
     changed_at,
     claim,
@@ -60,6 +61,9 @@ log = logging.getLogger(__name__)
 
 SHARED_SECONDS = 60.0
 """How long a whole blob that has no place in the store is kept for other nodes, which get it at about the same time."""
+SETTLE_SECONDS = 1.0
+"""How long the thread that brings the last piece waits for the blob to be kept: longer than a disk needs that is not slow. For a
+slow one nobody waits, so that the swarm hears of the last piece at once, and its source is free."""
 SECOND_COPY_SECONDS = 600.0
 """How long a blob that containerd holds too is kept after its last use: through the rollout in which this node has got it."""
 KUBELET_FREE = Percent(16)
@@ -120,6 +124,9 @@ class Store:
         """Those of the arriving blobs that have no place in the store."""
         self._shared: dict[Blob, float] = {}
         """Of these the whole ones, and since when, that other nodes may still want."""
+        self._early: set[Blob] = set()
+        """Whole ones that others hear of although the disk has not taken all of them."""
+        self._write_back = WriteBack()
         self._lock_fd = claim(root)
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
@@ -143,6 +150,7 @@ class Store:
                 self._sizes["sha256:" + entry.name] = entry.stat().st_size
 
     def close(self) -> None:
+        self._write_back.close()
         os.close(self._lock_fd)
 
     def _path(self, digest: str) -> Path:
@@ -165,7 +173,7 @@ class Store:
         theirs = self._containerd.holdings() if self._containerd else {}
         with self._lock:
             own = {digest: size for digest, size in self._sizes.items() if digest not in self._withheld}
-            own |= {blob.digest: blob.size for blob in self._shared}
+            own |= {blob.digest: blob.size for blob in (*self._shared, *self._early)}
             return {digest: size for digest, size in theirs.items() if digest not in self._sizes} | own
 
     def withhold(self, blob: Blob) -> None:
@@ -182,7 +190,7 @@ class Store:
         with self._lock:
             if digest in self._sizes:
                 return digest not in self._withheld
-            if any(blob.digest == digest for blob in self._shared):
+            if any(blob.digest == digest for blob in (*self._shared, *self._early)):
                 return True
         return bool(self._containerd and self._containerd.offers(digest))
 
@@ -215,8 +223,8 @@ class Store:
     def _own(self, digest: str) -> Blob | None:
         with self._lock:
             if digest not in self._sizes:
-                arriving = self._arriving.get(digest)  # one that is to be kept is a stored one when its file has its place
-                return arriving if arriving and arriving.whole and arriving in self._passing else None
+                arriving = self._arriving.get(digest)  # one that is to be kept has its place when the disk has its bytes
+                return arriving if arriving and arriving.whole else None
             blob = self._open.get(digest) or self._opened(digest)
             if blob is None or blob.error:  # damaged, and about to be dropped
                 return None
@@ -337,6 +345,7 @@ class Store:
                     contents=contents,
                     journal=journal,
                     provenance=origins,
+                    write_back=self._write_back if stays else None,
                     on_end=self._arrived,
                 )
                 os.ftruncate(fd, layout.size)  # an earlier try may have been told of another size
@@ -352,14 +361,36 @@ class Store:
         return blob
 
     def _arrived(self, blob: Blob, error: DarnerError | None) -> None:
-        """A blob that arrived is whole, or will not be. The pieces that were verified one by one are kept for the next try."""
-        path = self._partial / blob.digest.removeprefix("sha256:")
-        if error is None and blob in self._passing:
+        """A blob that arrived is whole, or will not be."""
+        if error is None and blob not in self._passing:
+            self._write_back.settle(blob, partial(self._settled, blob), SETTLE_SECONDS)
+            with self._lock:
+                is_slow = self._arriving.get(blob.digest) is blob
+                if is_slow:
+                    self._early.add(blob)
+            if is_slow:
+                self._tell(blob.digest, blob.size, True)
+            return
+        self._write_back.forget(blob)
+        if error is None:
             with self._lock:
                 self._shared[blob] = time.monotonic()
             self._tell(blob.digest, blob.size, True)
-        elif error is None:
-            self._keep(blob, path)
+        self._leave(blob, error)
+
+    def _settled(self, blob: Blob, failure: OSError | None) -> None:
+        """A whole blob is on the disk, but for its end, or the disk has failed."""
+        self._keep(blob, failure)
+        self._leave(blob, None)
+        with self._lock:
+            was_early = blob in self._early
+            self._early.discard(blob)
+        if was_early:
+            self._tell(blob.digest, blob.size, False)  # if it was not kept
+
+    def _leave(self, blob: Blob, error: DarnerError | None) -> None:
+        """A blob is among the arriving ones no longer. The pieces that were verified one by one are kept for the next try."""
+        path = self._partial / blob.digest.removeprefix("sha256:")
         if error is None or isinstance(error, DigestError):
             remove(path)
             remove(path.with_suffix(".pieces"))
@@ -368,12 +399,15 @@ class Store:
             if self._arriving.get(blob.digest) is blob and blob not in self._shared:
                 del self._arriving[blob.digest]
 
-    def _keep(self, blob: Blob, path: Path) -> None:
+    def _keep(self, blob: Blob, failure: OSError | None) -> None:
+        path = self._partial / blob.digest.removeprefix("sha256:")
         try:
+            if failure:
+                raise failure
             os.fdatasync(blob.fd)
             os.rename(path, self._blobs / path.name)
-        except OSError as failure:
-            log.warning("a blob stays out of the store: %s", failure)
+        except OSError as error:
+            log.warning("a blob stays out of the store: %s", error)
             return
         blob.provenance.settle(self._origins / path.name)
         with self._lock:

@@ -71,6 +71,8 @@ Decoded = TypeVar("Decoded")
 _encoder = msgspec.msgpack.Encoder()
 _from_agent: msgspec.msgpack.Decoder[messages.FromAgent] = msgspec.msgpack.Decoder(messages.FromAgent)
 _from_supernode: msgspec.msgpack.Decoder[messages.FromSupernode] = msgspec.msgpack.Decoder(messages.FromSupernode)
+_from_webhook: msgspec.msgpack.Decoder[messages.FromWebhook] = msgspec.msgpack.Decoder(messages.FromWebhook)
+_to_webhook: msgspec.msgpack.Decoder[messages.ToWebhook] = msgspec.msgpack.Decoder(messages.ToWebhook)
 
 
 def frame(message: messages.Message) -> bytes:
@@ -89,6 +91,16 @@ def agent_message(body: bytes) -> messages.FromAgent:
 def supernode_message(body: bytes) -> messages.FromSupernode:
     """What a supernode sent. Raises WireError."""
     return _decoded(_from_supernode, body)
+
+
+def webhook_message(body: bytes) -> messages.FromWebhook:
+    """What a webhook sent. Raises WireError."""
+    return _decoded(_from_webhook, body)
+
+
+def warm_answer(body: bytes) -> messages.ToWebhook:
+    """What a supernode sent to a webhook. Raises WireError."""
+    return _decoded(_to_webhook, body)
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[Decoded], body: bytes) -> Decoded:

@@ -1,9 +1,10 @@
 """The messages between an agent and a supernode. `agent.swarm.channel` says how they travel.
 
 A message is an array of msgpack whose first item names it. The first message of an agent is `Hello` with the version; a supernode
-that does not speak that version answers `Refused` and closes. Messages carry digests and piece numbers; the exceptions are the
-registry and repository of `Open`, `Resolve` and `AskVerdict`, and the URL of an `Open` that is of a file, which has to be on the
-supernode's own list: all of these go through the origin client's destination rules.
+that does not speak that version answers `Refused` and closes. A webhook, which has proven that it is one, says `Warm` and
+`WarmBlob` and nothing else. Messages carry digests and piece numbers; the exceptions are the registry and repository of `Open`,
+`Resolve`, `AskVerdict` and these two, and the URL of an `Open` that is of a file, which has to be on the supernode's own list.
+All of these go through the origin client's destination rules.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ VERSION = 2
 HOLDINGS_MAX = 100_000
 TOKEN_CHARACTERS_MAX = 16 << 10
 READERS_MAX = 8
+ARCHITECTURES_MAX = 16
+WARMED_MAX = 512
+"""Blobs of one image that are spoken of: none that anybody pulls has so many."""
 BATCH_MAX = 256
 """Pieces of one report or grant: several times what may be in flight."""
 MESSAGE_TEXT_MAX = 1024
@@ -31,6 +35,7 @@ COUNT_MAX = 1 << 40
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Piece = Annotated[int, msgspec.Meta(ge=0, lt=PIECES_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=MESSAGE_TEXT_MAX)]
+Architecture = Annotated[str, msgspec.Meta(max_length=64)]
 RawDigest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Fingerprint = Annotated[bytes, msgspec.Meta(max_length=32)]
 """SHA-256 of a piece server's certificate; b"" when it has none."""
@@ -414,6 +419,40 @@ class TaskFailed(Message, frozen=True, tag=True):
     retry_after: Count = 0
     """As in `Unresolved`."""
 
+
+# Of a webhook (docs/decisions/0036), and to it.
+
+
+class Warm(Message, frozen=True, tag=True):
+    """A pod was admitted with this image: which blobs will its nodes ask for? Of an index, which manifests: each of these is
+    asked for by its digest at its own supernode, as nodes do it."""
+
+    request: Count
+    registry: Text
+    repository: Text
+    reference: Text
+    architectures: Annotated[list[Architecture], msgspec.Meta(max_length=ARCHITECTURES_MAX)]
+    """Of the nodes that the pod may come to, as images name them; none: the supernode's own."""
+
+
+class WarmBlob(Message, frozen=True, tag=True):
+    """Get a blob of such an image into the cache, when nobody is in the way of that. There is no answer."""
+
+    registry: Text
+    repository: Text
+    blob: Holding
+
+
+class Warmed(Message, frozen=True, tag=True):
+    """The answer to `Warm`: the blobs of a manifest, or the manifests of an index; neither of what is not everybody's."""
+
+    request: Count
+    blobs: Annotated[list[Holding], msgspec.Meta(max_length=WARMED_MAX)]
+    manifests: Annotated[list[RawDigest], msgspec.Meta(max_length=ARCHITECTURES_MAX)]
+
+
+FromWebhook = Warm | WarmBlob
+ToWebhook = Warmed | Refused
 
 FromAgent = (
     Hello

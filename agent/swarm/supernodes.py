@@ -10,7 +10,6 @@ while in any case.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -21,7 +20,7 @@ from agent.origin.shown import Said, key_of
 from agent.swarm import messages
 from agent.swarm.channel import Channel, ChannelError, Describe, Recall, TaskListener
 from agent.swarm.tickets import SwarmKey, SwarmKeyError, who
-from agent.values.address import Address
+from agent.values.address import Address, rank
 from agent.values.credential import Credential
 from agent.values.errors import OriginError
 from agent.values.manifest import Manifest
@@ -134,7 +133,7 @@ class Supernodes:
     def owners(self, key: str) -> list[Channel]:
         """The connected supernodes, the key's owner first."""
         connected = [channel for channel in self.channels if channel.up]
-        return sorted(connected, key=lambda channel: hashlib.sha256(f"{key} {channel.where}".encode()).digest())
+        return sorted(connected, key=lambda channel: rank(key, channel.where))
 
     def open(
         self,

@@ -21,7 +21,8 @@ from agent.http.sealed import RECORD_BYTES, Tls, fingerprint_of
 from agent.swarm.tickets import KEYS_MAX
 from agent.values.errors import DarnerError
 
-AGENT, SUPERNODE = b"agent", b"supernode"
+AGENT, SUPERNODE, WEBHOOK = b"agent", b"supernode", b"webhook"
+"""Roles, which are under the proof: whoever shows the key as a webhook is no agent, and is not heard as one."""
 CHALLENGE_BYTES = PROOF_BYTES = 32
 ANSWER_BYTES = CHALLENGE_BYTES + KEYS_MAX * PROOF_BYTES
 """What an agent sends: its challenge, and a proof for each key; random bytes for a key that it does not have."""
@@ -36,9 +37,9 @@ def proof(key: bytes, role: bytes, theirs: bytes, ours: bytes, fingerprint: byte
     return hmac.digest(key, b"darner channel\0" + role + b"\0" + theirs + ours + fingerprint, "sha256")
 
 
-def answer(keys: Iterable[bytes], theirs: bytes, ours: bytes, fingerprint: bytes) -> bytes:
-    """What an agent answers to the supernode's challenge."""
-    proofs = b"".join(proof(key, AGENT, theirs, ours, fingerprint) for key in keys)
+def answer(keys: Iterable[bytes], theirs: bytes, ours: bytes, fingerprint: bytes, role: bytes = AGENT) -> bytes:
+    """What an agent, or a webhook, answers to the supernode's challenge."""
+    proofs = b"".join(proof(key, role, theirs, ours, fingerprint) for key in keys)
     return ours + proofs + secrets.token_bytes(KEYS_MAX * PROOF_BYTES - len(proofs))
 
 
@@ -66,11 +67,11 @@ class SealedSocket:
         except ssl.SSLError as error:
             raise ProofError(f"it speaks no TLS as this agent does, so it has no swarm key: {error.reason}") from None
 
-    def prove(self, keys: tuple[bytes, ...]) -> None:
+    def prove(self, keys: tuple[bytes, ...], role: bytes = AGENT) -> None:
         """Show the supernode one of the keys, and have it show the same one. Raises ProofError and OSError."""
         fingerprint = fingerprint_of(self._tls.certificate())
         theirs, ours = self._exactly(CHALLENGE_BYTES), os.urandom(CHALLENGE_BYTES)
-        self.sendall(answer(keys, theirs, ours, fingerprint))
+        self.sendall(answer(keys, theirs, ours, fingerprint, role))
         shown = self._exactly(PROOF_BYTES)
         if not any(hmac.compare_digest(shown, proof(key, SUPERNODE, theirs, ours, fingerprint)) for key in keys):
             raise ProofError("it has another swarm key, or is none: compare the two files")

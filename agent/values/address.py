@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
@@ -16,3 +17,8 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def rank(key: str, where: Address) -> bytes:
+    """The place of a supernode in a key's own order of them (rendezvous hashing, see `agent.swarm.supernodes`)."""
+    return hashlib.sha256(f"{key} {where}".encode()).digest()

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,22 +23,18 @@ from agent.swarm.tickets import issue
 from agent.values.address import Address
 from agent.values.pieces import Layout
 from hack.bench.client import Client, SealedClient
-from hack.bench.machine import find_memory, keep_to, process_seconds
+from hack.bench.fresh import fresh
+from hack.bench.machine import GB, MEMORY_TIMES, find_memory, keep_to, process_seconds
 from hack.bench.nginx import REPOSITORY, Nginx
 from hack.lab import Host, Lab
 from hack.lab.darner import PIECE_PORT, REGISTRY_PORT, Agent, Supernode
 from hack.lab.process import Process
 from hack.origin import Image
 
-GB = 1_000_000_000
 BLOB_BYTES = 1 << 30
 ROUNDS = 3
 SERVINGS = 8
 """How often each serves the blob in a round, in turns."""
-
-MEMORY_TIMES = 4
-"""Blobs, for which memory is found before a pull. With memory for one, the kernel took other pages for the pull, which the host
-had to find: 3.0 to 3.5 CPU-seconds per GB, and 1.3 with memory for four."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,7 @@ class Cost:
     ratio: float
     ratios: tuple[float, ...]
     """Of each round."""
+    rounds_seconds_per_gb: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,7 @@ def _median(values: list[tuple[float, float]]) -> Cost:
         median(beside for _, beside in values),
         median(seconds / beside for seconds, beside in values),
         tuple(seconds / beside for seconds, beside in values),
+        tuple(seconds for seconds, _ in values),
     )
 
 
@@ -127,11 +124,11 @@ class _Bench:
     def round(self) -> list[tuple[str, float, float]]:
         """Each measurement's name in `Costs`, its CPU-seconds for a GB, and those of what it is compared with."""
         self._rounds += 1
-        with _Passing(self._agent(f"alone-{self._rounds}", [])) as alone:
+        with fresh(self._agent(f"alone-{self._rounds}", [])) as alone:
             pull_alone = self._pull_cost(alone)
-        with _Passing(self._agent(f"sealed-{self._rounds}", [self._supernode], "--encryption", "always")) as sealed_node:
+        with fresh(self._agent(f"sealed-{self._rounds}", [self._supernode], "--encryption", "always")) as sealed_node:
             pull_sealed = self._pull_cost(sealed_node)
-        with _Passing(self._agent(f"node-{self._rounds}", [self._supernode])) as node:
+        with fresh(self._agent(f"node-{self._rounds}", [self._supernode])) as node:
             pull_swarm = self._pull_cost(node)
             serving, pieces, sealed, unpaced, nginx = self._in_turns(
                 (node.process, lambda: self._pull(node)),
@@ -202,20 +199,6 @@ class _Bench:
 
     def _agent(self, name: str, supernodes: list[Supernode], *arguments: str) -> Agent:
         return Agent(self._lab.loopback(name), supernodes, [self._nginx.address], arguments)
-
-
-class _Passing:
-    """An agent that ends with the block, and its store with it."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def __enter__(self) -> Agent:
-        return self._agent
-
-    def __exit__(self, *_: object) -> None:
-        self._agent.kill()
-        shutil.rmtree(self._agent.host.lab.directory / f"{self._agent.host.name}-store")
 
 
 def _address(host: Host, port: int) -> str:

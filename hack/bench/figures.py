@@ -28,6 +28,8 @@ _ROLLOUT = "makespan / bound, "
 _LADDER = "one node / direct, "
 _ORIGIN = "clients keep the bytes, "
 _PRIVATE = _ORIGIN + "8 nodes, all links alike, private image, "
+_FAST = "links without a rate, 1 GiB in 4 layers, skopeo: "
+_CONTAINER = "containerd, until a container runs, links without a rate, one node: "
 FIGURES = (
     Figure(
         "rollout-8-1x",
@@ -72,7 +74,7 @@ FIGURES = (
         "piece times",
         "Kraken: the whole blob; Dragonfly 2: 2.5 to 5 s",
     ),
-    Figure("first-byte-8", "time to first byte of a layer, cold, slowest of 8 nodes", 2.0, 1.0, "piece times"),
+    Figure("first-byte-8", "time to first byte of a layer, cold, slowest of 8 nodes", 5.0, 4.0, "piece times"),
     Figure(
         "killed",
         "a peer is killed in mid-rollout, 8 nodes: slowest other node / bound",
@@ -114,7 +116,18 @@ FIGURES = (
     Figure("origin-sent-private", "private image: origin sent / image", 1.05, 1.01),
     Figure("origin-sent-killed", "private image, a node is killed: origin sent / image", 1.3, 1.1),
     Figure("origin-requests", "requests at the origin for an image's bytes, at most"),
+    Figure("curl-8", _ORIGIN + "8 nodes, supernode 1x: slowest / bound", 1.18, 1.12),
+    Figure("curl-8-cpu", "the same, 8 nodes: agents", 4.5, 3.5, "CPU-s/GB", "Dragonfly 2 8, Spegel 2.2"),
+    Figure("curl-16", _ORIGIN + "16 nodes, supernode 1x: slowest / bound", 1.22, 1.15),
+    Figure("curl-16-cpu", "the same, 16 nodes: agents", unit="CPU-s/GB"),
+    Figure("rollout-4-1g", _ORIGIN + "4 nodes at 1 Gbit/s, 256 MiB: slowest / bound", 1.8, 1.4),
+    Figure("rollout-4-1g-cpu", "the same, 1 Gbit/s: agents", unit="CPU-s/GB"),
     Figure("get-8", "darner get, a file of a web server, 8 nodes, all links alike: slowest / bound", 1.25, 1.15),
+    Figure("fast-alone", _FAST + "agent alone / direct", 1.25, 1.1),
+    Figure("fast-cold", _FAST + "agent and supernode, cold", 5.5, 4.0, "CPU-seconds"),
+    Figure("fast-warm", _FAST + "supernode warm, agent empty / direct", 1.3, 1.1),
+    Figure("container-cold", _CONTAINER + "through Darner cold / directly", 1.15, 1.0),
+    Figure("container-warm", _CONTAINER + "through Darner, supernode warm / directly"),
     Figure("cpu-serving", "serving a stored blob, CPU / nginx, neither paced", 1.3, 1.0),
     Figure("cpu-pieces", "sending a blob to another node in pieces, CPU / nginx, neither paced"),
     Figure("cpu-pieces-sealed", "sending the same pieces inside TLS, CPU / in clear"),
@@ -127,6 +140,7 @@ FIGURES = (
         others="agents: Kraken 12 to 15, Dragonfly 2 8 CPU-s/GB",
     ),
     Figure("cpu-pull-swarm", "whole pull in a swarm, CPU / nginx serving it", 4.0, 3.0),
+    Figure("cpu-pull-swarm-seconds", "whole pull in a swarm, loopback: agent", 1.2, 1.0, "CPU-s/GB"),
     Figure("cpu-pull-unpaced", "whole pull from the origin, CPU / nginx serving it, not paced"),
     Figure("cpu-pull-swarm-unpaced", "whole pull in a swarm, CPU / nginx serving it, not paced"),
     Figure("memory-idle", "agent idle, resident", 64, 45, "MiB", "Kraken 32, Spegel 37, Dragonfly 2 78"),
@@ -136,8 +150,8 @@ FIGURES = (
     Figure(
         "simulate",
         "simulated: 10,000 nodes, 1 GiB, no faults: slowest / bound",
-        1.15,
         1.08,
+        1.05,
         others="Kraken p99 1.8, Dragonfly 1 about 1.5",
     ),
     Figure("simulate-faults", "the same, arrivals over 30 s, 1 % die, 1 % lie: p99 / bound", 1.5, 1.25),

@@ -47,10 +47,13 @@ def bytes_cost(options: Options, tell: Tell) -> list[Measured]:
     }
     for name, cost in by_figure.items():
         tell(f"{name}: {cost.seconds_per_gb:.2f} CPU-seconds per GB, beside it {cost.beside_seconds_per_gb:.2f}")
-    return [
+    measured = [
         Measured(BY_NAME[name], cost.ratios, note=f"{cost.seconds_per_gb:.2f} and {cost.beside_seconds_per_gb:.2f} CPU-s/GB")
         for name, cost in by_figure.items()
     ]
+    swarm = costs.pull_swarm
+    beside = {"nginx serving it, CPU-s/GB": [swarm.beside_seconds_per_gb]}
+    return [*measured, Measured(BY_NAME["cpu-pull-swarm-seconds"], swarm.rounds_seconds_per_gb, beside)]
 
 
 def load(_options: Options, tell: Tell) -> list[Measured]:

@@ -6,13 +6,14 @@ that Darner says about itself is used for a figure; where a node's bytes came fr
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from agent.values.pieces import piece_length
-from hack.bench.machine import Processors, cpu_seconds
+from hack.bench.machine import GB, Processors, cpu_seconds
 from hack.bench.puller import Puller, PullError
 from hack.bench.site import Site, bound_seconds
 from hack.lab.darner import Agent
@@ -70,6 +71,16 @@ class Outcome:
         return self.supernode_bytes / self.image_bytes
 
     @property
+    def agents_cpu_per_gb(self) -> float:
+        """CPU-seconds for each GB that a node got."""
+        return self.agents_cpu_seconds * GB / (self.image_bytes * len(self.seconds))
+
+    @property
+    def supernode_cpu_per_gb(self) -> float:
+        """The same of the supernode, for each GB that a node got, from wherever."""
+        return self.supernode_cpu_seconds * GB / (self.image_bytes * len(self.seconds))
+
+    @property
     def first_byte_pieces(self) -> float:
         """Of the slowest node, in piece times."""
         return max(self.first_byte_seconds) / self.piece_seconds
@@ -98,9 +109,9 @@ def roll_out(site: Site, disturbance: Disturbance | None = None, checked: bool =
     received, cpu = _received(site), _cpu(site)
     supernode_bytes = site.supernode.host.sent_bytes()
     processors = Processors.now()
-    clients_cpu = time.process_time()
+    clients_cpu = _clients_cpu()
     pull_all(pullers, disturbance)
-    clients_cpu = time.process_time() - clients_cpu
+    clients_cpu = _clients_cpu() - clients_cpu
     idle_share = Processors.now().idle_share_since(processors)
     supernode_bytes = site.supernode.host.sent_bytes() - supernode_bytes
     in_peace = [puller for puller in pullers if disturbance is None or disturbance.spares(puller)]
@@ -154,6 +165,12 @@ def seconds_of(puller: Puller) -> float:
 def _cpu(site: Site) -> tuple[float, float]:
     """Seconds that all agents have taken so far, and the supernode."""
     return cpu_seconds(agent.process.pid for agent in site.agents), cpu_seconds([site.supernode.process.pid])
+
+
+def _clients_cpu() -> float:
+    """Seconds of this process, whose threads are clients, and of programs that were clients and have ended."""
+    taken = os.times()
+    return taken.user + taken.system + taken.children_user + taken.children_system
 
 
 def _received(site: Site) -> dict[str, int]:

@@ -116,19 +116,26 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(plan: Plan, origin: MakeOrigin = Registry) -> Iterator[Site]:
+def lab_in_memory() -> Iterator[Lab]:
+    """A lab whose files cost no disk, where there is room for them."""
     before = tempfile.tempdir
     if _MEMORY.is_dir():
         tempfile.tempdir = str(_MEMORY)  # where a lab puts its files
     try:
-        with ThreadPoolExecutor(_STARTED_AT_ONCE) as starters, Lab() as lab:
-            registry = origin(lab.host("origin"))
-            try:
-                yield Site(lab, plan, starters, registry)
-            finally:
-                registry.stop()
+        with Lab() as lab:
+            yield lab
     finally:
         tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def site(plan: Plan, origin: MakeOrigin = Registry) -> Iterator[Site]:
+    with ThreadPoolExecutor(_STARTED_AT_ONCE) as starters, lab_in_memory() as lab:
+        registry = origin(lab.host("origin"))
+        try:
+            yield Site(lab, plan, starters, registry)
+        finally:
+            registry.stop()
 
 
 Tell = Callable[[str], None]

@@ -37,6 +37,8 @@ class Case:
     sent: str = "origin-sent"
     """The figure for what left the origin."""
     disturbed: Callable[[Site], Disturbance] | None = None
+    agents_cpu: str = ""
+    """The figure for what a GB that a node got cost the agents, if there is one."""
     refuses: bool = False
     """The origin has a limit: how often it was hit is a figure, and a direct pull would be refused."""
 
@@ -61,6 +63,16 @@ def cases(plan: Plan) -> list[Case]:
     ]
 
 
+def kept(eight: Plan) -> list[Case]:
+    """Rollouts of which it is told what they cost, too: a client that keeps the bytes takes the processor as a runtime does."""
+    four = replace(eight, nodes=4, mbit=1000, image_bytes=4 * eight.image_bytes)
+    return [
+        Case("curl-8", eight, agents_cpu="curl-8-cpu"),
+        Case("curl-16", replace(eight, nodes=16), agents_cpu="curl-16-cpu"),
+        Case("rollout-4-1g", four, agents_cpu="rollout-4-1g-cpu"),
+    ]
+
+
 def from_origin(case: Case, options: Options, tell: Tell) -> list[Measured]:
     outcomes: list[Outcome] = []
     directs: list[float] = []
@@ -81,6 +93,8 @@ def from_origin(case: Case, options: Options, tell: Tell) -> list[Measured]:
             if options.beside and not case.refuses:
                 size = case.plan.image_bytes // DIRECT_PART
                 directs.append(_directly(place, size) / _bound(case.plan, size))
+        if case.agents_cpu:
+            line += f", CPU-s/GB: agents {outcome.agents_cpu_per_gb:.2f}, supernode {outcome.supernode_cpu_per_gb:.2f}"
         line += f"; origin sent {outcome.origin_images:.3f} images in {outcome.origin_requests} requests"
         tell(f"{line}, and refused {refused[-1]:.0f}" if case.refuses else line)
     beside = {"direct, s" if case.against_direct else "direct": directs}
@@ -89,6 +103,9 @@ def from_origin(case: Case, options: Options, tell: Tell) -> list[Measured]:
         Measured(BY_NAME[case.sent], [outcome.origin_images for outcome in outcomes], note=case.name),
         Measured(BY_NAME["origin-requests"], [outcome.origin_requests for outcome in outcomes], note=case.name),
     ]
+    if case.agents_cpu:
+        per_gb = [outcome.agents_cpu_per_gb for outcome in outcomes]
+        measured.append(Measured(BY_NAME[case.agents_cpu], per_gb, note=_note_of_cpu(outcomes)))
     return [*measured, Measured(BY_NAME["origin-refused"], refused)] if case.refuses else measured
 
 
@@ -134,6 +151,13 @@ def _half_way(plan: Plan) -> float:
 
 def _bound(plan: Plan, size: int) -> float:
     return bound_seconds(size, plan.nodes, plan.rate * plan.origin_times, plan.rate)
+
+
+def _note_of_cpu(outcomes: Sequence[Outcome]) -> str:
+    supernode = median(outcome.supernode_cpu_per_gb for outcome in outcomes)
+    clients = median(outcome.clients_cpu_seconds for outcome in outcomes)
+    first = median(outcome.first_byte_pieces for outcome in outcomes)
+    return f"supernode {supernode:.2f} CPU-s/GB; clients {clients:.1f} CPU-s; first byte, slowest node {first:.1f} piece times"
 
 
 def _note(outcomes: Sequence[Outcome]) -> str:

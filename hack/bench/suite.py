@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from hack.bench.cold import cold
+from hack.bench.container import container
+from hack.bench.fast import fast
 from hack.bench.faults import killed, roll_out_losing_one, silent
 from hack.bench.files import files
 from hack.bench.ladder import CASES, NODES, ladder
@@ -15,7 +17,7 @@ from hack.bench.passing import all_reset, node_away, one_reset, roll_out_through
 from hack.bench.processes import bytes_cost, load, reviews, simulation
 from hack.bench.scenario import Options, Scenario
 from hack.bench.site import Plan
-from hack.bench.source import cases, from_origin
+from hack.bench.source import cases, from_origin, kept
 from hack.bench.swarms import fault, rollout, zones
 
 FAULTS = ("--arrival-seconds", "30", "--failing", "0.01", "--lying", "0.01")
@@ -51,7 +53,10 @@ def scenarios(options: Options) -> dict[str, Scenario]:
         found[case.name] = partial(ladder, case, plan)
     found["zones"] = partial(zones, "zones", replace(eight, zones=2))
     found |= {case.name: partial(from_origin, case) for case in cases(eight)}
+    found |= {case.name: partial(from_origin, case) for case in kept(eight)}
     found["get-8"] = partial(files, "get-8", replace(eight, files=True))
+    found["fast"] = fast
+    found["container"] = container
     found["cpu"] = bytes_cost
     found["memory"] = partial(memory, replace(alone, mbit=10_000))
     found["load"] = load

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
+from hack.lab.disk import MemoryLimit, make_disk, remove_disks
 from hack.lab.process import LabError, Process, name_of_this_process, process_named
 
 _NAMESPACES = Path("/run/netns")
@@ -47,11 +48,14 @@ class Host:
     _free_ports: dict[int, int] = field(default_factory=dict)
     clock_seconds: float = 0.0
     """By how much the clock is ahead that Darner's processes see which are started here (`hack.lab.clock`)."""
+    memory: MemoryLimit | None = None
+    """What the processes have together that are started here, from now on."""
 
     def command(self, argv: Sequence[object]) -> list[str]:
         """What to execute so that `argv` runs here. Not `ip netns exec`, which hides the cgroups that a container needs."""
         entering = ["nsenter", f"--net={_NAMESPACES / self.namespace}", "--"] if self.namespace else []
-        return entering + [str(argument) for argument in argv]
+        command = entering + [str(argument) for argument in argv]
+        return self.memory.command(command) if self.memory else command
 
     def port(self, fixed: int) -> int:
         """The port to use here for what has a fixed port on a machine of its own."""
@@ -162,6 +166,12 @@ class Lab:
             self.ip("ip", "-n", host.namespace, "link", "set", device, "up")
         return host
 
+    def disk(self, name: str, size: int, bytes_per_second: int) -> Path:
+        """A directory that is a disk of that rate (`hack.lab.disk`)."""
+        directory = self.directory / name
+        make_disk(directory, size, bytes_per_second)
+        return directory
+
     def close(self) -> None:
         Lab.opened.remove(self)
         for process in reversed(self.processes):
@@ -215,6 +225,7 @@ def _remove(name: str) -> None:
         for directory, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
+    remove_disks(Path(tempfile.gettempdir(), name))
     shutil.rmtree(Path(tempfile.gettempdir(), name), ignore_errors=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from hack.lab import stargz
 from hack.lab.network import Host
-from hack.lab.process import LabError
+from hack.lab.process import LabError, wait_until
 
 FETCH_BUFFER_BYTES = 8 << 20
 _BUILD = Path(__file__).resolve().parent.parent / "containerd/build.sh"
@@ -173,6 +174,13 @@ class Containerd:
         argv = ["run", "--rm", "--cgroup", group, *snapshotter, image, identifier, *command]
         return self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", *argv], 60)
 
+    def discard(self) -> None:
+        """End it, with its containers, and remove what it keeps. The host can have another one then, which knows no image."""
+        init = self._init
+        self.process.kill()
+        wait_until(lambda: not Path(f"/proc/{init}").exists())  # its mounts are gone with the last process of its namespace
+        shutil.rmtree(self._directory)
+
     def images(self) -> list[str]:
         return self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", "images", "list", "--quiet"], 30).split()
 
@@ -186,8 +194,12 @@ class Containerd:
 
     def _entering(self, argv: list[object]) -> list[object]:
         """What to execute so that `argv` runs in the namespaces of containerd, whose /run holds its sockets."""
-        child = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
-        return ["nsenter", "--target", child, "--mount", "--pid", "--", *argv]
+        return ["nsenter", "--target", self._init, "--mount", "--pid", "--", *argv]
+
+    @property
+    def _init(self) -> str:
+        """The process id of containerd itself, which is the first one of its namespace."""
+        return Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
 
     def _snapshotter_answers(self) -> bool:
         try:

@@ -108,6 +108,7 @@ def document(name: str, result: Result) -> dict[str, Any]:
         "max_to_bound": result.ratio,
         "p99_to_bound": result.quantile(0.99),
         "p50_to_bound": result.quantile(0.5),
+        "first_piece_times": result.first_seconds[-1] / (result.plan.piece_bytes / result.plan.node_rate),
         "origin_images": result.origin_blobs,
         "origin_requests": result.origin_requests,
         "supernode_images": result.seed_images,

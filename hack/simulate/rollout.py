@@ -154,6 +154,8 @@ class Rollout:
     def run(self, seconds_max: float) -> Result:
         plan = self.plan
         self._tell(events.Made(TASK, plan.pieces, 0 if plan.origin_rate else self.layout.everything, plan.piece_bytes))
+        for seconds in plan.limits.head_times(plan.pieces):
+            self._clock.at(seconds, self._tell, events.HeadTime(TASK))
         self._populate()
         self._clock.after(1.0, self._tick)
         self._clock.run(lambda: not self._unfinished, seconds_max)

@@ -136,6 +136,7 @@ class Accounting:
             freed.append(member.flights[piece].source)
             swarm.touch_down(member, piece, arrived=False)
         member.open, member.want, member.urgent = False, 0, 0
+        swarm.set_head(member, 0)
         member.shunned, member.lost = None, 0
         swarm.parked.discard(member)
         swarm.takers.pop(member.node.number, None)

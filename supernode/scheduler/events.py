@@ -49,6 +49,24 @@ class Seeded(msgspec.Struct, frozen=True):
     piece: int
 
 
+class Stopped(msgspec.Struct, frozen=True):
+    """The supernode gets no more of the blob, of which it has a part: nodes bring the rest from their origins."""
+
+    task: int
+
+
+class Overdue(msgspec.Struct, frozen=True):
+    """What the supernode alone has comes from it too slowly: nodes may be granted that at their origins, as what nobody has."""
+
+    task: int
+
+
+class HeadTime(msgspec.Struct, frozen=True):
+    """One of the two times is over that a blob's first piece may take (`Limits.head_times`): more nodes may ask its origin."""
+
+    task: int
+
+
 class Ended(msgspec.Struct, frozen=True):
     """The swarm is over: its seed failed, or nobody needs it."""
 
@@ -157,6 +175,9 @@ Event = (
     | Left
     | Made
     | Seeded
+    | Stopped
+    | Overdue
+    | HeadTime
     | Ended
     | Opened
     | MayFetch
@@ -202,9 +223,9 @@ Command = GrantPieces | GrantRun | KeepWaiting
 
 COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
-    **dict.fromkeys((Joined, Made, Moved), ()),
-    **dict.fromkeys((Seeded, Opened, Reported, Quarantined, Released, Located), (GrantPieces,)),
-    **dict.fromkeys((MayFetch, RunOver), (GrantRun,)),
+    **dict.fromkeys((Joined, Made, Moved, Stopped), ()),
+    **dict.fromkeys((Seeded, Opened, Quarantined, Released, Located), (GrantPieces,)),
+    **dict.fromkeys((MayFetch, Overdue, RunOver, HeadTime), (GrantRun,)),
     Tick: (GrantPieces, GrantRun, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""

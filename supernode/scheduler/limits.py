@@ -35,6 +35,15 @@ class Limits:
     """The same where they are not."""
     reader_span: int = 2
     """Pieces, from where a reader is, that go before all others."""
+    head_pieces_min: int = 32
+    """Of blobs with fewer pieces the one with which a reader begins does not go before the rest: all of it is there soon."""
+    head_begin_seconds: float = 0.1
+    """How long one node alone asks the origin for a new blob, while its first piece has not come: else others' pieces share the
+    origin's link with it."""
+    head_seconds: float = 0.25
+    """And how long, if that has come, nodes alone ask the origin that have a piece: the others' links are left to it."""
+    head_takers_max: int = 16
+    """Where more nodes than this want the blob, those that ask the origin are few of them: they need not wait for the piece."""
     grant_seconds_max: float = 30.0
     """After this a grant that was not reported is lost, and its piece can be granted to the node again."""
     slot_patience: float = 8.0
@@ -93,6 +102,10 @@ class Limits:
     zones_max: int = 64
     """Zones told apart; nodes of any further zone count as being in none."""
     pieces_max: int = 1 << 16
+
+    def head_times(self, pieces: int) -> tuple[float, ...]:
+        """When `HeadTime` is due after `Made`, for a blob of so many pieces."""
+        return (self.head_begin_seconds, self.head_seconds) if pieces >= self.head_pieces_min else ()
 
     def for_registries(self, connections: int) -> Limits:
         """The same where at most so many nodes ask one registry at once."""

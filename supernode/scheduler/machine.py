@@ -30,6 +30,7 @@ class Scheduler:
     def __init__(self, rng: Random, limits: Limits) -> None:
         self._random = rng.random
         self._limits = limits
+        self.head_times = limits.head_times
         self._span = (1 << limits.reader_span) - 1
         self._now = 0.0
         self._zones = {""}
@@ -51,6 +52,9 @@ class Scheduler:
             events.Left: self._left,
             events.Made: self._made,
             events.Seeded: self._seeded,
+            events.Stopped: self._stopped,
+            events.Overdue: self._overdue,
+            events.HeadTime: self._head_time,
             events.Ended: self._ended,
             events.Opened: self._opened,
             events.MayFetch: self._may_fetch,
@@ -155,6 +159,23 @@ class Scheduler:
             for member in swarm.parked.first(self._random(), self._limits.probes_max):
                 self._serve(member)
 
+    def _stopped(self, event: events.Stopped) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is not None:
+            swarm.is_stopped = True
+
+    def _overdue(self, event: events.Overdue) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is not None:
+            swarm.is_overdue = True
+            self._fetch(swarm)
+
+    def _head_time(self, event: events.HeadTime) -> None:
+        swarm = self.swarms.get(event.task)
+        if swarm is not None:
+            swarm.head_times += 1
+            self._fetch(swarm)
+
     def _ended(self, event: events.Ended) -> None:
         swarm = self.swarms.pop(event.task, None)
         if swarm is not None:
@@ -207,7 +228,7 @@ class Scheduler:
             return
         swarm = member.swarm
         freed: Freed = []
-        news = not event.done
+        news, was_headless = not event.done, member in swarm.headless
         for piece, source, seconds, verdict in event.done:
             if not 0 <= piece < swarm.count:
                 continue
@@ -222,6 +243,8 @@ class Scheduler:
         self._offer(member.node, swarm)
         if member.want:
             self._serve(member)
+        if was_headless and not member.head and self._spreads_head(swarm):
+            self._fetch(swarm)
 
     # Runs at origins.
 
@@ -324,9 +347,9 @@ class Scheduler:
 
     def _fetch(self, swarm: Swarm) -> None:
         """Grant what nobody has, and nobody is getting, to nodes that may ask an origin for it."""
-        unclaimed = swarm.unclaimed
+        unclaimed = swarm.askable
         while unclaimed:
-            member = self._matcher.fetcher(swarm, unclaimed, self.origins, self._now)
+            member = self._matcher.fetcher(swarm, unclaimed, self.origins, self._now, self._spreads_head(swarm))
             if member is None:
                 return
             link = self.origins[member.origin]
@@ -342,6 +365,17 @@ class Scheduler:
             member.node.fetching += 1
             unclaimed &= ~run.left
             self._waiting.append(events.GrantRun(member.node.number, swarm.number, first, end))
+
+    def _spreads_head(self, swarm: Swarm) -> bool:
+        """Whether a blob has just begun: its first piece should have the origin's link to itself, and then those of nodes.
+
+        Not for long: a registry may take its time to answer, or give one connection little. Nor where it is known to carry more.
+        """
+        limits = self._limits
+        if swarm.head_times > 1 or swarm.count < limits.head_pieces_min or not swarm.runs or swarm.seeded:
+            return False
+        lasts = len(swarm.takers) <= limits.head_takers_max if swarm.known else not swarm.head_times
+        return lasts and not self.origins[swarm.runs[0].origin].is_wide
 
     # Time.
 
@@ -422,11 +456,14 @@ class Scheduler:
         limits = self._limits
         most = min(limits.want_max, member.node.window - len(member.flights))
         member.want = max(0, min(want, most))
-        urgent = 0
+        urgent = head = 0
         for reader in readers:
             if 0 <= reader < member.swarm.count:
                 urgent |= self._span << reader
+                head |= 1 << reader
         member.urgent = urgent
+        if (member.head or not member.held) and member.swarm.count >= limits.head_pieces_min:
+            member.swarm.set_head(member, head & ~member.have)
         self._park(member)
 
     def _park(self, member: Member) -> None:

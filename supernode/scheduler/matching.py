@@ -44,21 +44,26 @@ class Matcher:
     def for_taker(self, taker: Member, now: float, starving: bool = False) -> Match | None:
         """What `taker` is given next, and by whom; None when it has to wait.
 
-        In this order: what the supernode alone has, if the taker can pass it on; what its own zone has; from another zone, what
-        its own neither has nor is getting; a repeat from the supernode. A taker that starves need not mind the conditions.
+        In this order: its head, if its own zone has that; what the supernode alone has, if the taker can pass it on; what its own
+        zone has; from another zone, what its own neither has nor is getting; a repeat from the supernode. A taker that starves
+        need not mind the conditions.
         """
         swarm, seed = taker.swarm, self._seed
         wanted = taker.lacking & swarm.known
         if not wanted:
             return None
+        home = taker.zone
+        if head := wanted & taker.head & home.copies.present:
+            match = self._among(home.holders, taker, head, now)
+            if match is not None:
+                return match
         seed_use = seed.in_use
         seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
         if self._seed_is_lost:
             seed_free = seed_free and not seed.busy
-        fresh = wanted & swarm.seeded & ~swarm.copies.present if seed_free and not taker.node.barred else 0
+        fresh = wanted & swarm.fresh if seed_free and not taker.node.barred else 0
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed, None)
-        home = taker.zone
         match = self._among(home.holders, taker, wanted, now)
         if match is None and len(swarm.zones) > 1:
             abroad = wanted if starving else wanted & ~home.copies.present
@@ -71,7 +76,16 @@ class Matcher:
         return match
 
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
-        """Whom `source`, which has a free slot, should send what: of some that wait, the one whose link is shared by fewest.
+        """Whom `source`, which has a free slot, should send what: its head to one that waits for that, or else to the idlest."""
+        holder = source.members.get(swarm.number) if len(swarm.headless) else None
+        if holder is not None and not holder.on_trial and not source.is_full:
+            match = self._for_head(holder, self._offered(holder), now)
+            if match is not None:
+                return match
+        return self._for_idlest(source, swarm, now)
+
+    def _for_idlest(self, source: Node, swarm: Swarm, now: float) -> Match | None:
+        """Of some that wait, the one whose link is shared by fewest.
 
         Of a few equals the one that has least. Its own zone comes first, and another one gets what it neither has nor is getting.
         The supernode sends what nobody else has, and the rest only if its link has room for more.
@@ -110,18 +124,38 @@ class Matcher:
                 break
         return None if best is None else Match(best, self._piece(best, best_useful), source, holder)
 
-    def fetcher(self, swarm: Swarm, unclaimed: int, origins: dict[int, OriginLink], now: float) -> Member | None:
+    def _for_head(self, holder: Member, offered: int, now: float) -> Match | None:
+        """Who should be sent its head: of some takers that wait for it, the one whose link is shared by fewest."""
+        swarm, number = holder.swarm, holder.node.number
+        best: Member | None = None
+        best_head = 0
+        for taker in swarm.headless.some(self._random(), self._limits.probes_max):
+            head = offered & taker.head & taker.lacking
+            if taker.zone is not holder.zone:
+                head &= ~taker.zone.copies.present
+            if not head or taker not in swarm.parked or (taker.shunned and shuns(taker, number, now)):
+                continue
+            if best is None or taker.node.taking < best.node.taking:
+                best, best_head = taker, head
+        return None if best is None else Match(best, lowest(best_head), holder.node, holder)
+
+    def fetcher(
+        self, swarm: Swarm, unclaimed: int, origins: dict[int, OriginLink], now: float, spreads_head: bool = False
+    ) -> Member | None:
         """Who is to get what nobody has from its origin: of a few, the node with least to do.
 
         Of equals it is the one that has least. A node that is near the end of its run may be granted the next, so that its
-        connection does not stand idle.
+        connection does not stand idle. While the blob's first piece spreads it is a node that has something: what it waits for
+        itself does not have to share the link then.
         Where all of them are suspected of reaching nobody, each gets what it lacks for itself: nobody else brings it that.
         """
         best: Member | None = None
         best_rank = (inf, 0, 0)
         ahead = self._limits.runs_ahead
         is_quick = False
-        for member in swarm.fetchers.some(self._random(), self._limits.probes_max):
+        among = swarm.holders if spreads_head else swarm.fetchers
+        some = among.some(self._random(), self._limits.probes_max)
+        for member in [member for member in some if member in swarm.fetchers] if spreads_head else some:
             link = origins[member.origin]
             if now < link.pause_until or len(member.runs) > 1 or not unclaimed & ~(member.denied | member.have):
                 continue
@@ -264,6 +298,8 @@ class Matcher:
 
     def _piece(self, taker: Member, candidates: int) -> int:
         """The one that a reader comes to next; else the rarest of a few, the taker's own order deciding between equals."""
+        if head := candidates & taker.head:
+            return lowest(head)
         first = candidates & self._first(taker, candidates)
         if first:
             candidates = first

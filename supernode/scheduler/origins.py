@@ -16,8 +16,9 @@ from supernode.scheduler.limits import Limits
 from supernode.scheduler.state import Swarm
 
 WINDOW_SECONDS: Final = 0.25
-WINDOW_PIECES: Final = 1
-"""Of each connection: over so much, and so long, a registry's rate is measured."""
+WINDOW_PIECES: Final = 2
+"""Of each connection: over so much, and so long, a registry's rate is measured. One piece of each would be as many as happen to
+end just then."""
 SLOWER: Final = 1.15
 """Times what a piece takes from another node: a piece that takes longer is held up by the registry."""
 STEP: Final = 1.5
@@ -65,6 +66,11 @@ class OriginLink:
     @property
     def is_free(self) -> bool:
         return self.busy < self.slots
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has been found to carry more nodes at once than ask it at first."""
+        return self.slots > self._limits.origin_slots_min and not self._slots_before
 
     def run_length(self, swarm: Swarm, missing: int) -> int:
         """Pieces of the next run, where `missing` are left to be fetched."""

@@ -63,6 +63,8 @@ class Node:
     """By the number of the swarm."""
     sending: list[Node] = field(default_factory=list)
     """To whom, once for each piece."""
+    heads: int = 0
+    """Of these pieces, those that are heads of their takers."""
 
     @property
     def in_use(self) -> float:
@@ -74,8 +76,12 @@ class Node:
 
     @property
     def is_full(self) -> bool:
-        """Whether its link has enough to do."""
-        return self.in_use >= self.full
+        """Whether its link has enough to do.
+
+        A head has the link to itself: two that are sent at once are both there, and can be passed on, when the second of two is
+        that are sent one after the other.
+        """
+        return self.in_use >= (1.0 + self.spare if self.heads else self.full)
 
 
 class OriginRun:
@@ -103,7 +109,7 @@ class OriginRun:
 class Flight:
     """A granted piece that was not reported yet."""
 
-    __slots__ = ("alternative", "counted", "holder", "on_trial", "since", "slot", "source", "taker", "turned")
+    __slots__ = ("alternative", "counted", "head", "holder", "on_trial", "since", "slot", "source", "taker", "turned")
 
     def __init__(self, source: Node, holder: Member | None, alternative: int, since: float, taker: Node) -> None:
         self.source = source
@@ -123,6 +129,8 @@ class Flight:
         """The source has failed, and the alternative is asked."""
         self.on_trial = False
         """Its source was on trial when it was granted."""
+        self.head = False
+        """It is its taker's head, and takes a slot."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +159,8 @@ class Member(Parkable):
     """How many more grants it takes now."""
     urgent: int = 0
     """The pieces next to its readers."""
+    head: int = 0
+    """The pieces with which its readers begin, until one of them is there: a client gets nothing before. Of small blobs none."""
     flights: dict[int, Flight] = field(default_factory=dict)
     lost: int = 0
     """Pieces whose flight was given up before it was reported."""
@@ -202,6 +212,10 @@ class Swarm:
         """What nodes are to get from their origins."""
         self.fetchers: Bag[Member] = Bag()
         """Takers that may ask an origin."""
+        self.headless: Bag[Member] = Bag()
+        """Takers that wait for their heads."""
+        self.head_times = 0
+        """How many of the times are over that its first piece may take (`events.HeadTime`)."""
         self.members: dict[int, Member] = {}
         self.takers: dict[int, Member] = {}
         """Members that are open."""
@@ -211,6 +225,10 @@ class Swarm:
         """Members that offer something."""
         self.on_trial: Bag[Member] = Bag()
         """Those that offer the whole blob and are on trial: what they have counts as no copy, and each is tried by one piece."""
+        self.is_stopped = False
+        """The supernode gets no more of it."""
+        self.is_overdue = False
+        """What the supernode alone has it sends too slowly: nodes may get that from their origins, too."""
         self.claims = 0
         """How many said so without having shown it."""
         self.believed: list[Member] = []
@@ -226,7 +244,8 @@ class Swarm:
     @property
     def fresh(self) -> int:
         """What the supernode alone has: nobody holds a copy or is getting one."""
-        return self.seeded & ~self.copies.present
+        fresh = self.seeded & ~self.copies.present
+        return fresh & ~self.claimed if self.is_overdue else fresh
 
     @property
     def claimed(self) -> int:
@@ -243,14 +262,19 @@ class Swarm:
         return self.everything & ~(self.seeded | self.copies.present | self.claimed)
 
     @property
+    def askable(self) -> int:
+        """What nodes may be granted at their origins."""
+        return self.unclaimed | self.fresh if self.is_overdue else self.unclaimed
+
+    @property
     def is_spread(self) -> bool:
         """Whether all of the blob is at the supernode, and nothing of it there alone."""
         return self.seeded == self.everything and not self.fresh
 
     @property
     def is_orphan(self) -> bool:
-        """Whether the supernode has nothing of the blob, so that the nodes' own few copies are all that there is."""
-        return not self.seeded
+        """Whether the supernode has nothing of the blob, or of its rest: the nodes' own few copies are all that there is."""
+        return not self.seeded or (self.is_stopped and self.seeded != self.everything)
 
     def zone(self, name: str) -> Zone:
         zone = self.zones.get(name)
@@ -263,10 +287,20 @@ class Swarm:
         member.held += (pieces & ~member.have).bit_count()
         member.have |= pieces
         member.lacking &= ~pieces
+        if member.head & pieces:
+            self.set_head(member, 0)
         new = pieces & ~member.offered
         if not member.node.barred and not member.whole:
             self._count(member.zone, new, 1)
         self._offer(member, member.offered | new)
+
+    def set_head(self, member: Member, head: int) -> None:
+        """What the readers of `member` wait for as their first; 0 when it is there, or there are none."""
+        member.head = head
+        if head:
+            self.headless.add(member)
+        else:
+            self.headless.discard(member)
 
     def begin_anew(self, member: Member, have: int) -> None:
         """`member`, which took nothing, says what it has; whatever it had before is forgotten."""
@@ -350,6 +384,9 @@ class Swarm:
         source = flight.source
         source.busy += 1
         source.sending.append(node)
+        if member.head >> piece & 1:
+            flight.head = True
+            source.heads += 1
         if flight.holder is not None and flight.holder.on_trial:
             flight.on_trial = True
             member.trials += 1
@@ -364,6 +401,9 @@ class Swarm:
             flight.slot = False
             flight.source.busy -= 1
             flight.source.sending.remove(flight.taker)
+            if flight.head:
+                flight.head = False
+                flight.source.heads -= 1
 
     def despair(self, member: Member, piece: int) -> None:
         """The piece may still come, but nobody should wait for it."""
@@ -384,6 +424,8 @@ class Swarm:
             # The common case, and the one that has to be quick: the copy that was on its way is the copy that is held.
             member.have |= bit
             member.held += 1
+            if member.head & bit:
+                self.set_head(member, 0)
             if member.offered:
                 member.offered |= bit  # it is among the holders already, or barred
             else:

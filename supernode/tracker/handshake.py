@@ -20,6 +20,7 @@ from agent.swarm.tls import (
     CHALLENGE_BYTES,
     PROOF_BYTES,
     SUPERNODE,
+    WEBHOOK,
     ProofError,
     proof,
 )
@@ -50,6 +51,8 @@ class SealedTransport(asyncio.WriteTransport):
         self._answer = bytearray()
         self._bytes = 0
         self.proven = False
+        self.role = b""
+        """As which the other end has shown the key: an agent, or a webhook."""
 
     def opened(self, data: memoryview) -> bytes:
         """What the agent says in `data`, once it has shown the key; b"" before. Raises ProofError and ssl.SSLError."""
@@ -75,11 +78,12 @@ class SealedTransport(asyncio.WriteTransport):
         theirs, shown = answer[:CHALLENGE_BYTES], answer[CHALLENGE_BYTES:]
         proofs = [shown[start : start + PROOF_BYTES] for start in range(0, len(shown), PROOF_BYTES)]
         for key in self._identity.swarm_key.all():
-            wanted = proof(key, AGENT, self._challenge, theirs, self._identity.fingerprint)
-            if any(hmac.compare_digest(wanted, given) for given in proofs):
-                self.proven = True
-                self.write(proof(key, SUPERNODE, self._challenge, theirs, self._identity.fingerprint))
-                return
+            for role in (AGENT, WEBHOOK):
+                wanted = proof(key, role, self._challenge, theirs, self._identity.fingerprint)
+                if any(hmac.compare_digest(wanted, given) for given in proofs):
+                    self.proven, self.role = True, role
+                    self.write(proof(key, SUPERNODE, self._challenge, theirs, self._identity.fingerprint))
+                    return
         self.write(os.urandom(PROOF_BYTES))  # by which the agent knows what is wrong, and not only that something is
         raise ProofError("it has another swarm key, or none: compare the two files")
 

@@ -9,6 +9,7 @@ over.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import random
@@ -68,6 +69,10 @@ COPIES_MAX = 1
 """Blobs at once of which the supernode takes its copy from nodes."""
 ORIGINS_MAX = 4096
 """Registries that are told apart: two with one number share their limits."""
+OVERDUE_SECONDS_MIN = 2.0
+OVERDUE_SECONDS_MAX = 120.0
+OVERDUE_TIMES = 2.0
+"""Of what a blob takes between nodes: what the supernode alone has may take so much longer, and two seconds."""
 DISPUTES_MAX = 3
 """Tasks of one blob that turned out wrong: then every node is left to its own origin."""
 
@@ -116,6 +121,8 @@ class Seeds:
         self._threads = SeedThreads(seeder, listener)
         self._numbers = itertools.count(1)
         self.tasks: dict[int, BlobTask] = {}
+        self.on_open: Callable[[BlobTask], None] = lambda _: None
+        """Told of each blob that a node takes part in from now on."""
         self._by_blob: dict[tuple[bytes, int], BlobTask] = {}
         """By digest and size: a node that names another size than the others is alone with it."""
 
@@ -171,6 +178,7 @@ class Seeds:
             self._hide(task)
         if task.layout:
             self._answer(task, session, message, task.layout)
+            self.on_open(task)
         else:
             session.waiting += session not in task.waiting
             task.waiting[session] = message
@@ -333,7 +341,7 @@ class Seeds:
 
     def _may_fetch(self, task: BlobTask, session: AgentSession) -> None:
         origin = origin_number(task.sources[session].registry)
-        self._schedule(events.MayFetch(session.number, task.number, origin, task.denied(session.name)))
+        self._schedule(events.MayFetch(session.number, task.number, origin, task.denied(session.name) | task.streaming))
 
     @staticmethod
     def _hide(task: BlobTask) -> None:
@@ -360,6 +368,8 @@ class Seeds:
         holders = self._holders(task)
         if layout:
             self._schedule(events.Made(task.number, layout.count, 0, layout.length))
+            for seconds in self._scheduler.head_times(layout.count):
+                asyncio.get_running_loop().call_later(seconds, self._schedule, events.HeadTime(task.number))
             if holders and not task.doubts:
                 self._ask_to_describe(task, holders, layout, now)
         size_here = self._seeder.store.size_of(task.name)
@@ -524,6 +534,83 @@ class Seeds:
         task.used_at = time.monotonic()
         self._schedule(events.Ended(task.number))
 
+    # Warming: a blob of which no node has asked for a piece yet (`supernode.tracker.warm_blobs`).
+
+    def warm(self, source: Source, digest: bytes, layout: Layout) -> BlobTask | str:
+        """A task of it, which nobody takes part in yet; or, as metrics name it, why it needs none."""
+        name, now = f"sha256:{digest.hex()}", time.monotonic()
+        if (digest, layout.size) in self._by_blob:
+            return "wanted"
+        if self._seeder.store.size_of(name) is not None:
+            return "here"
+        if any(digest in session.holdings for session in self._sessions.values()):
+            return "held"
+        if self._doubts.of((digest, layout.size)) or self._doubts.lies((digest, layout.size), source, now):
+            return "doubted"
+        task = BlobTask(next(self._numbers), digest, "", source, now, now, layout, is_warm=True)
+        self.tasks[task.number] = self._by_blob[task.blob_id] = task
+        metrics.TASKS.set(len(self.tasks))
+        self._schedule(events.Made(task.number, layout.count, 0, layout.length))
+        return task
+
+    def knows(self, task: BlobTask) -> bool:
+        return self.tasks.get(task.number) is task and not task.over
+
+    def warm_came(self, task: BlobTask, blob: Blob, pieces_here: Mapping[int, bytes]) -> None:
+        """The supernode has these pieces, by their digests."""
+        if task.blob is not blob:
+            self._file_known(task, blob)
+        for piece, digest in pieces_here.items():
+            self._seeded(task, piece, digest)
+
+    def warm_streams(self, task: BlobTask, streaming: int) -> None:
+        """The supernode itself is getting these pieces, and no node asks the origin for them as long as it is."""
+        less, task.streaming = task.streaming & ~streaming, streaming
+        if less and not task.is_held_back:
+            for session in task.takers:
+                self._may_fetch(task, session)
+
+    def warm_opened(self, task: BlobTask, now: float) -> None:
+        """The first node has asked for it: from now on it is a blob as all others."""
+        task.is_warm, task.begun_at, task.used_at = False, now, now
+        if swarm := self._scheduler.swarms.get(task.number):
+            task.warmed = swarm.seeded
+            self._schedule(events.Stopped(task.number))
+
+    def is_overdue(self, task: BlobTask, now: float) -> bool | None:
+        """Whether the supernode sends what was warmed so slowly that nodes had better ask the origin for it, too. None when that
+        need not be asked any more.
+
+        A link as a node's takes a third longer for a piece than nodes need among themselves, and one of a quarter four times as
+        long. Where no node sends anything yet, it is compared with how fast the supernode itself got the blob.
+        """
+        swarm = self._scheduler.swarms.get(task.number)
+        if swarm is None or not self.knows(task) or not task.takers:
+            return None
+        left = task.warmed
+        for member in swarm.takers.values():
+            left &= ~member.have
+        count, length = task.warmed.bit_count(), swarm.piece_bytes
+        came, seconds = count - left.bit_count(), now - task.begun_at
+        if not left or seconds > OVERDUE_SECONDS_MAX:
+            return None
+        usual = swarm.node_pace or (length / task.warm_rate if task.warm_rate else 0.0)
+        is_slow = seconds * count > came * (OVERDUE_SECONDS_MIN + OVERDUE_TIMES * usual * count)
+        return bool(usual) and seconds >= OVERDUE_SECONDS_MIN and is_slow
+
+    def warm_overdue(self, task: BlobTask) -> None:
+        log.info("%s comes slowly from here: its nodes may ask %s too", task.name, task.source.registry)
+        self._schedule(events.Overdue(task.number))
+
+    def warm_ended(self, task: BlobTask, error: DarnerError | None = None) -> None:
+        """The blob is here whole, or complete and wrong."""
+        if error:
+            self._seed_ended(task, error)
+            return
+        log.info("%s is here whole, %.1f s after it was first warmed", task.name, time.monotonic() - task.begun_at)
+        task.whole = True
+        self._hold_all(task)
+
     # Time.
 
     def look_at_all(self, now: float) -> None:
@@ -553,7 +640,7 @@ class Seeds:
         if not task.takers or task.is_seeding or task.whole or task.failed or task.layout is None or task.describers:
             return
         is_helpless = not self._can_fetch(task)
-        if not is_helpless and (task.digests or now - task.begun_at < RESCUE_SECONDS):
+        if not is_helpless and (now - task.begun_at < RESCUE_SECONDS or task.is_brought):
             return
         if task.seed_error is None:
             self._seed(task, asks_origin=True)
@@ -565,7 +652,7 @@ class Seeds:
 
         It tells who is right, too: where a node was blamed for a piece that another one has named, that does not wait.
         """
-        if task.whole or task.is_seeding or task.failed or task.has_copied or not task.is_named:
+        if task.whole or task.is_seeding or task.failed or task.has_copied or task.is_warm or not task.is_named:
             return
         is_early = task.takers and now < task.begun_at + COPY_SECONDS
         if is_early and not any(said.blamed for said in task.named.values()):
@@ -577,7 +664,7 @@ class Seeds:
     def _look_at(self, task: BlobTask, now: float) -> None:
         self._copy(task, now)
         is_copied = task.is_seeding and not task.asks_origin
-        if task.takers or is_copied or any(session.number in self._sessions for session in task.waiting):
+        if task.takers or is_copied or task.is_warm or any(session.number in self._sessions for session in task.waiting):
             task.used_at = now
         elif now - task.used_at > (IDLE_SECONDS if task.whole or task.failed else ABANDON_SECONDS):
             self._forget(task)

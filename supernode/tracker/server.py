@@ -1,4 +1,4 @@
-"""The supernode's end of the channels: connections of agents, from Hello to their end.
+"""The supernode's end of the channels: connections of agents, from Hello to their end, and the few of webhooks.
 
 Bytes become messages here, and bytes that are no message end the connection; the tracker knows what messages mean. All of it runs
 in the tracker's event loop, by callbacks: a task or a buffer for each of ten thousand connections would cost more than they say.
@@ -14,9 +14,9 @@ from ipaddress import ip_address
 from typing import cast
 
 from agent.swarm import messages
-from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame
+from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, webhook_message
 from agent.swarm.tickets import SwarmKeyError
-from agent.swarm.tls import ProofError
+from agent.swarm.tls import WEBHOOK, ProofError
 from supernode import metrics
 from supernode.node_tokens import NodeTokens, TokenError
 from supernode.session import AgentSession
@@ -34,6 +34,10 @@ GREETINGS_MAX = 20_000
 GREETINGS_PER_ADDRESS_MAX = 256
 GREETING_BYTES_MAX = 64 << 20
 """Of unfinished Hellos in all, each of which may fill a frame."""
+WEBHOOKS_MAX = 64
+"""Connections of webhooks, of which each replica has a few."""
+WEBHOOK_SECONDS_MAX = 120.0
+"""One that says nothing for so long has left."""
 REFUSAL_SECONDS = 10.0
 """Between two warnings about connections that are refused."""
 RECEIVE_BYTES = 256 << 10
@@ -67,6 +71,7 @@ class ChannelServer:
         self.greetings_from: Counter[str] = Counter()
         self.greeting_bytes_from: Counter[str] = Counter()
         """By address."""
+        self.webhooks: set[AgentConnection] = set()
         self._warned_at = -REFUSAL_SECONDS
 
     def level_of_refusal(self) -> int:
@@ -82,14 +87,14 @@ class ChannelServer:
 
     def stop(self) -> None:
         """End the connections of which the tracker does not know."""
-        for connection in list(self.greeting):
+        for connection in [*self.greeting, *self.webhooks]:
             connection.abort()
         if self.addresses:
             self.addresses.stop()
 
 
 class AgentConnection(asyncio.BufferedProtocol):
-    """One agent's connection. However it ends, no other connection ends with it."""
+    """One agent's connection, or a webhook's. However it ends, no other connection ends with it."""
 
     __slots__ = ("_bytes", "_frames", "_sealed", "_server", "_session", "_timer", "_transport")
 
@@ -131,6 +136,7 @@ class AgentConnection(asyncio.BufferedProtocol):
         if error:
             log.debug("the channel of %s broke off: %s", self._name, error)
         self._end_greeting()
+        self._server.webhooks.discard(self)
         if self._session:
             self._server.tracker.leave(self._session)
 
@@ -149,6 +155,9 @@ class AgentConnection(asyncio.BufferedProtocol):
     def _receive(self, data: memoryview) -> None:
         tracker, session = self._server.tracker, self._session
         for body in self._frames.feed(self._sealed.opened(data) if self._sealed else data):
+            if self._sealed and self._sealed.role == WEBHOOK:
+                self._hear_webhook(webhook_message(body))
+                continue
             message = agent_message(body)
             if session:
                 tracker.receive(session, message)
@@ -156,8 +165,27 @@ class AgentConnection(asyncio.BufferedProtocol):
                 session = self._session = self._join(message)
         if session:
             tracker.heard(session)
-        else:
+        elif self not in self._server.webhooks:
             self._count_greeting(len(data))
+
+    def _hear_webhook(self, message: messages.FromWebhook) -> None:
+        """Raises WireError where there are too many of them."""
+        server = self._server
+        if self not in server.webhooks and len(server.webhooks) >= WEBHOOKS_MAX:
+            raise WireError(f"{WEBHOOKS_MAX} webhooks are connected already")
+        self._end_greeting()
+        server.webhooks.add(self)
+        self._timer = server.loop.call_later(WEBHOOK_SECONDS_MAX, self.abort)
+        if isinstance(message, messages.WarmBlob):
+            server.tracker.warm_blobs.want(message)
+        else:
+            server.tracker.warm_names.ask(message, self._answer)
+
+    def _answer(self, said: messages.Warmed) -> None:
+        if self._sealed and not self._transport.is_closing():
+            self._sealed.write(frame(said))
+            if self._sealed.get_write_buffer_size() > FRAME_BYTES_MAX:  # it does not read what it asked for
+                self._transport.abort()
 
     def _join(self, hello: messages.FromAgent) -> AgentSession:
         """Raises WireError for one that is refused."""

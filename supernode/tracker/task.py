@@ -79,6 +79,14 @@ class BlobTask:
     """And that thread may ask the origin."""
     is_held_back: bool = False
     """No node is granted pieces at its origin yet."""
+    is_warm: bool = False
+    """No node has asked for it yet, but a pod was admitted that will need it (`supernode.tracker.warm_blobs`)."""
+    streaming: int = 0
+    """Pieces that the supernode is getting of it for that reason, which nodes need not ask the origin for: a set."""
+    warmed: int = 0
+    """Pieces that the supernode had of it when the first node asked: a set."""
+    warm_rate: float = 0.0
+    """Bytes a second with which they came."""
     seed_error: messages.TaskFailed | None = None
     """Why the supernode cannot get the blob from the origin itself."""
     private: bool = False
@@ -139,6 +147,16 @@ class BlobTask:
     def name_piece(self, piece: int, said: Named) -> None:
         self.digests[piece] = said.digest
         self.named[piece] = said
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether a node has brought a piece of it."""
+        return any(said.node for said in self.named.values())
+
+    @property
+    def needs_origin(self) -> bool:
+        """Whether nodes wait for pieces that nobody in the cluster has."""
+        return bool(self.takers) and not (self.whole or self.is_held_back or self.is_named)
 
     def denied(self, node: str) -> int:
         """The pieces that this node is not to name again: a set."""

@@ -33,6 +33,8 @@ from supernode.tracker.health import SELF, Health, HealthSettings
 from supernode.tracker.received import ReceivedBytes
 from supernode.tracker.seeds import Seeds
 from supernode.tracker.task import BlobTask
+from supernode.tracker.warm_blobs import WarmBlobs
+from supernode.tracker.warm_names import WarmNames
 from supernode.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,9 @@ class Tracker:
         self.seeds = Seeds(
             seeder, rng, self.sessions, self.health, self.scheduler, self._schedule, self._distrust, self._exonerate
         )
+        self.warm_names = WarmNames(manifests, loaded.manifest if loaded else lambda *_: None)
+        self.warm_blobs = WarmBlobs(seeder, self.seeds)
+        self.seeds.on_open = self.warm_blobs.opened
         self._ticked_at = time.monotonic()
         self._tick_failure = ""
         """What the last tick failed with, in words."""
@@ -96,6 +101,8 @@ class Tracker:
 
     def stop(self) -> None:
         self._ticking.cancel()
+        self.warm_names.stop()
+        self.warm_blobs.stop()
         self.seeds.stop()
         self._tags.stop()
         self.verdicts.stop()
@@ -104,6 +111,8 @@ class Tracker:
 
     def join(self) -> None:
         """Wait for the threads, which end when the clients that they use are closed. Called from another thread, after `stop`."""
+        self.warm_names.join()
+        self.warm_blobs.join()
         self.seeds.join()
         self._tags.join()
         self.verdicts.join()
@@ -367,5 +376,6 @@ class Tracker:
                 log.info("%s may be a source again", name)
         self._schedule(events.Tick())
         self.seeds.look_at_all(now)
+        self.warm_blobs.look(now)
         self.verdicts.tick(now)
         self.received.look(now)

@@ -245,3 +245,34 @@ def test_there_are_always_two_webhooks(default: list[Object]) -> None:
 
 def test_darners_own_pods_are_left_alone_wherever_they_run(default: list[Object]) -> None:
     assert {pod_template(default, name)["metadata"]["labels"]["darner.dev/inject"] for name in COMPONENTS} == {"disabled"}
+
+
+def test_the_webhook_has_the_swarms_key_and_a_way_to_supernodes_only_where_it_warms(render: Render) -> None:
+    policies: dict[bool, Object] = {}
+    for warms in (False, True):
+        objects = render({"warm": {"onAdmission": warms}, "networkPolicy": {"from": ["10.0.0.0/8"]}})
+        volumes = {volume["name"]: volume for volume in pod_template(objects, "webhook")["spec"].get("volumes", [])}
+        assert ({"swarm", "supernodes"} <= volumes.keys()) is warms
+        policies[warms] = one(objects, "NetworkPolicy", "supernode")
+        settings = {item["name"]: item["value"] for item in pod_template(objects, "webhook")["spec"]["containers"][0]["env"]}
+        assert bool(settings["DARNER_SWARM_KEY_FILE"]) is warms
+    # The webhook itself makes the key: it may not wait for it.
+    assert volumes["swarm"]["secret"]["optional"] is True
+    assert [item["key"] for item in volumes["swarm"]["secret"]["items"]] == ["key"]
+    (more,) = [rule for rule in policies[True]["spec"]["ingress"] if rule not in policies[False]["spec"]["ingress"]]
+    assert more["ports"] == [{"port": "channel"}]
+    (source,) = more["from"]
+    assert source["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "webhook"
+
+
+def test_without_supernodes_nothing_is_warmed_and_the_key_stays_away(render: Render) -> None:
+    objects = render({"warm": {"onAdmission": True}, "supernode": {"enabled": False}})
+    assert "swarm" not in {volume["name"] for volume in pod_template(objects, "webhook")["spec"].get("volumes", [])}
+
+
+def test_warming_takes_no_more_rights(render: Render, default: list[Object]) -> None:
+    kinds = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAccount"}
+    rights = [
+        [item for item in objects if item["kind"] in kinds] for objects in (default, render({"warm": {"onAdmission": True}}))
+    ]
+    assert rights[0] == rights[1]

@@ -53,6 +53,7 @@ def with_options(render: Render) -> list[Object]:
             },
             "mirror": {"enabled": True, "registries": ["_default", "docker.io", "b:5000"]},
             "tagCache": {"fresh": [":latest", "quay.io/team/*:dev-*"]},
+            "warm": {"onAdmission": True, "architectures": ["amd64", "arm64"]},
             "files": {"allow": ["huggingface.co", "files.example.com:8443/models/*"]},
             "registries": {
                 "insecure": ["a:5000", "b:5000"],

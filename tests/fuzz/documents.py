@@ -36,9 +36,11 @@ from webhook.admission.http import _answer
 from webhook.admission.policy import Policy
 from webhook.breaker.pauses import Pauses, leave_alone, owner_kind
 from webhook.errors import BadReview
-from webhook.pods import controller_of, original_images, owners, pull_secrets
+from webhook.gates import Rewrite
+from webhook.pods import ImagePlace, controller_of, original_images, owners, pull_secrets
 from webhook.pullsecrets.dockerconfig import derive, derived_from, original_of, registries_of, registries_with_credentials
 from webhook.revert.causes import cause_of
+from webhook.warm.names import warm_names
 
 REGISTRIES = ("docker.io", "registry.test:5000", "quay.io")
 
@@ -229,6 +231,7 @@ def _pod(data: bytes) -> None:
     pull_secrets(pod)
     owners(pod, "shop")
     controller_of(pod, "shop")
+    warm_names(pod, [Rewrite(ImagePlace("containers", "web", "", "nginx", False), "nginx", "", "", "")])
 
 
 def _pauses(data: bytes) -> None:

@@ -25,7 +25,7 @@ from agent.origin.shown import Sizes
 from agent.origin.throttle import RETRY_AFTER_SECONDS_MAX, Throttle, retry_after
 from agent.storage.blob import Blob
 from agent.swarm import messages, tickets
-from agent.swarm.channel import Channel, frame, supernode_message
+from agent.swarm.channel import Channel, frame, supernode_message, warm_answer
 from agent.swarm.piece_client import PieceFetcher
 from agent.swarm.tls import ProofError, SealedSocket
 from agent.values.address import Address
@@ -33,6 +33,7 @@ from agent.values.credential import Credential, from_authorization, parse_challe
 from agent.values.errors import DarnerError, DigestError, OriginError, RequestError, SourceError
 from agent.values.manifest import MEDIA_TYPE_DEFAULT, Manifest
 from agent.values.pieces import Layout
+from supernode.platforms import manifests_for
 from tests.fuzz.servers import BETWEEN_BODIES, DIGEST, KEY, key_file
 from tests.fuzz.sockets import HERE, NEXT_CONNECTION, said, servers_say
 from tests.fuzz.target import Target
@@ -196,6 +197,17 @@ def _supernode_message(data: bytes) -> None:
     supernode_message(data)
 
 
+PLATFORMS = b'{"manifests": [{"digest": "sha256:%s", "platform": {"os": "linux", "architecture": "amd64"}}]}' % (b"0" * 64)
+
+
+def _index_platforms(data: bytes) -> None:
+    manifests_for(Manifest.of("", data), ["amd64"])
+
+
+def _warm_answer(data: bytes) -> None:
+    warm_answer(data)
+
+
 def _agent_handshake(data: bytes) -> None:
     SealedSocket(said(data), client_context()).prove((KEY,))
 
@@ -289,6 +301,13 @@ TARGETS = (
     ),
     Target("supernode-says", _supernode_says, (OSError, DarnerError), (*SUPERNODE_BODIES, BETWEEN_BODIES.join(SUPERNODE_BODIES))),
     Target("supernode-message", _supernode_message, (DarnerError,), SUPERNODE_BODIES),
+    Target(
+        "warm-answer",
+        _warm_answer,
+        (DarnerError,),
+        (frame(messages.Warmed(1, [messages.Holding(bytes(32), 7)], [bytes(32)]))[4:], frame(messages.Refused("no"))[4:]),
+    ),
+    Target("index-platforms", _index_platforms, (), (PLATFORMS,)),
     Target(
         "agent-handshake", _agent_handshake, (ProofError, OSError), (b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03" + bytes(40),)
     ),

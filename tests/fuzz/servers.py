@@ -23,7 +23,7 @@ from agent.http.server import ClientGone, Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages, tickets
-from agent.swarm.channel import Frames, WireError, agent_message, frame
+from agent.swarm.channel import Frames, WireError, agent_message, frame, webhook_message
 from agent.swarm.piece_server import PieceServer
 from agent.swarm.tickets import SwarmKey
 from agent.swarm.tls import ANSWER_BYTES, ProofError
@@ -308,6 +308,10 @@ def _agent_message(data: bytes) -> None:
     agent_message(data)
 
 
+def _webhook_message(data: bytes) -> None:
+    webhook_message(data)
+
+
 def _handshake(data: bytes) -> None:
     SealedTransport(cast(asyncio.Transport, _Transport()), _identity()).opened(memoryview(data))
 
@@ -396,6 +400,15 @@ TARGETS = (
     Target("channel-before-hello", _before_hello, (), (frame(HELLO), frame(HELLO) + frame(SAID_BY_AGENTS[2]))),
     Target("channel-after-hello", _after_hello, (), (*BODIES, OPENED, DISPUTED)),
     Target("agent-message", _agent_message, (WireError,), (frame(HELLO)[4:], *BODIES)),
+    Target(
+        "webhook-message",
+        _webhook_message,
+        (WireError,),
+        (
+            frame(messages.Warm(1, "registry.test", "team/app", "1", ["amd64"]))[4:],
+            frame(messages.WarmBlob("registry.test", "team/app", messages.Holding(bytes(32), 7)))[4:],
+        ),
+    ),
     Target("handshake", _handshake, (ProofError, ssl.SSLError), (REQUESTS[4], b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03")),
     Target("handshake-answer", _handshake_answer, (ProofError, ssl.SSLError), (bytes(ANSWER_BYTES), frame(HELLO))),
     Target("node-token", _node_token, (TokenError,), (NODE_TOKEN.encode(), token(CURVE, algorithm="ES256").encode())),

@@ -66,8 +66,9 @@ def test_a_measurement_leaves_this_process_all_its_cores() -> None:
 
 def test_every_way_that_bytes_go_has_its_cost_and_something_beside_it() -> None:
     for cost in astuple(measure(rounds=1, blob_bytes=64 << 20)):
-        seconds, beside, ratio, ratios = cost
+        seconds, beside, ratio, ratios, rounds = cost
         assert seconds > 0
         assert beside > 0
         assert ratios == (ratio,)
+        assert rounds == (seconds,)
         assert ratio == pytest.approx(seconds / beside)

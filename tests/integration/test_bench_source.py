@@ -86,6 +86,17 @@ def test_a_client_that_is_not_waited_for_ends() -> None:
             seconds_of(puller)
 
 
+def test_a_case_with_a_price_tells_what_a_gb_cost_the_agents() -> None:
+    told: list[str] = []
+    measured = from_origin(Case("curl-8", PLAN, agents_cpu="curl-8-cpu"), Options(1), told.append)
+    by_name = {one.figure.name: one for one in measured}
+    assert set(by_name) == {"curl-8", "origin-sent", "origin-requests", "curl-8-cpu"}
+    assert by_name["curl-8"].beside["direct"][0] > 1
+    assert by_name["curl-8-cpu"].value > 0
+    assert "supernode" in by_name["curl-8-cpu"].note
+    assert "CPU-s/GB: agents" in told[0]
+
+
 def test_a_case_tells_its_ratio_and_what_the_origin_sent_beside_direct_pulls() -> None:
     told: list[str] = []
     measured = from_origin(Case("origin-10x", replace(PLAN, origin_times=10), against_direct=True), Options(1), told.append)

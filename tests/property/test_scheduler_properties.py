@@ -36,6 +36,7 @@ from supernode.scheduler.events import (
     Fetched,
     GrantPieces,
     GrantRun,
+    HeadTime,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -46,11 +47,13 @@ from supernode.scheduler.events import (
     MayFetch,
     Moved,
     Opened,
+    Overdue,
     Quarantined,
     Released,
     Reported,
     RunOver,
     Seeded,
+    Stopped,
     Tick,
 )
 from supernode.scheduler.limits import Limits
@@ -59,7 +62,14 @@ from supernode.scheduler.matching import shuns
 from tests.scheduler import views
 
 LIMITS = Limits(
-    upload_slots_min=2, upload_slots_max=3, seed_slots_min=2, seed_slots_max=3, zones_max=3, in_flight_max=8, want_max=6
+    upload_slots_min=2,
+    upload_slots_max=3,
+    seed_slots_min=2,
+    seed_slots_max=3,
+    zones_max=3,
+    in_flight_max=8,
+    want_max=6,
+    head_pieces_min=4,
 )
 
 small = st.integers(0, 1 << 16)
@@ -104,6 +114,8 @@ class Model(RuleBasedStateMachine):
         self.scheduler = Scheduler(Random(5), LIMITS)
         self.pieces: dict[int, int] = {}
         self.seeded: dict[int, set[int]] = {}
+        self.overdue: set[int] = set()
+        """Tasks of which the supernode sends too slowly what it has."""
         self.named: dict[int, set[int]] = {}
         """What nodes have brought from their origins."""
         self.takers: dict[tuple[int, int], Taker] = {}
@@ -165,7 +177,8 @@ class Model(RuleBasedStateMachine):
                 number for number, _ in self.members(grant.task) if not self.is_barred(number) and not members[number].on_trial
             ]
             here = set().union(*(self.takers[number, grant.task].offered for number in shown))
-            assert not pieces & (self.seeded[grant.task] | here), "nobody has it"
+            prompt = self.seeded[grant.task] if grant.task not in self.overdue else set()
+            assert not pieces & (prompt | here), "nobody has it, but a supernode that is too slow"
         assert self.now >= link[taker.origin].pause_until
         taker.runs.append(Run(grant.first, grant.end, pieces))
 
@@ -232,6 +245,23 @@ class Model(RuleBasedStateMachine):
         if self.pieces[task]:
             self.seeded[task].add(piece % self.pieces[task])
             self.tell(Seeded(task, piece % self.pieces[task]))
+
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def be_overdue(self, which: int) -> None:
+        task = list(self.pieces)[which % len(self.pieces)]
+        self.overdue.add(task)
+        self.tell(Overdue(task))
+
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def stop(self, which: int) -> None:
+        assert self.tell(Stopped(list(self.pieces)[which % len(self.pieces)])) == []
+
+    @precondition(lambda self: self.pieces)
+    @rule(which=small)
+    def have_no_more_time_for_heads(self, which: int) -> None:
+        self.tell(HeadTime(list(self.pieces)[which % len(self.pieces)]))
 
     @precondition(lambda self: self.nodes and self.pieces)
     @rule(node=small, which=small, have=small, want=st.integers(0, 8), readers=st.lists(st.integers(0, 14), max_size=3))
@@ -317,7 +347,8 @@ class Model(RuleBasedStateMachine):
             done.append((piece, source, 0.2, verdict))
             self.book(task, taker, piece, source, verdict)
         taker.want = max(0, min(window, LIMITS.want_max, LIMITS.in_flight_max - len(taker.flights)))
-        self.last_report = Reported(node, task, tuple(done), window, ())
+        readers = (choice % self.pieces[task],) if choice % 2 else ()
+        self.last_report = Reported(node, task, tuple(done), window, readers)
         self.tell(self.last_report)
 
     def book(self, task: int, taker: Taker, piece: int, source: int, verdict: int) -> None:

@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.swarm import messages
-from agent.swarm.channel import FRAME_BYTES_MAX, Frames, WireError, agent_message, frame, supernode_message
-from agent.swarm.messages import FromAgent, FromSupernode
+from agent.swarm.channel import (
+    FRAME_BYTES_MAX,
+    Frames,
+    WireError,
+    agent_message,
+    frame,
+    supernode_message,
+    warm_answer,
+    webhook_message,
+)
+from agent.swarm.messages import FromAgent, FromSupernode, FromWebhook, ToWebhook
 from agent.values.pieces import PIECES_MAX
 
 counts = st.integers(0, 1 << 40) | st.integers(0, 300)
@@ -67,6 +76,16 @@ from_supernode = st.one_of(
     st.builds(messages.TaskFailed, counts, counts, counts, texts, st.booleans(), counts),
 )
 
+from_webhook = st.one_of(
+    st.builds(messages.Warm, counts, texts, texts, texts, st.lists(texts, max_size=messages.ARCHITECTURES_MAX)),
+    st.builds(messages.WarmBlob, texts, texts, holdings),
+)
+to_webhook = st.one_of(
+    st.builds(messages.Warmed, counts, st.lists(holdings, max_size=5), st.lists(digests, max_size=messages.ARCHITECTURES_MAX)),
+    st.builds(messages.Refused, texts),
+)
+READERS = (agent_message, supernode_message, webhook_message, warm_answer)
+
 
 def refusal(read: Callable[[bytes], messages.Message], body: bytes) -> str:
     """What is said of bytes that are no message; nothing of others."""
@@ -80,6 +99,7 @@ def refusal(read: Callable[[bytes], messages.Message], body: bytes) -> str:
 def test_the_messages_that_are_tried_here_are_all_that_there_are() -> None:
     assert len(get_args(FromAgent)) == 15
     assert len(get_args(FromSupernode)) == 17
+    assert (len(get_args(FromWebhook)), len(get_args(ToWebhook))) == (2, 2)
 
 
 @given(from_agent)
@@ -90,6 +110,23 @@ def test_what_an_agent_says_comes_back(message: FromAgent) -> None:
 @given(from_supernode)
 def test_what_a_supernode_says_comes_back(message: FromSupernode) -> None:
     assert supernode_message(frame(message)[4:]) == message
+
+
+@given(from_webhook)
+def test_what_a_webhook_says_comes_back_and_is_no_word_of_an_agent(message: FromWebhook) -> None:
+    body = frame(message)[4:]
+    assert webhook_message(body) == message
+    assert refusal(agent_message, body)
+
+
+@given(to_webhook)
+def test_what_a_webhook_is_told_comes_back(message: ToWebhook) -> None:
+    assert warm_answer(frame(message)[4:]) == message
+
+
+@given(from_agent)
+def test_what_an_agent_says_is_no_word_of_a_webhook(message: FromAgent) -> None:
+    assert refusal(webhook_message, frame(message)[4:])
 
 
 @given(st.lists(from_agent, max_size=6), st.data())
@@ -103,18 +140,18 @@ def test_however_the_bytes_are_cut_the_messages_are_the_same(messages: list[From
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_message_are_refused_and_nothing_else_happens(body: bytes) -> None:
-    for read in (agent_message, supernode_message):
+    for read in READERS:
         assert refusal(read, body).isprintable()
 
 
-@given(from_agent | from_supernode, st.data())
+@given(from_agent | from_supernode | from_webhook | to_webhook, st.data())
 def test_a_message_with_a_wrong_byte_is_read_or_refused_and_nothing_else_happens(
     message: messages.Message, data: st.DataObject
 ) -> None:
     body = bytearray(frame(message)[4:])
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    for read in (agent_message, supernode_message):
+    for read in READERS:
         assert refusal(read, bytes(body)).isprintable()
 
 

@@ -73,7 +73,7 @@ PLANTED: list[tuple[type, str, Callable[..., Any], str, int]] = [
     (Seeds, "_look_at_describers", lambda self, task, now: None, "with no more trouble than silent_holders", 1),
     (Seeds, "_rescue", lambda self, task, now: None, "with no more trouble than origin_refuses_nodes", 180),
     (Scheduler, "_run_ended", hears_no_refusal, "which its registry has refused it", 200),
-    (Doubts, "add", forgets_who_named, "named pieces wrongly of a blob that turned out wrong, and was not found", 205),
+    (Doubts, "add", forgets_who_named, "named pieces wrongly of a blob that turned out wrong, and was not found", 475),
     (Seeds, "left", lambda self, session: None, "left over: task", 1),
     (Blob, "_readable", property(lambda self: self.held), "ends an answer cleanly that had wrong bytes", 1),  # type: ignore[list-item]
 ]

@@ -78,6 +78,17 @@ def test_a_node_alone_gets_the_blob_as_fast_as_it_arrives() -> None:
     assert result.first_seconds[0] <= 2.1 * result.plan.piece_bytes / result.plan.node_rate
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("origin_rate", [HUNDRED, 10 * HUNDRED])
+@pytest.mark.parametrize(("nodes", "piece_times"), [(8, 4.5), (16, 5.6), (64, 10.5)])
+def test_the_first_piece_doubles_its_copies_until_every_cold_node_has_it(
+    nodes: int, piece_times: float, origin_rate: float, seed: int
+) -> None:
+    """1 + log2 N piece times are the limit: 4, 5 and 7."""
+    result = rollout(Plan(nodes=nodes, pieces=64, origin_rate=origin_rate, seed=seed))
+    assert result.first_seconds[-1] <= piece_times * result.plan.piece_bytes / result.plan.node_rate
+
+
 @pytest.mark.parametrize("nodes", [8, 16])
 def test_a_supernode_that_has_the_blob_sends_each_piece_once(nodes: int) -> None:
     for seed_rate in (HUNDRED, HUNDRED / 4):

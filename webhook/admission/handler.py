@@ -14,7 +14,7 @@ from webhook.admission.policy import Policy
 from webhook.admission.review import Admission, decide
 from webhook.admission.rewrite import Verdict, narrowed
 from webhook.errors import NotDerived
-from webhook.gates import CredentialGate, Gate, LeftAlone, Reason
+from webhook.gates import CredentialGate, Gate, LeftAlone, Reason, Rewrite
 from webhook.pods import DECISION, Pod, pull_secrets
 
 PullSecrets = Callable[[str, Sequence[str], frozenset[str]], Awaitable[Mapping[str, frozenset[str]]]]
@@ -33,6 +33,8 @@ class Judge:
     """Told of every pod that is admitted with images rewritten."""
     remembering: Sequence[Gate] = ()
     """Those of the gates that note whom they let through: a dry run goes by without them."""
+    warm: Callable[[Pod, Sequence[Rewrite]], None] = lambda _pod, _rewrites: None
+    """Told of the images of these pods, that somebody may fetch them early. Never waits and never raises."""
 
     async def verdict(self, admission: Admission) -> Verdict:
         if admission.dry_run:
@@ -40,6 +42,7 @@ class Judge:
         verdict = await self._judged(admission)
         if verdict.rewrites:
             self.rewritten(admission.namespace, admission.pod)
+            self.warm(admission.pod, verdict.rewrites)
         return verdict
 
     async def _judged(self, admission: Admission) -> Verdict:

@@ -119,6 +119,11 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- /* Whether the webhook tells supernodes the images of new pods. */ -}}
+{{- define "darner.warms" -}}
+{{- if and .Values.warm.onAdmission .Values.supernode.enabled .Values.webhook.enabled }}true{{ end -}}
+{{- end -}}
+
 {{- /* Whether supernodes ask the API server for the zones of nodes: before 1.35 no pod is told the zone of its node. */ -}}
 {{- define "darner.nodeZones" -}}
 {{- $wanted := .Values.supernode.nodeZones -}}

@@ -54,7 +54,14 @@ class Supernode(Party):
         rng = Random(f"{self.world.seed} {self.name} {self._starts}")
         seeder = cast(Any, self)  # `seed` is all that the tracker asks of it, and the sizes that agents told
         self.tracker = Tracker(
-            self.name, self.where, seeder, seeder, HealthSettings(), Limits(), rng, clock=lambda: self.unix_seconds
+            self.name,
+            self.where,
+            seeder,
+            seeder,
+            HealthSettings(),
+            Limits(head_pieces_min=2),
+            rng,
+            clock=lambda: self.unix_seconds,
         )  # names are not simulated
         self.tracker.scheduler = cast(Any, WatchedScheduler(self.tracker.scheduler, self._granted_what_was_refused))
         self._server = ChannelServer(self.tracker)

@@ -12,7 +12,7 @@ from hack.bench.machine import Processors
 from hack.bench.report import COLUMNS, Report, as_json, as_markdown, number
 from hack.bench.scenario import Options
 from hack.bench.site import Plan, bound_seconds
-from hack.bench.source import cases
+from hack.bench.source import cases, kept
 from hack.bench.suite import chosen, scenarios
 
 EGRESS = BY_NAME["origin-egress"]
@@ -117,6 +117,14 @@ def test_every_case_of_the_origin_has_its_figures_and_is_chosen_by_that_word() -
     names = [case.name for case in cases(Plan(8))]
     assert list(chosen(["origin"], Options())) == names
     assert all(BY_NAME[case.name] and BY_NAME[case.sent].must for case in cases(Plan(8)))
+
+
+def test_rollouts_to_clients_that_keep_the_bytes_have_a_figure_for_the_link_and_one_for_the_processor() -> None:
+    found = {case.name: case for case in kept(Plan(8))}
+    assert list(chosen(["curl", "rollout-4-1g"], Options())) == list(found) == ["curl-8", "curl-16", "rollout-4-1g"]
+    assert all(BY_NAME[name].must and BY_NAME[case.agents_cpu].unit == "CPU-s/GB" for name, case in found.items())
+    gigabit = found["rollout-4-1g"].plan
+    assert (gigabit.nodes, gigabit.rate, gigabit.image_bytes) == (4, 125_000_000, 256 << 20)
 
 
 def test_nodes_are_dealt_to_zones_in_turns_and_have_none_where_there_is_one() -> None:

@@ -57,6 +57,17 @@ def test_every_setting_is_an_environment_variable_too() -> None:
         (["--certificate-dir", "a", "--exclude-images", "/a"], "is not a pattern"),
         (["--certificate-dir", "a", "--include-images", "docker.io/"], "is not a pattern"),
         (["--certificate-dir", "a", "--listen", "8443"], "write HOST:PORT"),
+        (["--certificate-dir", "a", "--warm-architectures", "x86 64"], "is no architecture"),
+        (
+            ["--certificate-dir", "a", "--warm-on-admission", "true"],
+            "--warm-on-admission takes --swarm-key-file, and --supernodes",
+        ),
+        (["--certificate-dir", "a", "--warm-on-admission", "true", "--swarm-key-file", "k"], "--warm-on-admission takes"),
+        (["--certificate-dir", "a", "--warm-on-admission", "true", "--supernodes", "h:1"], "--warm-on-admission takes"),
+        (
+            ["--certificate-dir", "a", "--warm-on-admission", "true", "--swarm-key-file", "k", "--supernode-service", "nobody"],
+            "--supernode-service: 'nobody' is no service's name",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(argv: list[str], said: str) -> None:

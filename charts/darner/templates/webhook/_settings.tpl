@@ -74,6 +74,17 @@
   value: {{ .Values.webhook.agents.readyPercent | quote }}
 - name: DARNER_AGENT_VIEW_AGE
   value: {{ .Values.webhook.agents.viewAge | quote }}
+{{- $warms := ne (include "darner.warms" .) "" }}
+- name: DARNER_WARM_ON_ADMISSION
+  value: {{ $warms | quote }}
+- name: DARNER_WARM_ARCHITECTURES
+  value: {{ join "," .Values.warm.architectures | quote }}
+- name: DARNER_SWARM_KEY_FILE
+  value: {{ ternary "/etc/darner/swarm/key" "" $warms | quote }}
+- name: DARNER_SUPERNODE_SERVICE
+  value: {{ ternary (include "darner.supernodeService" .) "" $warms | quote }}
+- name: DARNER_SUPERNODES_FILE
+  value: {{ ternary "/etc/darner/supernodes/supernodes" "" $warms | quote }}
 - name: DARNER_LOG_LEVEL
   value: {{ .Values.logLevel }}
 - name: DARNER_LOG_FORMAT

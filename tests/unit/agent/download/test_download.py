@@ -119,6 +119,27 @@ def test_a_download_that_nobody_waits_for_ends_within_a_second_or_so_and_with_it
         blob.wait(3 * PIECE, SECONDS)
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_blob_that_a_slow_disk_is_taking_is_pulled_though_nobody_reads_it_any_more(
+    node: Node, lab: Lab, digest: str, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    ended: list[str | None] = []
+    free, really = threading.Event(), os.fdatasync
+    monkeypatch.setattr(node.downloads.pulls, "ended", lambda _, error: ended.append(error))
+    monkeypatch.setattr(os, "fdatasync", lambda fd: free.wait(SECONDS) and really(fd))
+    monkeypatch.setattr("agent.storage.store.SETTLE_SECONDS", SECONDS if waits else 0.01)
+    with reading(node, lab, digest) as reader:
+        assert reader.download.blob(SECONDS).wait_whole(SECONDS)
+    if waits:
+        time.sleep(LINGER_SECONDS + 2 * LOOK_SECONDS_MAX)
+        assert not ended
+        free.set()
+    wait_until(lambda: ended)
+    assert ended == [None]
+    free.set()
+    wait_until(lambda: node.store.holdings())
+
+
 def test_what_had_arrived_of_it_is_kept_for_whoever_comes_later(node: Node, lab: Lab, digest: str) -> None:
     lab.origin.fail(Fault(path="/blobs/", stall_after=4 * PIECE), times=1)
     with reading(node, lab, digest) as reader:

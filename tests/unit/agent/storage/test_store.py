@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import os
@@ -21,6 +22,7 @@ from agent.storage.store import Store
 from agent.values.errors import StoreError
 from agent.values.pieces import PIECE_BYTES_MIN, Layout
 from agent.values.space import Percent
+from tests.swarm import wait_until
 
 MEBIBYTE = 1 << 20
 GENEROUS = {"quota": 1 << 30, "free": 0, "age": 3600.0}
@@ -172,6 +174,88 @@ def test_a_blob_that_is_about_to_be_kept_is_not_written_to_again(store: Store, m
     seen = []
     monkeypatch.setattr(os, "fdatasync", lambda _: seen.append(store.receive(digest_of(content(1)), cut(MEBIBYTE))))
     assert [receive(store, content(1))] == seen
+
+
+@pytest.fixture
+def held_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A disk that takes all it is to keep when this is set, and not before. Nobody waits for it as long as that."""
+    free, really = threading.Event(), os.fdatasync
+    monkeypatch.setattr("agent.storage.store.SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(os, "fdatasync", lambda fd: free.wait(20) and really(fd))
+    yield free
+    free.set()
+
+
+def test_a_whole_blob_is_found_while_a_slow_disk_takes_it_and_kept_in_the_end(store: Store, held_up: threading.Event) -> None:
+    heard: list[tuple[str, bool]] = []
+    store.on_change = lambda digest, _, held: heard.append((digest, held))
+    blob = receive(store, content(1))
+    assert blob.whole
+    assert store.blob(blob.digest) is blob
+    assert store.holdings() == {}, "the disk may lose it yet"
+    assert store.used == blob.size
+    assert heard == [(blob.digest, True)], "others can have it all the same"
+    assert store.offered() == {blob.digest: blob.size}
+    held_up.set()
+    wait_until(lambda: store.holdings() and not store.arriving(blob.digest))
+    assert store.offered() == {blob.digest: blob.size}
+    assert set(heard) == {(blob.digest, True)}
+    assert store.blob(blob.digest) is blob
+
+
+def test_a_blob_that_others_heard_of_is_taken_back_when_a_slow_disk_fails(
+    store: Store, held_up: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        held_up.wait(20)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    heard: list[tuple[str, bool]] = []
+    store.on_change = lambda digest, _, held: heard.append((digest, held))
+    digest = receive(store, content(1)).digest
+    held_up.set()
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [(digest, True), (digest, False)]
+    assert store.offered() == store.holdings() == {}
+
+
+def test_a_store_that_ends_before_the_disk_has_taken_a_blob_leaves_it_to_the_next_one(
+    tmp_path: Path, held_up: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.storage.disk.CLOSE_SECONDS_MAX", 0.01)
+    before = Store(tmp_path / "another", **GENEROUS)
+    busy = receive(before, content(1))  # the thread is at this one
+    receive(before, content(2))
+    before.close()
+    held_up.set()
+    wait_until(lambda: busy.digest in before.holdings())
+    after = Store(tmp_path / "another", **GENEROUS)
+    again = after.receive(digest_of(content(2)), cut(MEBIBYTE))
+    assert again.missing == again.layout.last
+    again.fail(StoreError("the agent ends"))
+    after.close()
+
+
+def test_a_blob_that_the_disk_did_not_take_stays_out_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("agent.storage.disk.WRITE_BACK_BYTES", MEBIBYTE // 2)
+    monkeypatch.setattr("agent.storage.disk.bring_to_disk", fails)
+    blob = receive(store, content(1))
+    assert blob.whole, "what is in memory is right"
+    assert store.holdings() == {}
+    assert not file_of(store, blob.digest).exists()
+
+
+def test_what_has_no_place_in_the_store_costs_the_disk_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[tuple[int, ...]] = []
+    monkeypatch.setattr("agent.storage.disk.WRITE_BACK_BYTES", MEBIBYTE // 2)
+    monkeypatch.setattr("agent.storage.disk.bring_to_disk", lambda *span: brought.append(span))
+    store.quota = MEBIBYTE // 2
+    assert receive(store, content(1)).whole
+    assert not brought
 
 
 def test_a_wrong_size_of_an_earlier_try_leaves_no_bytes_behind_the_end(store: Store) -> None:

@@ -17,6 +17,7 @@ from supernode.scheduler.events import (
     Fetched,
     GrantPieces,
     GrantRun,
+    HeadTime,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -26,11 +27,13 @@ from supernode.scheduler.events import (
     MayFetch,
     Moved,
     Opened,
+    Overdue,
     Quarantined,
     Released,
     Reported,
     RunOver,
     Seeded,
+    Stopped,
     Tick,
 )
 from supernode.scheduler.limits import Limits
@@ -49,8 +52,9 @@ LIMITS = Limits(
     seed_slots_min=1,
     seed_slots_max=2,
     probes_max=2,
-    origin_slots_min=1,
-    origin_slots_max=1,
+    origin_slots_min=2,
+    origin_slots_max=2,
+    head_pieces_min=PIECES,
 )
 
 
@@ -66,7 +70,7 @@ def test_what_follows_an_event_is_what_the_table_says() -> None:
 
     def reported(node: int, task: int) -> Reported:
         done = [(piece, source, 0.01, rng.choice((DELIVERED, STALLED))) for piece, source, _ in granted.pop((node, task), [])]
-        return Reported(node, task, tuple(done), 2, ())
+        return Reported(node, task, tuple(done), 2, rng.choice(((), (rng.randrange(PIECES),))))
 
     runs: dict[tuple[int, int], list[GrantRun]] = defaultdict(list)
 
@@ -83,8 +87,16 @@ def test_what_follows_an_event_is_what_the_table_says() -> None:
         (1, lambda node, task: Left(node)),
         (20, lambda node, task: Made(task, PIECES, 0)),
         (4, lambda node, task: Seeded(task, rng.randrange(PIECES))),
+        (2, lambda node, task: Overdue(task)),
+        (2, lambda node, task: Stopped(task)),
+        (3, lambda node, task: HeadTime(task)),
         (8, lambda node, task: Ended(task)),
-        (20, lambda node, task: Opened(node, task, rng.choice((0, 0, rng.randrange(1 << PIECES))), (), 2)),
+        (
+            20,
+            lambda node, task: Opened(
+                node, task, rng.choice((0, 0, rng.randrange(1 << PIECES))), rng.choice(((), (rng.randrange(PIECES),))), 2
+            ),
+        ),
         (60, reported),
         (20, lambda node, task: MayFetch(node, task, 1 + node % 2)),
         (30, fetched),

@@ -118,6 +118,31 @@ def test_each_piece_leaves_the_supernode_once_while_others_are_wanted() -> None:
     assert sorted(from_seed) == sorted(set(from_seed)) == [0, 1, 2, 3]
 
 
+def test_a_piece_with_which_a_reader_begins_has_its_sources_link_to_itself_and_is_passed_on_at_once() -> None:
+    swarm = Swarm(A, B, C, D, pieces=Limits().head_pieces_min, seeded=0b11)
+    swarm.open(A, have=0b11, want=0)
+    assert [grant[:3] for grant in granted(swarm.open(B, readers=(0,)))] == [(B, 0, A)]
+    assert swarm.open(C, readers=(0,)) == []
+    assert swarm.open(D, readers=(0,)) == []
+    sent = [grant[1:3] for grant in granted(swarm.report(B, (0, A, DELIVERED)))]
+    assert sorted(sent) == [(0, A), (0, B)]
+    assert swarm.busy(A) == swarm.busy(B) == 1
+
+
+def test_it_goes_before_pieces_that_are_rarer() -> None:
+    swarm = Swarm(A, B, C, pieces=Limits().head_pieces_min, seeded=0b111)
+    swarm.open(A, have=0b110, want=0)
+    swarm.open(B, have=0b100, want=0)
+    assert granted(swarm.open(C, want=1, readers=(2,)))[0][1] == 2
+
+
+def test_of_a_small_blob_all_is_there_soon_and_nothing_waits() -> None:
+    swarm = Swarm(A, B, C, pieces=Limits().head_pieces_min - 1, seeded=0b11)
+    swarm.open(A, have=0b11, want=0)
+    assert [grant[:3] for grant in granted(swarm.open(B, want=1, readers=(0,)))] == [(B, 0, A)]
+    assert [grant[:3] for grant in granted(swarm.open(C, want=1, readers=(0,)))] == [(C, 0, A)]
+
+
 def test_a_new_piece_goes_to_the_node_that_has_least() -> None:
     for least in (A, B, C):
         swarm = Swarm(A, B, C, seeded=0)

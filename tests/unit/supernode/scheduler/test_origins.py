@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from supernode.scheduler.limits import Limits
-from supernode.scheduler.origins import FEWER_SECONDS, HOLD_SECONDS, MORE, SLOW, SLOWER, STEP, WINDOW_SECONDS, OriginLink
+from supernode.scheduler.origins import (
+    FEWER_SECONDS,
+    HOLD_SECONDS,
+    MORE,
+    SLOW,
+    SLOWER,
+    STEP,
+    WINDOW_PIECES,
+    WINDOW_SECONDS,
+    OriginLink,
+)
 from supernode.scheduler.state import Swarm
 
 PIECE = 1 << 20
@@ -28,7 +38,7 @@ class Registry:
         link = self.link
         link.busy = link.slots if busy is None else busy
         self._came(pace)  # with which a window begins
-        end, seconds = self.now + max(WINDOW_SECONDS, (link.slots + 1) / rate), 1 / rate
+        end, seconds = self.now + max(WINDOW_SECONDS, (WINDOW_PIECES * link.slots + 1) / rate), 1 / rate
         while self.now < end:
             self.now += seconds
             self._came(pace)

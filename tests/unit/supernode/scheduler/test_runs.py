@@ -24,6 +24,7 @@ from supernode.scheduler.events import (
     Fetched,
     GrantPieces,
     GrantRun,
+    HeadTime,
     HoldsAll,
     HoldsNone,
     Joined,
@@ -32,6 +33,7 @@ from supernode.scheduler.events import (
     Made,
     MayFetch,
     Opened,
+    Overdue,
     Quarantined,
     Released,
     Reported,
@@ -56,7 +58,8 @@ LIMITS = Limits(runs_ahead=0)
 class Fetchers:
     """A scheduler, nodes that may ask an origin for a blob that nobody has, and what they were granted there."""
 
-    def __init__(self, *nodes: int, pieces: int = 64, limits: Limits = LIMITS, zones: bool = False) -> None:
+    def __init__(self, *nodes: int, pieces: int = 64, limits: Limits = LIMITS, zones: bool = False, new: bool = False) -> None:
+        """The blob is known since a while, unless it is to be `new`: then its first piece goes before all."""
         self.now = 100.0
         self.scheduler = Scheduler(Random(1), limits)
         self.runs: list[GrantRun] = []
@@ -64,6 +67,8 @@ class Fetchers:
         self.grants: list[tuple[int, int, int]] = []
         """Pieces from other nodes: (node, piece, source)."""
         self.tell(Made(TASK, pieces, 0, MIB))
+        for _ in () if new else limits.head_times(pieces):
+            self.tell(HeadTime(TASK))
         for node in nodes:
             self.tell(Joined(node, f"zone-{node}" if zones else "", 0))
             self.open(node)
@@ -120,6 +125,32 @@ class Fetchers:
 # Who is granted what.
 
 
+def test_what_the_supernode_alone_has_is_granted_at_an_origin_only_when_it_is_overdue() -> None:
+    swarm = Fetchers(A, B)
+    for piece in range(64):
+        swarm.tell(Seeded(TASK, piece))
+    swarm.may_fetch(A, B)
+    assert swarm.runs == []
+    swarm.tell(Overdue(TASK))
+    assert {run.node for run in swarm.runs} == {A, B}
+    assert swarm.unclaimed == 0
+
+
+def test_an_overdue_piece_comes_from_the_supernode_or_an_origin_and_not_from_both() -> None:
+    swarm = Fetchers(A, B)
+    for piece in range(64):
+        swarm.tell(Seeded(TASK, piece))
+    swarm.open(A, want=4)
+    swarm.may_fetch(A, B)
+    swarm.tell(Overdue(TASK))
+    swarm.open(B, want=8)
+    by_supernode = {piece for _, piece, source in swarm.grants if source == SEED}
+    at_origin = {piece for run in swarm.runs for piece in range(run.first, run.end)}
+    assert by_supernode
+    assert at_origin
+    assert not by_supernode & at_origin
+
+
 def test_a_node_that_may_ask_an_origin_is_granted_the_blobs_beginning() -> None:
     swarm = Fetchers(A)
     assert swarm.runs == []
@@ -139,6 +170,59 @@ def test_each_piece_is_granted_at_an_origin_to_one_node() -> None:
     swarm.may_fetch(A, B, C)
     granted = [piece for run in swarm.runs for piece in range(run.first, run.end)]
     assert len(granted) == len(set(granted)) == 3 * LIMITS.run_pieces_min
+
+
+def test_the_first_piece_of_a_new_blob_has_the_origin_to_itself_and_then_the_links_of_those_that_wait_for_it() -> None:
+    swarm = Fetchers(A, B, C, new=True)
+    for node in (A, B, C):
+        swarm.open(node, want=1, readers=(0,))
+    swarm.may_fetch(A, B, C)
+    assert [run.node for run in swarm.runs] == [A]
+    swarm.bring(A, 0, after=0.05)
+    assert [run.node for run in swarm.runs] == [A]
+    first = next(node for node, piece, source in swarm.grants if (piece, source) == (0, A))
+    swarm.now += 0.05
+    swarm.tell(Reported(first, TASK, ((0, A, 0.05, DELIVERED),), 1, ()))
+    assert [run.node for run in swarm.runs] == [A, first]
+    swarm.tell(HeadTime(TASK))
+    assert [run.node for run in swarm.runs] == [A, first]
+    swarm.tell(HeadTime(TASK))
+    assert sorted(run.node for run in swarm.runs) == [A, B, C]
+
+
+def test_if_it_does_not_come_at_once_the_others_do_not_wait() -> None:
+    swarm = Fetchers(A, B, C, new=True)
+    swarm.may_fetch(A, B, C)
+    swarm.tell(HeadTime(TASK))
+    assert sorted(run.node for run in swarm.runs) == [A, B, C]
+
+
+def test_nor_where_the_registry_is_known_to_carry_more_nor_for_a_small_blob() -> None:
+    swarm = Fetchers(A, B, new=True)
+    swarm.may_fetch(A)
+    swarm.link.slots = LIMITS.origin_slots_min + 1
+    swarm.may_fetch(B)
+    assert sorted(run.node for run in swarm.runs) == [A, B]
+    swarm = Fetchers(A, B, pieces=LIMITS.head_pieces_min - 1, new=True)
+    swarm.may_fetch(A, B)
+    assert sorted(run.node for run in swarm.runs) == [A, B]
+
+
+def test_nor_where_the_node_that_asked_first_is_gone() -> None:
+    swarm = Fetchers(A, B, new=True)
+    swarm.may_fetch(A, B)
+    swarm.tell(Left(A))
+    assert [run.node for run in swarm.runs] == [A, B]
+
+
+def test_where_many_wait_for_the_first_piece_those_that_have_it_are_not_waited_for() -> None:
+    nodes = range(1, LIMITS.head_takers_max + 2)
+    swarm = Fetchers(*nodes, new=True)
+    swarm.may_fetch(*nodes)
+    asking = swarm.runs[0].node
+    assert [run.node for run in swarm.runs] == [asking]
+    swarm.bring(asking, 0, after=0.05)
+    assert len(swarm.runs) == LIMITS.origin_slots_min
 
 
 def test_all_of_a_blob_comes_from_the_origin_once() -> None:

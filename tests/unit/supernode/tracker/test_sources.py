@@ -12,6 +12,7 @@ from agent.swarm.messages import RUN_FAILED, RUN_TOO_MANY
 from agent.values.errors import DigestError, OriginError
 from agent.values.pieces import Layout
 from supernode.overview import describe
+from supernode.scheduler.limits import Limits
 from supernode.seeder import NotHereError
 from supernode.tracker import doubts
 from supernode.tracker import seeds as module
@@ -61,6 +62,16 @@ async def test_a_node_that_knows_the_size_is_answered_at_once_and_granted_a_run_
     assert agent.heard(messages.Task) == [messages.Task(7, agent.task.task, SIZE, LAYOUT.length, {})]
     assert agent.runs[0] == messages.Run(agent.task.task, 0, 2)
     assert lab.wanted == []
+
+
+@in_loop
+async def test_where_the_first_piece_of_a_new_blob_does_not_come_at_once_a_second_node_is_granted_a_run(lab: Lab) -> None:
+    size = Limits().head_pieces_min * LAYOUT.length
+    first, second = Agent(lab, "a"), Agent(lab, "b")
+    for agent in (first, second):
+        agent.open(size=size)
+    assert (len(first.runs), second.runs) == (1, [])
+    await lab.until(lambda: second.runs)
 
 
 @in_loop
