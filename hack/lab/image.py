@@ -15,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ _OCI = "application/vnd.oci.image"
 
 Descriptor = dict[str, Any]
 """Of the OCI image specification: mediaType, digest, size."""
+Layer = tuple[str, Descriptor]
+"""The digest of what a layer unpacks to, and its descriptor."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,36 @@ def build_image(layout: Path) -> BuiltImage:
     blobs.mkdir(parents=True)
     with ThreadPoolExecutor(len(layers)) as pool:  # zlib and hashlib let go of the interpreter's lock
         written = list(pool.map(lambda files: _write_layer(files, blobs), layers))
+    proof = f"import json, sqlite3; [open(program, 'rb').read() for program in {list(map(str, programs))}]; print({PROOF!r})"
+    image = write_image(layout, written, (str(python), "-I", "-c", proof))
+    if image.size < IMAGE_BYTES_MIN:
+        raise LabError(f"the files of this machine make an image of {image.size >> 20} MiB only")
+    return image
+
+
+def write_image(layout: Path, layers: Sequence[Layer], command: tuple[str, ...]) -> BuiltImage:
+    """What makes layers that lie in a layout an image."""
+    blobs = layout / "blobs/sha256"
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [unpacked for unpacked, _ in written]},
+        "rootfs": {"type": "layers", "diff_ids": [unpacked for unpacked, _ in layers]},
     }
-    parts = [_write_json(config, f"{_OCI}.config.v1+json", blobs), *(layer for _, layer in written)]
+    parts = [_write_json(config, f"{_OCI}.config.v1+json", blobs), *(layer for _, layer in layers)]
     manifest_type = f"{_OCI}.manifest.v1+json"
     manifest = {"schemaVersion": 2, "mediaType": manifest_type, "config": parts[0], "layers": parts[1:]}
     named = {**_write_json(manifest, manifest_type, blobs), "annotations": {"org.opencontainers.image.ref.name": "built"}}
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    proof = f"import json, sqlite3; [open(program, 'rb').read() for program in {list(map(str, programs))}]; print({PROOF!r})"
-    image = BuiltImage(layout, {part["digest"]: part["size"] for part in parts}, (str(python), "-I", "-c", proof))
-    if image.size < IMAGE_BYTES_MIN:
-        raise LabError(f"the files of this machine make an image of {image.size >> 20} MiB only")
-    return image
+    return BuiltImage(layout, {part["digest"]: part["size"] for part in parts}, command)
+
+
+def store_layer(packed: Path, unpacked: str, blobs: Path) -> Layer:
+    """A gzip layer under the name of its digest; `unpacked` is the digest of what it unpacks to."""
+    digest = _digest(packed)
+    stored = packed.rename(blobs / digest.removeprefix("sha256:"))
+    return unpacked, {"mediaType": f"{_OCI}.layer.v1.tar+gzip", "digest": digest, "size": stored.stat().st_size}
 
 
 def _as_they_are(paths: Iterable[Path]) -> dict[str, Path]:
@@ -97,8 +112,7 @@ def _libraries_of(programs: list[Path]) -> set[Path]:
     return {Path(word) for word in told.split() if word.startswith("/") and not word.endswith(":")}
 
 
-def _write_layer(files: Mapping[str, Path], blobs: Path) -> tuple[str, Descriptor]:
-    """One gzip layer. Gives the digest of what it unpacks to, and its descriptor."""
+def _write_layer(files: Mapping[str, Path], blobs: Path) -> Layer:
     plain, packed = blobs / f"{id(files)}.tar", blobs / f"{id(files)}.gz"
     with tarfile.open(plain, "w", format=tarfile.PAX_FORMAT) as archive:
         for name, path in sorted(files.items()):
@@ -108,10 +122,9 @@ def _write_layer(files: Mapping[str, Path], blobs: Path) -> tuple[str, Descripto
                 archive.addfile(entry, content)
     with plain.open("rb") as source, packed.open("wb") as target, gzip.GzipFile("", "wb", 1, target, mtime=0) as compressor:
         shutil.copyfileobj(source, compressor, 1 << 20)
-    unpacked, digest = _digest(plain), _digest(packed)
+    layer = store_layer(packed, _digest(plain), blobs)
     plain.unlink()
-    stored = packed.rename(blobs / digest.removeprefix("sha256:"))
-    return unpacked, {"mediaType": f"{_OCI}.layer.v1.tar+gzip", "digest": digest, "size": stored.stat().st_size}
+    return layer
 
 
 def _digest(file: Path) -> str:

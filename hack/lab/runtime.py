@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from hack.lab import stargz
 from hack.lab.network import Host
 from hack.lab.process import LabError, wait_until
 
@@ -65,6 +66,16 @@ max_concurrent_downloads = 8
 concurrent_layer_fetch_buffer = {buffer}
 """,
 }
+# The kubelet's images in a snapshotter of its own, which is told what it needs to fetch layers by itself.
+_STARGZ = """\
+[proxy_plugins.stargz]
+type = 'snapshot'
+address = '{socket}'
+[plugins.'io.containerd.cri.v1.images']
+use_local_image_pull = true
+snapshotter = 'stargz'
+disable_snapshot_annotations = false
+"""
 # An administrator's directory, in which each registry may have a file of its own.
 _CERTS_D = {
     "1.6": """\
@@ -87,9 +98,12 @@ class Runtime:
     parallel: str = ""
     """Who fetches layers that are larger than `FETCH_BUFFER_BYTES` in parallel ranges of that size: `transfer service` (the
     default of containerd 2.2) or `own client` of the CRI plugin. Empty: one GET for each layer."""
+    lazy: bool = False
+    """Layers are mounted by stargz-snapshotter, and need not be there. Of containerd 2 only."""
 
     def __str__(self) -> str:
-        return "-".join(["containerd", self.version, *(["parallel", *self.parallel.split()] if self.parallel else [])])
+        how = [*(["parallel", *self.parallel.split()] if self.parallel else []), *(["lazy"] if self.lazy else [])]
+        return "-".join(["containerd", self.version, *how])
 
     @property
     def programs(self) -> Path:
@@ -97,7 +111,10 @@ class Runtime:
 
     def config(self, directory: Path) -> str:
         parallel = _PARALLEL[self.parallel] if self.parallel else ""
-        return (_CONFIG[self.version] + parallel).format(directory=directory, buffer=FETCH_BUFFER_BYTES)
+        lazy = _STARGZ if self.lazy else ""
+        return (_CONFIG[self.version] + parallel + lazy).format(
+            directory=directory, buffer=FETCH_BUFFER_BYTES, socket=stargz.SOCKET
+        )
 
 
 class Containerd:
@@ -125,6 +142,10 @@ class Containerd:
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         self.process = host.start(str(runtime), [*isolated, runtime.programs / "containerd", config], {"PATH": self._path})
         self.process.wait_until(self._answers)
+        if runtime.lazy:
+            serve = [stargz.program(), "serve", self._directory / "stargz", stargz.SOCKET]
+            self.snapshotter = host.start("stargz", self._entering(serve), {"PATH": self._path})
+            self.snapshotter.wait_until(self._snapshotter_answers)
 
     def pull(self, image: str, credentials: str = "", timeout_seconds: float = _PULL_SECONDS_MAX) -> None:
         """As the kubelet does: ask the runtime, which fetches and unpacks. `credentials` are USER:PASSWORD of a pull secret."""
@@ -149,7 +170,8 @@ class Containerd:
         """What a command prints that runs in the image, in a container made by runc."""
         identifier = f"container-{next(_containers)}"
         group = f"/{self._host.lab.name}/{identifier}"  # below a name that the lab removes when it closes
-        argv = ["run", "--rm", "--cgroup", group, image, identifier, *command]
+        snapshotter = ["--snapshotter", "stargz"] if self._runtime.lazy else []
+        argv = ["run", "--rm", "--cgroup", group, *snapshotter, image, identifier, *command]
         return self._inside([self._runtime.programs / "ctr", "--namespace", "k8s.io", *argv], 60)
 
     def discard(self) -> None:
@@ -168,14 +190,23 @@ class Containerd:
         self._inside([built_programs() / "crictl", *options, *argv], timeout_seconds + 5)
 
     def _inside(self, argv: list[object], timeout_seconds: float) -> str:
-        """Run in the namespaces of containerd, whose /run holds its sockets."""
-        environment = ["env", f"PATH={self._path}"]
-        return self._host.run(["nsenter", "--target", self._init, "--mount", "--pid", "--", *environment, *argv], timeout_seconds)
+        return self._host.run(self._entering(["env", f"PATH={self._path}", *argv]), timeout_seconds)
+
+    def _entering(self, argv: list[object]) -> list[object]:
+        """What to execute so that `argv` runs in the namespaces of containerd, whose /run holds its sockets."""
+        return ["nsenter", "--target", self._init, "--mount", "--pid", "--", *argv]
 
     @property
     def _init(self) -> str:
         """The process id of containerd itself, which is the first one of its namespace."""
         return Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
+
+    def _snapshotter_answers(self) -> bool:
+        try:
+            self._inside([self._runtime.programs / "ctr", "snapshots", "--snapshotter", "stargz", "list"], 10)
+        except LabError:
+            return False
+        return True
 
     def _answers(self) -> bool:
         try:

@@ -12,15 +12,19 @@ import pytest
 from hack.lab import Lab, LabError
 from hack.lab.image import BuiltImage, build_image
 from hack.lab.runtime import built_programs
+from hack.lab.stargz import program as stargz
 
 _PROGRAMS = ("containerd", "ctr", "docker-registry", "ip", "nsenter", "podman", "runc", "setpriv", "skopeo", "tc", "unshare")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build containerd 2 before the first test, whose time limit is not made for that."""
-    if os.geteuid() == 0 and any({"image", "walk"} & set(getattr(item, "fixturenames", ())) for item in session.items):
-        with contextlib.suppress(LabError):  # the tests that use it say why there is none
+    """Build containerd 2 and stargz-snapshotter before the first test, whose time limit is not made for that."""
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())} if os.geteuid() == 0 else set()
+    with contextlib.suppress(LabError):  # the tests that use them say why there is none
+        if wanted & {"image", "walk"}:
             built_programs()
+        if "estargz" in wanted:
+            stargz()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
