@@ -423,7 +423,7 @@ class Scheduler:
         self._fetch(swarm)
 
     def _holds_up(self, member: Member) -> bool:
-        """Whether all would wait at the end for a node to which little comes: not for one that merely stands still for a moment."""
+        """Whether all would wait at the end for a node to which little comes, and not for one that stands still for a moment."""
         rate, patience = member.node.origin_rate, self._limits.run_end_seconds
         if not self.origins[member.origin].is_slow(rate):
             return False

@@ -73,7 +73,7 @@ class OriginLink:
         return self.slots > self._limits.origin_slots_min and not self._slots_before
 
     def run_length(self, swarm: Swarm, missing: int, rate: float) -> int:
-        """Pieces of the next run of a node to which so much comes, 0 if that is not known, where `missing` are left to be fetched.
+        """Pieces of the next run of a node to which so much comes (0: nobody knows), where `missing` are left to be fetched.
 
         All of the last pieces wait for the slowest of those that were granted them. So whose link nobody knows is granted few.
         """
