@@ -284,6 +284,8 @@ class _Unwritten:
     error: OSError | None = None
     settle: Callable[[OSError | None], None] | None = None
     """To be called when nothing is left: no more will be written."""
+    is_over: threading.Event = field(default_factory=threading.Event)
+    """Set when that was called, and nobody here has the file any more."""
 
     @property
     def size(self) -> int:
@@ -329,25 +331,21 @@ class WriteBack:
 
         It is called by another thread, and waited for so long: the caller has other things to do than to wait for a slow disk.
         """
-        is_over = threading.Event()
-
-        def end(error: OSError | None) -> None:
-            try:
-                settled(error)
-            finally:
-                is_over.set()
-
         with self._lock:
             unwritten = self._files.setdefault(file, _Unwritten())
-            unwritten.settle = end
+            unwritten.settle = settled
+            is_over = unwritten.is_over
             try:
                 self._work()
+                is_taken = True
             except RuntimeError:  # no thread is left
                 del self._files[file]
-                is_over.set()
-        if is_over.is_set():
+                is_taken = False
+        if is_taken:
+            del unwritten
+            is_over.wait(seconds)
+        else:
             settled(unwritten.error)
-        is_over.wait(seconds)
 
     def forget(self, file: Written) -> None:
         """Nobody needs it on the disk."""
@@ -378,12 +376,20 @@ class WriteBack:
                     bring_to_disk(file.fd, *span)
                 except OSError as error:
                     unwritten.error = error
-            elif unwritten.settle:
-                try:
-                    unwritten.settle(unwritten.error)
-                except Exception:
-                    log.exception("a file was not settled")
+            else:
+                self._settle(unwritten)
+            is_over = None if span else unwritten.is_over
             del turn, file, unwritten  # a file that nobody else has is closed now
+            if is_over:
+                is_over.set()
+
+    @staticmethod
+    def _settle(unwritten: _Unwritten) -> None:
+        try:
+            if unwritten.settle:
+                unwritten.settle(unwritten.error)
+        except Exception:
+            log.exception("a file was not settled")
 
     def _turn(self) -> tuple[Written, _Unwritten, tuple[int, int] | None] | None:
         """What is next: bytes of a file, or its end when little is left. None if nothing is, and then the thread ends."""

@@ -167,6 +167,15 @@ def test_what_is_settled_wrongly_leaves_the_others_their_thread(write_back: Writ
     assert settle(write_back, File()) == [None]
 
 
+def test_what_is_settled_is_settled_once_and_nobody_holds_it_afterwards(write_back: WriteBack) -> None:
+    for _ in range(200):
+        file = File()
+        assert settle(write_back, file) == [None]
+        gone = weakref.ref(file)
+        del file
+        assert gone() is None
+
+
 def test_a_store_that_is_closed_brings_nothing_more_to_the_disk(write_back: WriteBack, slow: SlowDisk) -> None:
     slow.free.clear()
     file = File()
