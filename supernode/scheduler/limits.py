@@ -91,7 +91,7 @@ class Limits:
     """A node whose runs failed so many times in a row is granted no more in that swarm."""
     run_begin_seconds: float = 4.0
     """How long a registry may take to begin: after that others may be granted what is left of a run."""
-    run_end_seconds: float = 0.25
+    run_end_seconds: float = 1.0
     """The same of a node that is much slower than others, when nothing else is left to be fetched."""
     run_patience_seconds: float = 3.0
     """The same between two pieces of a run."""

@@ -428,7 +428,7 @@ class Scheduler:
         if not self.origins[member.origin].is_slow(rate):
             return False
         left = sum(run.left.bit_count() for run in member.runs) * member.swarm.piece_bytes
-        return left > patience * rate or self._now - member.runs[0].since > 4 * patience
+        return left > patience * rate or self._now - member.runs[0].since > patience
 
     # State.
 
