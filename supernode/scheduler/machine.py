@@ -348,10 +348,6 @@ class Scheduler:
     def _fetch(self, swarm: Swarm) -> None:
         """Grant what nobody has, and nobody is getting, to nodes that may ask an origin for it."""
         unclaimed = swarm.askable
-        if not unclaimed:
-            for run in swarm.runs:
-                run.stalled |= self._holds_up(run.member)
-            unclaimed = swarm.askable
         while unclaimed:
             member = self._matcher.fetcher(swarm, unclaimed, self.origins, self._now, self._spreads_head(swarm))
             if member is None:
@@ -415,20 +411,20 @@ class Scheduler:
         for member in dict.fromkeys([run.member for run in swarm.runs]):
             silent = now - member.runs[0].since
             most = limits.run_patience_seconds if member.runs[0].moved else limits.run_begin_seconds
-            if member.node.barred or silent >= max(most, least):
+            if member.node.barred or silent >= max(most, least) or self._holds_up(member, silent):
                 for run in member.runs:
                     run.stalled = True
             for run in member.runs[1:]:
                 run.since = now  # it has not begun
         self._fetch(swarm)
 
-    def _holds_up(self, member: Member) -> bool:
-        """Whether all would wait at the end for a node to which little comes, and not for one that stands still for a moment."""
-        rate, patience = member.node.origin_rate, self._limits.run_end_seconds
-        if not self.origins[member.origin].is_slow(rate):
+    def _holds_up(self, member: Member, silent: float) -> bool:
+        """Whether all wait at the end for a node to which little comes: not for one that merely stands still for a moment."""
+        limits, swarm, rate = self._limits, member.swarm, member.node.origin_rate
+        if swarm.unclaimed or silent < limits.run_end_seconds or not self.origins[member.origin].is_slow(rate):
             return False
-        left = sum(run.left.bit_count() for run in member.runs) * member.swarm.piece_bytes
-        return left > patience * rate or self._now - member.runs[0].since > patience
+        left = sum(run.left.bit_count() for run in member.runs) * swarm.piece_bytes
+        return left > limits.run_end_seconds * rate
 
     # State.
 

