@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import threading
@@ -31,6 +30,7 @@ from agent.values.errors import DarnerError
 from supernode.api import application
 from supernode.loaded.images import LoadedImages
 from supernode.loaded.receiver import LoadReceiver
+from supernode.loop import call_in
 from supernode.node_tokens import NodeTokens
 from supernode.registry_credentials import RegistryCredentials
 from supernode.scheduler.limits import Limits
@@ -182,7 +182,7 @@ class Supernode:
             self._loaded,
         )
         if self._zones:
-            self._zones.on_zone = lambda node, zone: self._in_loop(loop, tracker.zone_known, node, zone)
+            self._zones.on_zone = lambda node, zone: call_in(loop, tracker.zone_known, node, zone)
             self._zones.start()
         addresses = Addresses(self._swarm_key, tracker.knows, tracker.locate)
         channels = ChannelServer(tracker, self._identity, self._tokens, addresses)
@@ -198,11 +198,6 @@ class Supernode:
         channels.stop()
         tracker.stop()
         await asyncio.sleep(0)  # connections end in the loop
-
-    @staticmethod
-    def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: the process is stopping
-            loop.call_soon_threadsafe(call, *arguments)
 
     def _ask(self, question: Callable[[Tracker], dict[str, Any]]) -> dict[str, Any]:
         """Put a question to the tracker from another thread. Raises DarnerError when it does not answer."""

@@ -23,6 +23,7 @@ from agent.swarm import messages
 from agent.values.errors import DarnerError, OriginError
 from agent.values.manifest import Manifest
 from supernode.loaded.images import LoadedImages
+from supernode.loop import call_in
 from supernode.names import check_name
 from supernode.session import AgentSession
 
@@ -197,10 +198,7 @@ class Verdicts:
     def shown(self, registry: str, repository: str, digest: str) -> None:
         """An origin has begun to send this supernode a blob, without a credential. Called from any thread."""
         told = messages.Told(registry, repository, f"blobs/{digest}", b"", messages.ALLOWED)
-        try:
-            self._loop.call_soon_threadsafe(self._heard_here, told)
-        except RuntimeError:
-            return  # the loop has ended: the process is stopping
+        call_in(self._loop, self._heard_here, told)
 
     # Decisions.
 
@@ -293,10 +291,7 @@ class Verdicts:
         except Exception:
             log.exception("asking for permission failed inside")
         told = messages.Told(registry, repository, path, b"", outcome)
-        try:
-            self._loop.call_soon_threadsafe(self._answered_here, told)
-        except RuntimeError:
-            return  # the loop has ended: the process is stopping
+        call_in(self._loop, self._answered_here, told)
 
     def _answered_here(self, told: messages.Told) -> None:
         self._asked_here[told.registry] -= 1

@@ -157,6 +157,10 @@ class Store:
         """The file of a whole blob."""
         return self._blobs / digest.removeprefix("sha256:")
 
+    def _partial_path(self, digest: str) -> Path:
+        """The file of one that is arriving, or of which an earlier try left a part."""
+        return self._partial / digest.removeprefix("sha256:")
+
     def holdings(self) -> dict[str, int]:
         """The whole blobs and their sizes, least recently used first."""
         with self._lock:
@@ -323,7 +327,7 @@ class Store:
         `public` when everybody may have it, as far as is known; what an earlier try knew better counts. With `contents` it is the
         file of a web server, which has no place in the store, for its name is no digest that it could be checked against later.
         """
-        path = self._partial / digest.removeprefix("sha256:")
+        path = self._partial_path(digest)
         try:
             with self._receiving:
                 earlier = self._arriving.get(digest)
@@ -390,7 +394,7 @@ class Store:
 
     def _leave(self, blob: Blob, error: DarnerError | None) -> None:
         """A blob is among the arriving ones no longer. The pieces that were verified one by one are kept for the next try."""
-        path = self._partial / blob.digest.removeprefix("sha256:")
+        path = self._partial_path(blob.digest)
         if error is None or isinstance(error, DigestError):
             remove(path)
             remove(path.with_suffix(".pieces"))
@@ -400,7 +404,7 @@ class Store:
                 del self._arriving[blob.digest]
 
     def _keep(self, blob: Blob, failure: OSError | None) -> None:
-        path = self._partial / blob.digest.removeprefix("sha256:")
+        path = self._partial_path(blob.digest)
         try:
             if failure:
                 raise failure

@@ -19,6 +19,7 @@ from agent.registry.manifests import Manifests
 from agent.swarm import messages
 from agent.values.errors import DarnerError, OriginError
 from agent.values.manifest import Manifest
+from supernode.loop import call_in
 from supernode.names import check_name
 from supernode.session import AgentSession
 from supernode.tags.handout import HandOut
@@ -108,7 +109,7 @@ class TagResolver:
         """In a thread."""
         answer: Resolution
         then: Callable[[Name, Resolution], None] = self._answered
-        self._in_loop(self._begun, name)
+        call_in(self._loop, self._begun, name)
         try:
             answer = _resolved(self._manifests.resolve(*name))
         except DarnerError as error:
@@ -118,13 +119,7 @@ class TagResolver:
         except Exception as error:
             log.exception("resolving a name failed inside")
             answer = _refusal(OriginError(502, f"the supernode failed inside: {type(error).__name__}"))
-        self._in_loop(then, name, answer)
-
-    def _in_loop(self, call: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:
-            return  # the loop has ended: the process is stopping
+        call_in(self._loop, then, name, answer)
 
     def _begun(self, name: Name) -> None:
         """The registry is being asked."""

@@ -15,6 +15,7 @@ from agent.storage.blob import Blob
 from agent.swarm import messages
 from agent.values.errors import DarnerError, OriginError
 from agent.values.pieces import Layout
+from supernode.loop import call_in
 from supernode.seeder import Holder, Seeder, SeedRequest
 from supernode.tracker.task import BlobTask
 
@@ -109,7 +110,4 @@ class SeedThreads:
             if self._listener.is_there(task):
                 call(task, *arguments)
 
-        try:
-            self._loop.call_soon_threadsafe(if_it_still_matters)
-        except RuntimeError:
-            return  # the loop has ended: the process is stopping
+        call_in(self._loop, if_it_still_matters)

@@ -10,7 +10,6 @@ runs is done in the tracker's event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -25,6 +24,7 @@ from agent.values.errors import DarnerError, DigestError, OriginError, StoreErro
 from agent.values.pieces import Layout, lowest, members
 from agent.values.reference import InvalidReference
 from supernode import metrics
+from supernode.loop import call_in
 from supernode.names import check_name
 from supernode.seeder import Seeder
 from supernode.tracker.seeds import Seeds
@@ -205,9 +205,9 @@ class WarmBlobs:
                 blob = self._seeder.store.receive(task.name, item.layout, public=True)
                 blob.provenance.begin(*item.source, is_empty=not blob.held)
             except (DarnerError, OSError) as error:
-                self._tell(self._begun, item, task, None, error)
+                call_in(self._loop, self._begun, item, task, None, error)
             else:
-                self._tell(self._begun, item, task, blob, None)
+                call_in(self._loop, self._begun, item, task, blob, None)
 
         self._submit(item, begin, lambda: self._begun(item, task, None, StoreError("no thread is left")))
 
@@ -248,7 +248,7 @@ class WarmBlobs:
         unsaid = set(members(blob.held)) - task.digests.keys()
 
         def came(piece: int, digest: bytes) -> None:
-            self._tell(self._came, task, blob, piece, digest)
+            call_in(self._loop, self._came, task, blob, piece, digest)
 
         run = WarmRun(self._seeder.origin, *item.source, blob, first, end, came)
         item.run, item.run_since, item.is_leaving = run, time.monotonic(), False
@@ -270,7 +270,7 @@ class WarmBlobs:
             except Exception as failed:
                 log.exception("warming %s failed inside", task.name)
                 error = StoreError(f"warming failed inside: {type(failed).__name__}")
-            self._tell(self._ended, item, task, blob, error)
+            call_in(self._loop, self._ended, item, task, blob, error)
 
         self._submit(item, fetch, lambda: self._ended(item, task, blob, StoreError("no thread is left")))
 
@@ -337,8 +337,3 @@ class WarmBlobs:
         metrics.WARM_BLOBS.labels(outcome).inc()
         if item.task and item.task.is_warm and self._seeds.knows(item.task):
             self._unasked[item.digest] = item.task, time.monotonic()
-
-    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
-        """From a thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended: the process is stopping
-            self._loop.call_soon_threadsafe(call, *arguments)

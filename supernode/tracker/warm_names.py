@@ -8,7 +8,6 @@ webhook names (docs/decisions/0036). All but the questions is done in the tracke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from agent.values.manifest import Manifest
 from agent.values.pieces import BLOB_BYTES_MAX
 from agent.values.reference import InvalidReference, raw_digest
 from supernode import metrics
+from supernode.loop import call_in
 from supernode.names import check_name
 from supernode.platforms import OWN_ARCHITECTURE, manifests_for
 from supernode.tags.resolver import Loaded
@@ -74,7 +74,7 @@ class WarmNames:
 
         def resolve() -> None:
             said, words = self._resolved(message, architectures)
-            self._tell(self._resolving_ended, message, answer, words, said)
+            call_in(self._loop, self._resolving_ended, message, answer, words, said)
 
         try:
             self._asking.submit(message.registry, "", lambda _: resolve())
@@ -127,11 +127,6 @@ class WarmNames:
         level = logging.INFO if outcome == "resolved" and said.blobs else logging.DEBUG
         log.log(level, "%s/%s is warmed for pods: %s, %d blobs", message.registry, message.repository, outcome, len(said.blobs))
         answer(said)
-
-    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
-        """From a thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended: the process is stopping
-            self._loop.call_soon_threadsafe(call, *arguments)
 
 
 def _contents(request: int, manifest: Manifest, architectures: list[str]) -> messages.Warmed:
