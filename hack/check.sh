@@ -14,6 +14,7 @@ check ruff check .
 check ruff format --check .
 check mypy
 check lint-imports
+check python -m hack.pages --check
 check hack/chart/lint.sh
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
