@@ -36,19 +36,20 @@ AT_THEIR_OWN_PACE = ("control", "garbage collector", "scrubber")
 def main() -> None:
     if sys.argv[1:2] == ["agent"]:
         traced_agent(sys.argv[2:])
-    files = files_of_a_cold_get()
+    files = next(files_of_cold_gets(1))
     print("\n".join(files))
     print(f"{len(files)} files")
 
 
-def files_of_a_cold_get() -> list[str]:
+def files_of_cold_gets(count: int) -> Iterator[list[str]]:
+    """So many blobs, one after the other, and the files that each of them has passed through."""
     with tempfile.TemporaryDirectory() as directory, Origin() as origin:
-        image = Image.of([os.urandom(LAYER_BYTES)])
+        image = Image.of([os.urandom(LAYER_BYTES) for _ in range(count)])
         origin.push(REPOSITORY, "1", image)
-        return files_called(Path(directory), origin.address, image)
+        yield from files_called(Path(directory), origin.address, image)
 
 
-def files_called(directory: Path, registry: str, image: Image) -> list[str]:
+def files_called(directory: Path, registry: str, image: Image) -> Iterator[list[str]]:
     pieces, channel, state = (f"127.0.0.1:{port}" for port in free_ports(3))
     common = ["--insecure-registries", registry]
     supernode = ["-m", "supernode", "--node-name", "supernode", "--store", str(directory / "supernode"), "--piece-listen", pieces]
@@ -57,15 +58,16 @@ def files_called(directory: Path, registry: str, image: Image) -> list[str]:
     prefix = f"/v2/{registry.replace(':', '_')}/{REPOSITORY}"
     (holder, first), (agent, endpoint) = (agent_of(directory, name, common) for name in ("holder", "node"))
     with started(supernode), started(["-m", "agent", *holder]), started(["-m", "hack.way", "agent", *agent]) as process:
-        for path in ("manifests/1", f"blobs/{image.layers[0]}"):
+        assert process.stdout is not None
+        for path in ("manifests/1", *(f"blobs/{layer}" for layer in image.layers)):
             get(first, f"{prefix}/{path}")
         get(endpoint, f"{prefix}/manifests/1")
-        assert process.stdout is not None
-        process.send_signal(signal.SIGUSR1)
-        process.stdout.readline()  # two signals that come too near to each other are one
-        get(endpoint, f"{prefix}/blobs/{image.layers[0]}")
-        process.send_signal(signal.SIGUSR1)
-        return process.stdout.readline().split()
+        for layer in image.layers:
+            process.send_signal(signal.SIGUSR1)
+            process.stdout.readline()  # two signals that come too near to each other are one
+            get(endpoint, f"{prefix}/blobs/{layer}")
+            process.send_signal(signal.SIGUSR1)
+            yield process.stdout.readline().split()
 
 
 def agent_of(directory: Path, name: str, common: list[str]) -> tuple[list[str], str]:
@@ -126,8 +128,9 @@ def traced_agent(argv: list[str]) -> None:
     def toggle(*_: object) -> None:
         if noting.is_set():
             noting.clear()
-            print(*sorted(name.removeprefix(f"{TREE}/") for name in seen), flush=True)
+            print(*sorted(name.removeprefix(f"{TREE}/") for name in seen.copy()), flush=True)  # a thread may be adding one
         else:
+            seen.clear()
             noting.set()
             print("noting", flush=True)
 
