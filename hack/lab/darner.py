@@ -14,6 +14,7 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hack.lab import clock
 from hack.lab.image import BuiltImage
@@ -84,9 +85,12 @@ class Supernode(Node):
         listen = ("--channel-listen", self.channel, "--insecure-registries", ",".join(insecure_registries))
         super().__init__(host, "supernode", [*listen, *arguments])
 
-    def state(self) -> dict[str, object]:
-        answer: dict[str, object] = json.loads(self.get("/api/v1/state")[1])
+    def state(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.get("/api/v1/state")[1])
         return answer
+
+    def is_connected_to(self, node: Node) -> bool:
+        return any(known["name"] == node.host.name for known in self.state()["nodes"])
 
     def connected_nodes(self) -> int:
         return int(self.metric("darner_supernode_connected_nodes"))

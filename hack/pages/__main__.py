@@ -1,4 +1,4 @@
-"""Writes what pages have from the code: `python -m hack.pages`; with `--check` it only says which pages are not as the code is."""
+"""Writes what pages have from the code: `python -m hack.pages`; with `--check` it only says which pages are out of date."""
 
 from __future__ import annotations
 

@@ -67,6 +67,9 @@ COPY_SECONDS = 30.0
 """How old a task is when the supernode takes its copy although nodes are still taking theirs."""
 COPIES_MAX = 1
 """Blobs at once of which the supernode takes its copy from nodes."""
+COPY_TRIES_MAX = 3
+COPY_AGAIN_SECONDS = 10.0
+"""Between two tries: a node that was too busy to give its bytes in time may not be so for long."""
 ORIGINS_MAX = 4096
 """Registries that are told apart: two with one number share their limits."""
 OVERDUE_SECONDS_MIN = 2.0
@@ -489,6 +492,7 @@ class Seeds:
             return
         task.blob = None
         if isinstance(error, NotHereError):
+            task.copy_after = time.monotonic() + COPY_AGAIN_SECONDS
             self._let_nodes_fetch(task)
             return
         log.warning("%s cannot be seeded: %s", task.name, error)
@@ -652,13 +656,15 @@ class Seeds:
 
         It tells who is right, too: where a node was blamed for a piece that another one has named, that does not wait.
         """
-        if task.whole or task.is_seeding or task.failed or task.has_copied or task.is_warm or not task.is_named:
+        if task.whole or task.is_seeding or task.failed or task.is_warm or not task.is_named:
+            return
+        if task.copy_tries >= COPY_TRIES_MAX or now < task.copy_after:
             return
         is_early = task.takers and now < task.begun_at + COPY_SECONDS
         if is_early and not any(said.blamed for said in task.named.values()):
             return
         if sum(other.is_seeding for other in self.tasks.values()) < COPIES_MAX and self._holders(task):
-            task.has_copied = True
+            task.copy_tries += 1
             self._seed(task, asks_origin=False)
 
     def _look_at(self, task: BlobTask, now: float) -> None:

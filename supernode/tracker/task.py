@@ -91,8 +91,10 @@ class BlobTask:
     """Why the supernode cannot get the blob from the origin itself."""
     private: bool = False
     """Whether somebody in the swarm needs a credential for the blob."""
-    has_copied: bool = False
-    """The supernode has tried to take its copy from nodes."""
+    copy_tries: int = 0
+    """How often the supernode has tried to take its copy from nodes."""
+    copy_after: float = 0.0
+    """When it may try again."""
     whole: bool = False
     """All of it is in the supernode's cache, and right."""
     describers: dict[int, float] = field(default_factory=dict)

@@ -446,7 +446,7 @@ async def test_the_copy_is_taken_after_a_while_though_nodes_go_on_coming(lab: La
 
 
 @in_loop
-async def test_copies_are_taken_one_at_a_time_and_tried_once(lab: Lab) -> None:
+async def test_copies_are_taken_one_at_a_time_and_tried_a_few_times(lab: Lab) -> None:
     agent = Agent(lab, "a")
     for request, digest in ((1, RAW), (2, OTHER)):
         agent.open(request=request, digest=digest, size=SIZE)
@@ -460,6 +460,10 @@ async def test_copies_are_taken_one_at_a_time_and_tried_once(lab: Lab) -> None:
     await lab.ended(lab.wanted[1])
     look(lab)
     assert len(lab.wanted) == 2, "a copy that failed is not tried every second"
+    for tries in range(2, 5):
+        look(lab, module.COPY_AGAIN_SECONDS)
+        assert len(lab.wanted) == 1 + min(tries, module.COPY_TRIES_MAX)
+        await lab.ended(lab.wanted[-1], NotHereError("no holder gave it"))
 
 
 # Disputes.
