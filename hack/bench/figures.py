@@ -128,6 +128,7 @@ FIGURES = (
     Figure("fast-warm", _FAST + "supernode warm, agent empty / direct", 1.3, 1.1),
     Figure("container-cold", _CONTAINER + "through Darner cold / directly", 1.15, 1.0),
     Figure("container-warm", _CONTAINER + "through Darner, supernode warm / directly"),
+    Figure("daemonset", "three nodes of a cluster on this machine, 192 MiB: DaemonSet out, through Darner / directly", 1.25, 1.1),
     Figure("cpu-serving", "serving a stored blob, CPU / nginx, neither paced", 1.3, 1.0),
     Figure("cpu-pieces", "sending a blob to another node in pieces, CPU / nginx, neither paced"),
     Figure("cpu-pieces-sealed", "sending the same pieces inside TLS, CPU / in clear"),

@@ -8,6 +8,7 @@ from functools import partial
 
 from hack.bench.cold import cold
 from hack.bench.container import container
+from hack.bench.daemonset import daemonset
 from hack.bench.fast import fast
 from hack.bench.faults import killed, roll_out_losing_one, silent
 from hack.bench.files import files
@@ -57,6 +58,7 @@ def scenarios(options: Options) -> dict[str, Scenario]:
     found["get-8"] = partial(files, "get-8", replace(eight, files=True))
     found["fast"] = fast
     found["container"] = container
+    found["daemonset"] = daemonset
     found["cpu"] = bytes_cost
     found["memory"] = partial(memory, replace(alone, mbit=10_000))
     found["load"] = load
