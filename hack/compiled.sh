@@ -16,7 +16,7 @@ can_compile() {
     local include compiler
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     compiler=${CC:-$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')}
-    printf '#include <Python.h>\n' | $compiler -I "$include" -fsyntax-only -x c - 2>/dev/null
+    $compiler -I "$include" -fsyntax-only -x c - 2>/dev/null <<<'#include <Python.h>' # no pipe, which breaks if it is not read
 }
 
 # Prints the name for what is in a directory, to this Python.

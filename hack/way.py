@@ -8,12 +8,9 @@ the download and in those of the channels. What the agent does at its own pace, 
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from hack.origin import Image, Origin
+from hack.ports import free_port
 
 TREE = Path(__file__).resolve().parents[1]
 REPOSITORY = "team/app"
@@ -50,7 +48,7 @@ def files_of_cold_gets(count: int) -> Iterator[list[str]]:
 
 
 def files_called(directory: Path, registry: str, image: Image) -> Iterator[list[str]]:
-    pieces, channel, state = (f"127.0.0.1:{port}" for port in free_ports(3))
+    pieces, channel, state = (f"127.0.0.1:{free_port()}" for _ in range(3))
     common = ["--insecure-registries", registry]
     supernode = ["-m", "supernode", "--node-name", "supernode", "--store", str(directory / "supernode"), "--piece-listen", pieces]
     supernode += ["--piece-address", pieces, "--http-listen", state, "--channel-listen", channel, *common]
@@ -72,7 +70,7 @@ def files_called(directory: Path, registry: str, image: Image) -> Iterator[list[
 
 def agent_of(directory: Path, name: str, common: list[str]) -> tuple[list[str], str]:
     """The arguments of an agent, and where its registry endpoint is."""
-    upload, endpoint, health = (f"127.0.0.1:{port}" for port in free_ports(3))
+    upload, endpoint, health = (f"127.0.0.1:{free_port()}" for _ in range(3))
     argv = ["--node-name", name, "--store", str(directory / name), "--piece-listen", upload, "--piece-address", upload]
     return [*argv, "--http-listen", health, "--registry-listen", endpoint, *common], endpoint
 
@@ -99,16 +97,6 @@ def started(argv: list[str]) -> Iterator[subprocess.Popen[str]]:
         finally:
             process.terminate()
             process.wait(READY_SECONDS_MAX)
-
-
-def free_ports(count: int) -> list[int]:
-    """Below those that the system gives to outgoing connections, of which one could have got it meanwhile."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.add(port)
-    return list(found)
 
 
 def traced_agent(argv: list[str]) -> None:

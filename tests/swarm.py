@@ -45,6 +45,7 @@ from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from agent.values.reference import raw_digest
 from agent.values.tag_pattern import TagPattern
 from hack.origin import Image, Origin
+from hack.ports import free_port
 from supernode.app import Supernode
 from supernode.settings import SupernodeSettings
 from tests.acceptor import Acceptor
@@ -90,11 +91,8 @@ def knows_nothing(question: messages.Recall) -> messages.Recalled:
 
 
 def free_address() -> Address:
-    """One where nobody listens, and that the system gives to no outgoing connection meanwhile: those have ports from 32768 on."""
-    while True:
-        where = Address("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000))
-        with contextlib.suppress(OSError), socket.create_server(where):
-            return where
+    """One where nobody listens."""
+    return Address("127.0.0.1", free_port())
 
 
 class Node:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.lab.process import LabError, Process
+from hack.ports import free_port
 
 REGISTRY, PIECES, HTTP, CHANNEL = 65001, 65002, 65003, 65004
 SUPERNODE = "127.0.0.1"
@@ -164,9 +165,7 @@ def check_addresses(nodes: list[Node]) -> None:
 
 
 def free_address() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def blob_bytes_sent(registry: str) -> int:

@@ -26,6 +26,7 @@ from typing import ClassVar
 
 from hack.lab.disk import MemoryLimit, make_disk, remove_disks
 from hack.lab.process import LabError, Process, name_of_this_process, process_named
+from hack.ports import free_port
 
 _NAMESPACES = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>; os.setns came with Python 3.12
@@ -62,8 +63,7 @@ class Host:
         if self.namespace:
             return fixed
         if fixed not in self._free_ports:
-            with socket.create_server((self.address, 0)) as probe:
-                self._free_ports[fixed] = probe.getsockname()[1]
+            self._free_ports[fixed] = free_port(self.address)
         return self._free_ports[fixed]
 
     def start(self, name: str, argv: Sequence[object], environment: Mapping[str, str] | None = None) -> Process:

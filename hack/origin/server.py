@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import gzip
-import random
 import socket
 import ssl
 import struct
@@ -30,6 +28,7 @@ from hack.origin.access import Access
 from hack.origin.answers import Answer, Repositories, document, refusal
 from hack.origin.faults import NO_FAULT, TOO_MANY, Fault, ResetError
 from hack.origin.image import Image
+from hack.ports import free_port
 
 CHUNK_BYTES = 256 << 10
 IDLE_SECONDS = 60
@@ -110,19 +109,9 @@ class Origin:
         return [seen for seen in list(self.requests) if path in seen.path and method in ("", seen.method)]
 
     def start(self) -> None:
-        self._server = self._bound()
-        self._port = self._server.server_address[1]
+        self._port = self._port or free_port(self._host)  # the same again, when it is started anew
+        self._server = _Server((self._host, self._port), self, self._tls)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name=f"origin-{self._port}").start()
-
-    def _bound(self) -> _Server:
-        """On a port that the system gives to nobody who asks for any while the origin is stopped: those are 32768 and above."""
-        while not self._port:
-            try:
-                return _Server((self._host, random.SystemRandom().randrange(10_000, 32_000)), self, self._tls)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-        return _Server((self._host, self._port), self, self._tls)
 
     def stop(self) -> None:
         """Refuses connections and cuts those that are open, in the middle of what they send. Nothing is left running."""

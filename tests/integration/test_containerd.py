@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from agent.values.pieces import piece_length
 from hack.lab import Lab
 from hack.lab.darner import REGISTRY_PORT, Swarm
 from hack.lab.image import IMAGE_BYTES_MIN, PROOF, BuiltImage
@@ -20,6 +21,9 @@ from hack.lab.tap import Heard, Tap
 
 pytestmark = pytest.mark.needs_root
 
+TWICE_PIECES_MAX = 3
+"""Of a blob that several nodes want at once: two of the last, by a node that is free, and the one that a request breaks off in
+(the fourth promise of docs/simulation.md)."""
 RUNTIMES = [Runtime("1.6"), Runtime("2"), Runtime("2", parallel="transfer service"), Runtime("2", parallel="own client")]
 
 
@@ -123,5 +127,8 @@ def test_three_nodes_that_pull_at_once_cost_the_registry_one_image(lab: Lab, ima
     with ThreadPoolExecutor(len(runtimes)) as pool:
         list(pool.map(lambda runtime: runtime.pull(swarm.image_name), runtimes))
     assert all(PROOF in runtime.run(swarm.image_name, image.command) for runtime in runtimes)
-    assert swarm.registry.blob_bytes_sent(swarm.repository) == image.blobs
+    sent = swarm.registry.blob_bytes_sent(swarm.repository)
+    assert sent.keys() == image.blobs.keys()
+    for digest, size in image.blobs.items():
+        assert size <= sent[digest] <= size + TWICE_PIECES_MAX * piece_length(size)
     assert sum(agent.received_bytes()["peer"] for agent in agents) > 0
