@@ -186,6 +186,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--failing", type=float, default=0.0, help="share of nodes that die on the way (%(default)s)")
     parser.add_argument("--lying", type=float, default=0.0, help="share of nodes that send wrong bytes (%(default)s)")
     parser.add_argument("--blocked", choices=("refused", "dropped"), default="", help="the supernode's pieces, for everybody")
+    parser.add_argument("--round-trip-ms", type=float, default=0.0, help="of a packet, for what a window allows; else no limit")
     parser.add_argument("--cores", type=int, default=0, help="of a node, whose work takes time as measured; else none")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (%(default)s)")
     parser.add_argument("--seeds", type=int, metavar="COUNT", help="instead: so many small clusters under faults")
@@ -240,6 +241,7 @@ def _given(options: argparse.Namespace) -> Plan:
         failing=options.failing,
         lying=options.lying,
         blocked=options.blocked,
+        round_trip_seconds=options.round_trip_ms / 1000,
         cores=options.cores or 1,
         taking=TAKING if options.cores else NOTHING,
         sending=SENDING if options.cores else NOTHING,

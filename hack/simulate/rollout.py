@@ -14,7 +14,7 @@ from math import ceil, floor, inf, log2
 from random import Random
 
 from agent.swarm.messages import CORRUPT, DELIVERED, SEED
-from agent.swarm.piece_client import CONNECT_SECONDS_MAX
+from agent.swarm.piece_client import CONNECT_SECONDS_MAX, RECEIVE_WINDOW_BYTES
 from agent.values.pieces import Layout
 from hack.simulate.network import Clock, Host, Network
 from hack.simulate.node import TASK, Node, Outcomes
@@ -69,6 +69,8 @@ class Plan:
     lease_seconds: float = 30.0
     seed: int = 1
     limits: Limits = field(default_factory=Limits)
+    round_trip_seconds: float = 0.0
+    """Of a packet between nodes: a connection for pieces carries one receive window in that time. 0: what there is room for."""
     cores: int = 4
     """Of each node, and of the supernode."""
     taking: Work = NOTHING
@@ -79,6 +81,11 @@ class Plan:
     @property
     def size(self) -> int:
         return self.pieces * self.piece_bytes
+
+    @property
+    def piece_rate(self) -> float:
+        """What one connection between nodes carries at most."""
+        return RECEIVE_WINDOW_BYTES / self.round_trip_seconds if self.round_trip_seconds else inf
 
     @property
     def bound(self) -> float:
@@ -294,7 +301,7 @@ class Rollout:
     def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Transfer:
         start, end = self.layout.span(piece)
         sent = partial(self._sent, sender, receiver, done)
-        return self._transfers.between_nodes(sender.host, receiver.host, end - start, sent)
+        return self._transfers.between_nodes(sender.host, receiver.host, end - start, sent, self.plan.piece_rate)
 
     def _sent(self, sender: Node, receiver: Node, done: Callable[[], None]) -> None:
         self._seed_pieces += sender.number == SEED

@@ -41,12 +41,12 @@ class Transfers:
         self._taking = taking
         self._sending = sending
 
-    def between_nodes(self, sender: Host, receiver: Host, size: int, done: Callable[[], None]) -> Transfer:
-        """`done` is called when the piece is at the taker and worked on."""
-        return self._begin(Transfer(sender, receiver, size, done, inf), self._sending)
+    def between_nodes(self, sender: Host, receiver: Host, size: int, done: Callable[[], None], cap: float = inf) -> Transfer:
+        """Begin a transfer, at no more than `cap`; `done` is called when the piece is at the taker and worked on."""
+        return self._begin(Transfer(sender, receiver, size, done, cap), self._sending)
 
     def from_origin(self, origin: Host, receiver: Host, size: int, done: Callable[[], None], cap: float) -> Transfer:
-        """The same at no more than `cap`. What it costs the origin is its own affair."""
+        """The same from a registry. What it costs that is its own affair."""
         return self._begin(Transfer(origin, receiver, size, done, cap), NOTHING)
 
     def stop(self, transfer: Transfer) -> None:

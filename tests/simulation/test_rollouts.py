@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -126,8 +127,8 @@ def test_pieces_that_are_as_fast_as_a_round_trip_do_not_starve_the_links(nodes: 
 class LinksAlone(Transfers):
     """Transfers without any processor."""
 
-    def between_nodes(self, sender: Host, receiver: Host, size: int, done: Callable[[], None]) -> Any:
-        return self._network.send(sender, receiver, size, done)
+    def between_nodes(self, sender: Host, receiver: Host, size: int, done: Callable[[], None], cap: float = inf) -> Any:
+        return self._network.send(sender, receiver, size, done, cap)
 
     def from_origin(self, origin: Host, receiver: Host, size: int, done: Callable[[], None], cap: float) -> Any:
         return self._network.send(origin, receiver, size, done, cap)
@@ -165,6 +166,14 @@ def test_on_a_link_of_100_mbit_the_work_for_pieces_hardly_costs_time() -> None:
 )
 def test_on_fast_links_a_small_swarm_is_near_what_links_and_processors_allow(name: str, ratio: float) -> None:
     assert rollout(FAST_PLANS[name]).ratio <= ratio
+
+
+def test_a_long_way_between_nodes_costs_nothing_at_100_mbit_and_much_on_fast_links_as_a_connections_window_is_small() -> None:
+    slow, fast = Plan(pieces=64, piece_bytes=512 << 10), replace(FAST_PLANS["10 Gbit/s, 1024 MiB"], pieces=64)
+    assert run(replace(slow, round_trip_seconds=0.001)).seconds == run(slow).seconds
+    near, far = (run(replace(fast, round_trip_seconds=seconds)).seconds[-1] for seconds in (0.0001, 0.001))
+    assert near <= 1.02 * run(fast).seconds[-1]
+    assert far >= 2.0 * near
 
 
 def test_more_cores_help_until_the_interpreter_is_all_that_is_waited_for() -> None:
