@@ -1,8 +1,9 @@
 """python -m hack.simulate: rollouts in virtual time, as a table or as JSON.
 
-Without options, the plans of docs/scheduling.md; with `--large` those with 10,000 nodes, which take some minutes each; with
-`--nodes` one plan of one's own. The same seed prints the same figures, except for the last two columns, which are what scheduling
-took of this machine's processor. `make simulate` runs the scheduler as the image has it, compiled.
+Without options, the plans of docs/scheduling.md; with `--fast` those on fast links, where nodes' processors count; with `--large`
+those with 10,000 nodes, which take some minutes each; with `--nodes` one plan of one's own. The same seed prints the same
+figures, except for the last two columns, which are what scheduling took of this machine's processor. `make simulate` runs the
+scheduler as the image has it, compiled.
 
 With `--seeds` it is many small clusters under faults instead, each from its seed (`hack.simulate.trial`), and with
 `--seed N --trace` one of those again.
@@ -14,11 +15,13 @@ import argparse
 import gc
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import inf
 from typing import Any
 
+from agent.values.pieces import Layout
+from hack.simulate.processor import NOTHING, SENDING, TAKING
 from hack.simulate.rollout import Plan, Result, run
 from hack.simulate.shadow import COMPILED
 from hack.simulate.trial import command
@@ -45,6 +48,31 @@ PLANS = {
 }
 NODES = (8, 16, 64, 256)
 
+FAST_CORES = 4
+
+
+def fast_plan(gigabits: int, mebibytes: int) -> Plan:
+    """A blob in the pieces that it really has, over links that are all alike, to nodes whose work takes what was measured."""
+    rate, layout = gigabits * GIGABIT, Layout.of(mebibytes << 20)
+    return Plan(
+        pieces=layout.count,
+        piece_bytes=layout.length,
+        node_rate=rate,
+        seed_rate=rate,
+        origin_rate=rate,
+        cores=FAST_CORES,
+        taking=TAKING,
+        sending=SENDING,
+    )
+
+
+FAST_PLANS = {
+    f"{gigabits} Gbit/s, {mebibytes} MiB": fast_plan(gigabits, mebibytes)
+    for gigabits in (1, 10, 25)
+    for mebibytes in (64, 256, 1024)
+}
+FAST_NODES = (8, 16, 64)
+
 GIBIBYTE = Plan(nodes=10_000, piece_bytes=4 << 20)
 LARGE_PLANS = {
     "1 GiB": GIBIBYTE,
@@ -62,6 +90,7 @@ LARGE_PLANS = {
 COLUMNS = (
     "plan",
     "nodes",
+    "bound",
     "slowest / bound",
     "99 % / bound",
     "half / bound",
@@ -83,6 +112,7 @@ def row(name: str, result: Result) -> str:
     cells = (
         name,
         str(plan.nodes),
+        f"{plan.bound:.3f} s",
         f"{result.ratio:.2f}",
         f"{result.quantile(0.99):.2f}",
         f"{result.quantile(0.5):.2f}",
@@ -104,7 +134,9 @@ def document(name: str, result: Result) -> dict[str, Any]:
     return {
         "plan": name,
         "nodes": result.plan.nodes,
+        "piece_bytes": result.plan.piece_bytes,
         "bound_seconds": result.plan.bound,
+        "links_bound_seconds": result.plan.links_bound,
         "max_to_bound": result.ratio,
         "p99_to_bound": result.quantile(0.99),
         "p50_to_bound": result.quantile(0.5),
@@ -138,6 +170,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.simulate", description="Rollouts of one blob in virtual time.")
     parser.add_argument("--nodes", type=int, help="one plan with so many nodes, instead of those of docs/scheduling.md")
     parser.add_argument("--large", action="store_true", help="the plans with 10,000 nodes only")
+    parser.add_argument("--fast", action="store_true", help="the plans on fast links only")
     parser.add_argument("--only", default="", help="of the plans, those whose name holds this")
     parser.add_argument("--pieces", type=int, default=256, help="that the blob is cut into (%(default)s)")
     parser.add_argument("--piece-kib", type=int, default=256, help="length of a piece (%(default)s)")
@@ -153,6 +186,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--failing", type=float, default=0.0, help="share of nodes that die on the way (%(default)s)")
     parser.add_argument("--lying", type=float, default=0.0, help="share of nodes that send wrong bytes (%(default)s)")
     parser.add_argument("--blocked", choices=("refused", "dropped"), default="", help="the supernode's pieces, for everybody")
+    parser.add_argument("--round-trip-ms", type=float, default=0.0, help="of a packet, for what a window allows; else no limit")
+    parser.add_argument("--cores", type=int, default=0, help="of a node, whose work takes time as measured; else none")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (%(default)s)")
     parser.add_argument("--seeds", type=int, metavar="COUNT", help="instead: so many small clusters under faults")
     parser.add_argument("--from", type=int, default=1, dest="first", help="the first of those seeds (%(default)s)")
@@ -177,9 +212,17 @@ def main(argv: list[str]) -> int:
 def _plans(options: argparse.Namespace) -> list[tuple[str, Plan]]:
     if options.nodes is not None:
         return [("given", _given(options))]
-    named = list(LARGE_PLANS.items() if options.large else PLANS.items())
-    plans = named if options.large else [(name, replace(plan, nodes=nodes)) for name, plan in named for nodes in NODES]
+    if options.large:
+        plans = list(LARGE_PLANS.items())
+    elif options.fast:
+        plans = _with_nodes(FAST_PLANS, FAST_NODES)
+    else:
+        plans = _with_nodes(PLANS, NODES)
     return [(name, replace(plan, seed=options.seed)) for name, plan in plans if options.only in name]
+
+
+def _with_nodes(plans: Mapping[str, Plan], numbers: Iterable[int]) -> list[tuple[str, Plan]]:
+    return [(name, replace(plan, nodes=nodes)) for name, plan in plans.items() for nodes in numbers]
 
 
 def _given(options: argparse.Namespace) -> Plan:
@@ -198,6 +241,10 @@ def _given(options: argparse.Namespace) -> Plan:
         failing=options.failing,
         lying=options.lying,
         blocked=options.blocked,
+        round_trip_seconds=options.round_trip_ms / 1000,
+        cores=options.cores or 1,
+        taking=TAKING if options.cores else NOTHING,
+        sending=SENDING if options.cores else NOTHING,
         seed=options.seed,
     )
 

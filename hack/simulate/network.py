@@ -12,6 +12,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from hack.simulate.processor import Processor
+
 
 class Clock:
     """Things to be done at a time, done in the order of their times and then of their booking."""
@@ -40,13 +42,14 @@ class Clock:
 
 
 class Host:
-    """The two directions of a host's link, in bytes a second."""
+    """The two directions of a host's link, in bytes a second, and its processor."""
 
-    __slots__ = ("down", "incoming", "outgoing", "silent", "up")
+    __slots__ = ("down", "incoming", "outgoing", "processor", "silent", "up")
 
-    def __init__(self, up: float, down: float) -> None:
+    def __init__(self, up: float, down: float, cores: int = 1) -> None:
         self.up = up
         self.down = down
+        self.processor = Processor(cores)
         self.incoming: dict[Flow, None] = {}
         self.outgoing: dict[Flow, None] = {}
         self.silent = False

@@ -16,7 +16,8 @@ from agent.download.events import News, Order
 from agent.swarm import messages
 from agent.swarm.messages import CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE
 from agent.values.pieces import Layout, lowest
-from hack.simulate.network import Flow, Host
+from hack.simulate.network import Host
+from hack.simulate.transfers import Transfer
 
 TASK = 1
 Outcomes = tuple[tuple[int, int, float, int], ...]
@@ -35,13 +36,13 @@ class World(Protocol):
     def now(self) -> float: ...
     def after(self, seconds: float, do: Callable[..., None], *arguments: object) -> None: ...
     def peer(self, number: int) -> Node: ...
-    def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Flow: ...
-    def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Flow: ...
+    def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Transfer: ...
+    def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Transfer: ...
     def origin_asked(self) -> None: ...
     def asked_leave(self, node: Node) -> None: ...
     def brought(self, node: Node, pieces: int) -> None: ...
     def run_ended(self, node: Node, first: int, outcome: int) -> None: ...
-    def stop(self, flow: Flow) -> None: ...
+    def stop(self, transfer: Transfer) -> None: ...
     def opened(self, node: Node) -> None: ...
     def reported(self, node: Node, done: Outcomes, window: int, readers: tuple[int, ...]) -> None: ...
     def closed(self, node: Node) -> None: ...
@@ -80,9 +81,9 @@ class Node:
         self._planner = planner.Planner()
         self._tick_at = inf
         """The next time at which the planner is told that time has passed, or is looked at whether it has to be."""
-        self._fetches: dict[int, tuple[Flow, int, float]] = {}
+        self._fetches: dict[int, tuple[Transfer, int, float]] = {}
         """By piece: the transfer, its source, and when it began."""
-        self._stream: tuple[Flow, int, int] | None = None
+        self._stream: tuple[Transfer, int, int] | None = None
         """From the origin: the transfer, its piece, and the end of what was asked for."""
         self._is_leaving = False
         """The stream ends with its piece."""
@@ -118,9 +119,9 @@ class Node:
 
     def source_died(self, source: Node) -> None:
         """A node from which a piece may be coming is dead: that is noticed at once, or after a while."""
-        for piece, (flow, number, _) in list(self._fetches.items()):
+        for piece, (transfer, number, _) in list(self._fetches.items()):
             if number == source.number:
-                self._notice(piece, flow, source)
+                self._notice(piece, transfer, source)
 
     def _fetch(self, piece: int, source: int) -> None:
         if self.dead:
@@ -133,22 +134,22 @@ class Node:
         if self._stream and self._stream[1] == piece:  # the last that claims a piece writes it
             self._end_stream()
         sender = self._world.peer(source)
-        flow = self._world.send(sender, self, piece, partial(self._arrived, piece))
-        self._fetches[piece] = flow, source, self._world.now
+        transfer = self._world.send(sender, self, piece, partial(self._arrived, piece))
+        self._fetches[piece] = transfer, source, self._world.now
         if sender.dead or sender.mute:
-            self._notice(piece, flow, sender)
+            self._notice(piece, transfer, sender)
         elif sender.lacks:
-            self._world.after(self._world.latency_seconds, self._gave_up, piece, flow, MISSING)
+            self._world.after(self._world.latency_seconds, self._gave_up, piece, transfer, MISSING)
 
-    def _notice(self, piece: int, flow: Flow, source: Node) -> None:
+    def _notice(self, piece: int, transfer: Transfer, source: Node) -> None:
         seconds = self._world.latency_seconds if source.resets else self._world.stall_seconds
-        self._world.after(seconds, self._gave_up, piece, flow, UNREACHABLE if source.resets else STALLED)
+        self._world.after(seconds, self._gave_up, piece, transfer, UNREACHABLE if source.resets else STALLED)
 
-    def _gave_up(self, piece: int, flow: Flow, verdict: int) -> None:
+    def _gave_up(self, piece: int, transfer: Transfer, verdict: int) -> None:
         fetch = self._fetches.get(piece)
-        if fetch is None or fetch[0] is not flow or self.dead:
+        if fetch is None or fetch[0] is not transfer or self.dead:
             return
-        self._world.stop(flow)
+        self._world.stop(transfer)
         self._ended(piece, verdict)
 
     def _arrived(self, piece: int) -> None:

@@ -1,7 +1,8 @@
 """One blob goes out to many nodes in virtual time, by the production scheduler, health and planner.
 
-What is simulated: the links (`network`), the channel, on which each message is late by `latency_seconds`, and a tracker that
-passes events and commands on as the real one does. The same plan gives the same result, to the last digit.
+What is simulated: the links (`network`), the processors at their ends (`processor`), the channel, on which each message is late
+by `latency_seconds`, and a tracker that passes events and commands on as the real one does. The same plan gives the same result,
+to the last digit.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from math import ceil, floor, inf, log2
 from random import Random
 
 from agent.swarm.messages import CORRUPT, DELIVERED, SEED
-from agent.swarm.piece_client import CONNECT_SECONDS_MAX
+from agent.swarm.piece_client import CONNECT_SECONDS_MAX, RECEIVE_WINDOW_BYTES
 from agent.values.pieces import Layout
-from hack.simulate.network import Clock, Flow, Host, Network
+from hack.simulate.network import Clock, Host, Network
 from hack.simulate.node import TASK, Node, Outcomes
+from hack.simulate.processor import NOTHING, Work
 from hack.simulate.shadow import Shadow
+from hack.simulate.transfers import Transfer, Transfers
 from supernode.scheduler import events
 from supernode.scheduler.limits import Limits
 from supernode.scheduler.machine import Scheduler
@@ -66,16 +69,50 @@ class Plan:
     lease_seconds: float = 30.0
     seed: int = 1
     limits: Limits = field(default_factory=Limits)
+    round_trip_seconds: float = 0.0
+    """Of a packet between nodes: a connection for pieces carries one receive window in that time. 0: what there is room for."""
+    cores: int = 4
+    """Of each node, and of the supernode."""
+    taking: Work = NOTHING
+    """What a piece costs a node that takes it, on which a client reads it too."""
+    sending: Work = NOTHING
+    """What it costs a node that sends it, or the supernode."""
 
     @property
     def size(self) -> int:
         return self.pieces * self.piece_bytes
 
     @property
+    def piece_rate(self) -> float:
+        """What one connection between nodes carries at most."""
+        return RECEIVE_WINDOW_BYTES / self.round_trip_seconds if self.round_trip_seconds else inf
+
+    @property
     def bound(self) -> float:
-        """Seconds that no schedule beats: the blob once through the slowest part, and its last piece on to everybody."""
+        """Seconds that no schedule beats: what the links take, or the processors if that is more."""
+        return max(self.links_bound, self.processors_bound)
+
+    @property
+    def links_bound(self) -> float:
+        """The blob once through the slowest part, and its last piece on to everybody."""
         slowest = min(self.node_rate, self.origin_rate or self.seed_rate)
         return self.size / slowest * (1 + floor(log2(self.nodes)) / self.pieces)
+
+    @property
+    def processors_bound(self) -> float:
+        """What nodes have to do together, divided among all of them, where the origin sends each piece once.
+
+        Each node takes every piece, and all but the origin's one come from nodes; where the supernode has the blob it sends too.
+        All cores of a node do the work, but what is the interpreter's is done by one at a time.
+        """
+        senders = self.nodes if self.origin_rate else self.nodes + 1
+        sent = self.nodes - 1 if self.origin_rate else self.nodes
+
+        def shared(taking_seconds: float, sending_seconds: float) -> float:
+            return self.pieces * (self.nodes * taking_seconds + sent * sending_seconds) / senders
+
+        whole = shared(self.taking.seconds(self.piece_bytes), self.sending.seconds(self.piece_bytes)) / self.cores
+        return max(whole, shared(self.taking.piece_seconds, self.sending.piece_seconds))
 
 
 @dataclass(frozen=True)
@@ -139,7 +176,8 @@ class Rollout:
         self._random = Random(plan.seed)
         self._clock = Clock()
         self._network = Network(self._clock)
-        self._nodes: dict[int, Node] = {SEED: Node(SEED, "", Host(plan.seed_rate, plan.seed_rate), self)}
+        self._transfers = Transfers(self._clock, self._network, plan.taking, plan.sending)
+        self._nodes: dict[int, Node] = {SEED: Node(SEED, "", Host(plan.seed_rate, plan.seed_rate, plan.cores), self)}
         self._in_flight: dict[int, set[int]] = {}
         self._unfinished = 0
         self._grants = self._messages = self._wrong = 0
@@ -197,7 +235,7 @@ class Rollout:
         bad = random.sample(numbers, failing + ceil(plan.lying * plan.nodes))
         for number in numbers:
             rate = plan.node_rate / 4 if number in slow else plan.node_rate
-            node = Node(number, f"zone-{number % plan.zones}" if plan.zones > 1 else "", Host(rate, rate), self)
+            node = Node(number, f"zone-{number % plan.zones}" if plan.zones > 1 else "", Host(rate, rate, plan.cores), self)
             node.reads = plan.readers
             node.lies = number in bad[failing:]
             self._nodes[number] = node
@@ -208,7 +246,7 @@ class Rollout:
         kinds = ["mute"] * plan.mute + ["lacking"] * plan.lacking + ["honest"] * plan.honest
         random.shuffle(kinds)
         for number, kind in enumerate(kinds, plan.nodes + 1):
-            node = self._nodes[number] = Node(number, "", Host(plan.node_rate, plan.node_rate), self)
+            node = self._nodes[number] = Node(number, "", Host(plan.node_rate, plan.node_rate, plan.cores), self)
             node.is_holder, node.ended_at = True, 0.0
             node.mute, node.lacks, node.host.silent = kind == "mute", kind == "lacking", kind != "honest"
             self.health.heard(str(number), 0.0)
@@ -260,9 +298,10 @@ class Rollout:
     def peer(self, number: int) -> Node:
         return self._nodes[number]
 
-    def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Flow:
+    def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Transfer:
         start, end = self.layout.span(piece)
-        return self._network.send(sender.host, receiver.host, end - start, partial(self._sent, sender, receiver, done))
+        sent = partial(self._sent, sender, receiver, done)
+        return self._transfers.between_nodes(sender.host, receiver.host, end - start, sent, self.plan.piece_rate)
 
     def _sent(self, sender: Node, receiver: Node, done: Callable[[], None]) -> None:
         self._seed_pieces += sender.number == SEED
@@ -270,16 +309,16 @@ class Rollout:
         self._wrong += sender.lies
         done()
 
-    def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Flow:
+    def send_from_origin(self, receiver: Node, piece: int, done: Callable[[], None]) -> Transfer:
         self._origin_pieces += 1
         start, end = self.layout.span(piece)
-        return self._network.send(self._origin, receiver.host, end - start, done, self.plan.connection_rate)
+        return self._transfers.from_origin(self._origin, receiver.host, end - start, done, self.plan.connection_rate)
 
     def origin_asked(self) -> None:
         self._origin_requests += 1
 
-    def stop(self, flow: Flow) -> None:
-        self._network.stop(flow)
+    def stop(self, transfer: Transfer) -> None:
+        self._transfers.stop(transfer)
 
     def ended(self) -> None:
         self._unfinished -= 1

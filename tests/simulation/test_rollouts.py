@@ -8,10 +8,19 @@ see docs/scheduling.md. The supernode's link is on the way only where it has the
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any
 
 import pytest
 
+from hack.simulate import rollout as rollout_module
+from hack.simulate.__main__ import FAST_PLANS
+from hack.simulate.network import Host
+from hack.simulate.processor import SENDING, TAKING
 from hack.simulate.rollout import Plan, Result, run
+from hack.simulate.transfers import Transfers
 from supernode.tracker.seeds import LEAVES_MAX
 
 HUNDRED = 12.5e6
@@ -113,6 +122,65 @@ def test_nor_does_it_take_its_link_for_faster_when_the_links_of_nodes_are_as_fas
 def test_pieces_that_are_as_fast_as_a_round_trip_do_not_starve_the_links(nodes: int) -> None:
     plan = Plan(nodes=nodes, node_rate=GIGABIT, seed_rate=GIGABIT, origin_rate=GIGABIT)
     assert rollout(plan).ratio <= 1.35
+
+
+class LinksAlone(Transfers):
+    """Transfers without any processor."""
+
+    def between_nodes(self, sender: Host, receiver: Host, size: int, done: Callable[[], None], cap: float = inf) -> Any:
+        return self._network.send(sender, receiver, size, done, cap)
+
+    def from_origin(self, origin: Host, receiver: Host, size: int, done: Callable[[], None], cap: float) -> Any:
+        return self._network.send(origin, receiver, size, done, cap)
+
+    def stop(self, transfer: Any) -> None:
+        self._network.stop(transfer)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(nodes=8, pieces=64),
+        Plan(nodes=16, pieces=64, origin_rate=0, zones=2),
+        Plan(nodes=12, pieces=64, failing=1 / 12, lying=1 / 12, slow=0.1, seed=3),
+        Plan(nodes=8, pieces=64, node_rate=GIGABIT, seed_rate=GIGABIT, origin_rate=GIGABIT, connection_rate=GIGABIT / 4),
+    ],
+    ids=["origin", "in the cache, zones", "faults", "fast"],
+)
+def test_work_that_costs_nothing_changes_no_digit_of_a_simulation(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_processors = run(plan)
+    monkeypatch.setattr(rollout_module, "Transfers", LinksAlone)
+    assert run(plan) == with_processors
+
+
+def test_on_a_link_of_100_mbit_the_work_for_pieces_hardly_costs_time() -> None:
+    plan = Plan(piece_bytes=512 << 10, pieces=128)
+    with_work = run(replace(plan, cores=4, taking=TAKING, sending=SENDING))
+    assert with_work.plan.bound == plan.bound
+    assert with_work.seconds[-1] <= 1.03 * run(plan).seconds[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio"),
+    [("1 Gbit/s, 64 MiB", 1.30), ("10 Gbit/s, 64 MiB", 1.25), ("25 Gbit/s, 64 MiB", 1.25), ("10 Gbit/s, 1024 MiB", 1.30)],
+)
+def test_on_fast_links_a_small_swarm_is_near_what_links_and_processors_allow(name: str, ratio: float) -> None:
+    assert rollout(FAST_PLANS[name]).ratio <= ratio
+
+
+def test_a_long_way_between_nodes_costs_nothing_at_100_mbit_and_much_on_fast_links_as_a_connections_window_is_small() -> None:
+    slow, fast = Plan(pieces=64, piece_bytes=512 << 10), replace(FAST_PLANS["10 Gbit/s, 1024 MiB"], pieces=64)
+    assert run(replace(slow, round_trip_seconds=0.001)).seconds == run(slow).seconds
+    near, far = (run(replace(fast, round_trip_seconds=seconds)).seconds[-1] for seconds in (0.0001, 0.001))
+    assert near <= 1.02 * run(fast).seconds[-1]
+    assert far >= 2.0 * near
+
+
+def test_more_cores_help_until_the_interpreter_is_all_that_is_waited_for() -> None:
+    one, four, many = (rollout(replace(FAST_PLANS["25 Gbit/s, 64 MiB"], cores=cores)) for cores in (1, 4, 64))
+    assert min(one.ratio, four.ratio, many.ratio) >= 1.0
+    assert one.seconds[-1] >= 1.4 * four.seconds[-1]
+    assert many.seconds[-1] >= 0.9 * four.seconds[-1]
 
 
 @pytest.mark.parametrize("zones", [2, 4])
