@@ -322,7 +322,10 @@ class WriteBack:
         """These bytes are in the file. Returns at once: they go to the disk when it is worth a request."""
         with self._lock:
             if not self._closed:
-                self._files.setdefault(file, _Unwritten()).add(start, end)
+                unwritten = self._files.get(file)
+                if unwritten is None:
+                    unwritten = self._files[file] = _Unwritten()
+                unwritten.add(start, end)
                 with contextlib.suppress(RuntimeError):  # no thread is left: the kernel does it
                     self._work()
 

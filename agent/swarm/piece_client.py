@@ -31,8 +31,9 @@ PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 RECEIVE_WINDOW_BYTES = 64 << 10
 """What may be under way on one connection. Pieces come over several at once, and what exceeds the link's capacity waits in its
 queue, where reports and grants wait as well (docs/decisions/0008)."""
-IDLE_CONNECTIONS_MAX = 2
-"""Kept open to each node while pieces are fetched: they come from many nodes, a few from each at a time."""
+IDLE_CONNECTIONS_MAX = 8
+"""Kept open to each node while pieces are fetched. In a small swarm several come from one node at a time, and a connection that is
+made anew costs a thread there, too."""
 
 
 RESETS_MAX = 1

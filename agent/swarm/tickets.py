@@ -7,7 +7,6 @@ read. So a ticket that somebody picks up is good at that one server, for what th
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
@@ -43,7 +42,7 @@ class Encryption(Enum):
 
 
 def _mac(key: bytes, digest: str, server: Address, expiry: int, sealed: bool) -> str:
-    return hmac.new(key, f"{digest} {server} {expiry} {'sealed' if sealed else 'clear'}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, f"{digest} {server} {expiry} {'sealed' if sealed else 'clear'}".encode(), "sha256").hex()
 
 
 def issue(key: bytes, digest: str, server: Address, now: float, *, sealed: bool = False) -> str:
@@ -82,12 +81,12 @@ def who(key: bytes | None, credential: str) -> bytes | None:
 
 def mark(key: bytes | None, place: str) -> str:
     """A registry, or a repository of one, as two nodes that know its name speak of it."""
-    return hmac.new(key or b"none", f"from {place}".encode(), hashlib.sha256).hexdigest()[:MARK_CHARACTERS]
+    return hmac.digest(key or b"none", f"from {place}".encode(), "sha256").hex()[:MARK_CHARACTERS]
 
 
 def node_proof(key: bytes | None, node: str, nonce: str) -> str:
     """What a piece server answers to show that it is this node's. `nonce` is the asker's, and new each time."""
-    return hmac.new(key or b"none", f"piece server of {node} {nonce}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key or b"none", f"piece server of {node} {nonce}".encode(), "sha256").hex()
 
 
 class SwarmKeyError(DarnerError):
