@@ -32,8 +32,8 @@ RECEIVE_WINDOW_BYTES = 64 << 10
 """What may be under way on one connection. Pieces come over several at once, and what exceeds the link's capacity waits in its
 queue, where reports and grants wait as well (docs/decisions/0008)."""
 IDLE_CONNECTIONS_MAX = 8
-"""Kept open to each node while pieces are fetched. In a small swarm several come from one node at a time, and a connection that is
-made anew costs a thread there, too."""
+"""Kept open to each node while pieces are fetched. In a small swarm several come from one node at a time, and a connection that
+is made anew costs a thread there, too."""
 
 
 RESETS_MAX = 1
