@@ -16,6 +16,9 @@ from tests.e2e.release import NAMESPACE, Release
 from tests.e2e.space import Space, container_images, local
 
 AUTHORITY = "webhook-clients"
+ENDED = r"curl: \((35|52|55|56)\)"
+"""In curl's numbers: who is reached ends the connection, in the handshake, before an answer, or while one sends or receives. In
+TLS 1.3 a server hears of a client's certificate after the client has begun to send."""
 SERVICE = "darner-webhook.darner-system.svc"
 
 
@@ -32,7 +35,7 @@ def test_only_the_api_server_is_answered(darner: Release, space: Space, api: Api
     try:
         darner.wait_ready()
         assert container_images(space.gated("web", image.name)) == [local(image.name)]
-        with pytest.raises(ClusterError, match=r"Empty reply|certificate required|alert"):
+        with pytest.raises(ClusterError, match=ENDED):
             _asked(darner, api, tmp_path)
         certificate, key = (shutil.copy(shown.with_name(name), tmp_path) for name in ("client.crt", "client.key"))
         assert "405" in _asked(darner, api, tmp_path, "--cert", certificate, "--key", key)
