@@ -436,8 +436,6 @@ class Listener:
         sock.close()
 
     def _converse(self, sock: socket.socket) -> None:
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wait_to_send(sock, SEND_STALL_SECONDS_MAX)
         until = time.monotonic() + HEAD_SECONDS_MAX
         stream = self._opened(sock, until) if self._tls else sock

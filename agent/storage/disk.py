@@ -322,10 +322,7 @@ class WriteBack:
         """These bytes are in the file. Returns at once: they go to the disk when it is worth a request."""
         with self._lock:
             if not self._closed:
-                unwritten = self._files.get(file)
-                if unwritten is None:
-                    unwritten = self._files[file] = _Unwritten()
-                unwritten.add(start, end)
+                self._unwritten(file).add(start, end)
                 with contextlib.suppress(RuntimeError):  # no thread is left: the kernel does it
                     self._work()
 
@@ -335,7 +332,7 @@ class WriteBack:
         It is called by another thread, and waited for so long: the caller has other things to do than to wait for a slow disk.
         """
         with self._lock:
-            unwritten = self._files.setdefault(file, _Unwritten())
+            unwritten = self._unwritten(file)
             unwritten.settle = settled
             is_over = unwritten.is_over
             try:
@@ -363,6 +360,13 @@ class WriteBack:
             thread = self._thread
         if thread:
             thread.join(CLOSE_SECONDS_MAX)
+
+    def _unwritten(self, file: Written) -> _Unwritten:
+        """Made for a file's first bytes alone: it is asked for after each piece."""
+        unwritten = self._files.get(file)
+        if unwritten is None:
+            unwritten = self._files[file] = _Unwritten()
+        return unwritten
 
     def _work(self) -> None:
         """Raises RuntimeError when there is no thread for it."""
