@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agent.values.reference import InvalidReference, is_local, to_local
@@ -45,8 +44,7 @@ def of_release(selector: str, release: str) -> str:
     return f"{selector},{RELEASE}={release}" if release else selector
 
 
-@dataclass(frozen=True)
-class ImagePlace:
+class ImagePlace(NamedTuple):
     """Where a pod names an image: a container of some kind, or an image volume."""
 
     kind: str
@@ -85,7 +83,7 @@ def places(pod: Pod, kinds: tuple[str, ...]) -> Iterator[ImagePlace]:
     for kind in kinds:
         items = spec.get(kind)
         for index, item in enumerate(items if isinstance(items, list) else ()):
-            if not isinstance(item, Mapping) or (kind == VOLUMES and not isinstance(item.get("image"), Mapping)):
+            if not isinstance(item, dict) or (kind == VOLUMES and not isinstance(item.get("image"), dict)):
                 continue
             holder, key, policy = (
                 (item["image"], "reference", "pullPolicy") if kind == VOLUMES else (item, "image", "imagePullPolicy")
@@ -135,17 +133,19 @@ def pull_secrets(pod: Pod) -> tuple[str, ...]:
 def owners(pod: Pod, namespace: str) -> tuple[Owner, ...]:
     """Every owner, the controller first."""
     found = sorted(_owner_references(pod), key=lambda item: item.get("controller") is not True)
-    return tuple(
-        Owner(namespace, text_at(item, "kind"), text_at(item, "apiVersion").rpartition("/")[0], text_at(item, "name"))
-        for item in found
-    )
+    return tuple(_owner(item, namespace) for item in found)
 
 
 def controller_of(pod: Pod, namespace: str) -> Owner | None:
     """The owner that makes the pod anew when it is gone."""
-    controlled = any(item.get("controller") is True for item in _owner_references(pod))
-    return owners(pod, namespace)[0] if controlled else None
+    found = next((item for item in _owner_references(pod) if item.get("controller") is True), None)
+    return _owner(found, namespace) if found else None
 
 
-def _owner_references(pod: Pod) -> Iterator[Mapping[str, Any]]:
+def _owner(reference: Mapping[str, Any], namespace: str) -> Owner:
+    group = text_at(reference, "apiVersion").rpartition("/")[0]
+    return Owner(namespace, text_at(reference, "kind"), group, text_at(reference, "name"))
+
+
+def _owner_references(pod: Pod) -> list[Mapping[str, Any]]:
     return mappings_at(mapping_at(pod, "metadata"), "ownerReferences")

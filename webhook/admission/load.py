@@ -6,7 +6,7 @@ while its body arrives and until it is answered; nobody who reaches the port may
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Load:
     """State of the event loop, without a lock."""
 
     def __init__(self) -> None:
-        self._requests: Counter[str] = Counter()
-        self._bytes: Counter[str] = Counter()
+        self._requests: defaultdict[str, int] = defaultdict(int)
+        self._bytes: defaultdict[str, int] = defaultdict(int)
 
     @contextmanager
     def question(self, address: str) -> Iterator[Share]:
@@ -45,7 +45,7 @@ class Load:
                 del self._requests[address], self._bytes[address]
 
     def take(self, address: str, size: int) -> None:
-        if self._bytes[address] + size > BYTES_PER_ADDRESS_MAX or self._bytes.total() + size > BYTES_MAX:
+        if self._bytes[address] + size > BYTES_PER_ADDRESS_MAX or sum(self._bytes.values()) + size > BYTES_MAX:
             raise Busy("the questions that are under way take as much memory as they may")
         self._bytes[address] += size
 

@@ -7,24 +7,26 @@ Pure. It knows the protocol (admission.k8s.io/v1, RFC 6902) and which requests c
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from jsonpatch import JsonPatch
+from jsonpatch import JsonPatch, JsonPointer
 
 from webhook.admission.policy import Policy
 from webhook.admission.rewrite import DRY_RUN, Verdict, rewrite_ephemeral_containers, rewrite_pod
 from webhook.errors import BadReview
 from webhook.gates import Gate, LeftAlone, Reason
-from webhook.kube.api import mapping_at, text_at
+from webhook.kube.api import mapping_at, parsed, text_at
 from webhook.pods import Pod, pull_secrets
 
 API_VERSION = "admission.k8s.io/v1"
 WARNINGS_MAX = 8
 WARNING_LENGTH_MAX = 256
 """Characters; the API server cuts longer ones off when there are many (apiserver, filters/warning.go)."""
+POINTERS_KEPT_MAX = 512
+"""All pods have their images and annotations at the same few places."""
 
 Operation = dict[str, Any]
 
@@ -44,10 +46,23 @@ class Admission:
     """The pod as it is, for an UPDATE."""
 
 
+class _Pointer(JsonPointer):
+    """As jsonpatch asks for one in each operation; the same path is taken apart once."""
+
+    def __init__(self, path: str) -> None:
+        self.parts = _parts(path)
+
+
+@lru_cache(POINTERS_KEPT_MAX)
+def _parts(path: str) -> list[str]:
+    parts: list[str] = JsonPointer(path).parts
+    return parts
+
+
 def read(body: bytes) -> Admission:
     """The question in a request's body. Raises BadReview."""
     try:
-        document = json.loads(body)
+        document = parsed(body)
     except (ValueError, RecursionError):
         raise BadReview("the body is not JSON; send an AdmissionReview") from None
     if not isinstance(document, dict) or document.get("kind") != "AdmissionReview" or document.get("apiVersion") != API_VERSION:
@@ -89,7 +104,7 @@ def answer(admission: Admission, verdict: Verdict) -> dict[str, Any]:
     response: dict[str, Any] = {"uid": admission.uid, "allowed": True}
     # Made of our operations, and not by comparing two pods: only those test what they replace. An operation that is none is
     # refused here, and the pod admitted as it is, rather than by the API server.
-    operations = JsonPatch(patch(admission.pod, verdict))
+    operations = JsonPatch(patch(admission.pod, verdict), pointer_cls=_Pointer)
     if operations:
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(operations.to_string().encode()).decode()}
     if verdict.warnings:

@@ -71,11 +71,12 @@ def rewrite_pod(pod: Pod, namespace: str, policy: Policy, gates: Sequence[Gate] 
     """
     whole = _whole_pod(pod, namespace, policy)
     verdict = Verdict(left=(whole,)) if whole else _decide(pod, namespace, tuple(places(pod, EVERY_KIND)), policy, gates)
-    noted = _noted(pod, verdict.rewrites)
-    if not noted or (whole and whole.reason is Reason.MIRROR_POD):
-        return verdict
-    if noted != original_images(pod):
-        verdict = _annotated(pod, verdict, {DECISION: verdict.decision or None, ORIGINAL_IMAGES: original_images_text(noted)})
+    if not verdict.rewrites:  # or else they are noted already
+        noted = _noted(pod, ())
+        if not noted or (whole and whole.reason is Reason.MIRROR_POD):
+            return verdict
+        if noted != original_images(pod):
+            verdict = _annotated(pod, verdict, {DECISION: verdict.decision or None, ORIGINAL_IMAGES: original_images_text(noted)})
     labels = {REWRITTEN: "true"} | ({RELEASE: policy.release} if policy.release else {})
     return replace(verdict, labels=labels)
 
@@ -128,9 +129,10 @@ def _decide(pod: Pod, namespace: str, candidates: tuple[ImagePlace, ...], policy
         return Verdict(left=tuple(left))
     for gate in gates:
         refused = list(gate(namespace, pod, rewrites)) if rewrites else []
-        left += refused
-        names = {item.where for item in refused}
-        rewrites = [] if "pod" in names else [item for item in rewrites if item.place.where not in names]
+        if refused:
+            left += refused
+            names = {item.where for item in refused}
+            rewrites = [] if "pod" in names else [item for item in rewrites if item.place.where not in names]
     verdict = Verdict(tuple(rewrites), tuple(left))
     # Also when every image had to stay this time: the reason is then found on the pod.
     annotations: dict[str, str | None] = {DECISION: verdict.decision or None}

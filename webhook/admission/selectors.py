@@ -38,6 +38,8 @@ class Selector:
 
     def has_to_hold(self, demands: Sequence[Requirement]) -> bool:
         """Whether every node that meets all of these demands is selected."""
+        if not demands:  # as of most pods: they may come to any node
+            return not self.requirements
         return all(any(_implies(demand, wanted) for demand in demands) for wanted in self.requirements)
 
 

@@ -65,9 +65,11 @@ class Pauses:
     def remaining(self, key: str, now: float) -> float:
         """Seconds until its pause ends; 0 if it has none. Never longer than any pause is, whatever the clock does."""
         pause = self.entries.get(key)
+        if pause is None:
+            return 0.0
         # One that ends later than any could is from before a clock was set back, and would else last until that time comes again.
         longest = _term(key).longest
-        if pause is None or pause.until > now + longest + SKEW_SECONDS_MAX:
+        if pause.until > now + longest + SKEW_SECONDS_MAX:
             return 0.0
         return min(max(0.0, pause.until - now), longest)
 

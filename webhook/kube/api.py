@@ -6,9 +6,12 @@ may write to the cluster, so a field is read by `mapping_at` and `text_at`, whic
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 Object = Mapping[str, Any]
 """As the API server writes it in JSON."""
@@ -74,16 +77,33 @@ def items_of(document: Object) -> list[Object] | None:
     return items if isinstance(items, list) else None
 
 
+_DECODER = msgspec.json.Decoder()
+
+
+def parsed(content: bytes) -> Any:
+    """The value that a JSON text spells, as `json.loads` reads it, in half the time. Raises ValueError or RecursionError.
+
+    Python's own parser has a second look at what msgspec refuses: it takes more, such as half a surrogate pair in a pod's texts.
+    """
+    try:
+        return _DECODER.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return json.loads(content)
+
+
 def mapping_at(holder: Any, key: str) -> Mapping[str, Any]:
-    """The mapping under the key, empty for anything else: what is malformed is the API server's to refuse, not ours."""
-    value = holder.get(key) if isinstance(holder, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
+    """The mapping under the key, empty for anything else: what is malformed is the API server's to refuse, not ours.
+
+    An object of JSON is a dict; to ask each whether it is any kind of mapping took a tenth of an admission.
+    """
+    value = holder.get(key) if isinstance(holder, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
-def mappings_at(holder: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    """The mappings in the list under the key; nothing for anything else."""
+def mappings_at(holder: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The mappings in the list under the key; none for anything else."""
     items = holder.get(key)
-    yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, Mapping))
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def text_at(holder: Mapping[str, Any], key: str) -> str:

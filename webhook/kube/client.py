@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from agent.values.errors import UsageError
 from webhook.errors import Unreachable
-from webhook.kube.api import ApiAnswer
+from webhook.kube.api import ApiAnswer, parsed
 
 TIMEOUT_SECONDS = (3.0, 5.0)
 """To connect, and between two bytes of an answer."""
@@ -138,7 +138,7 @@ def _found(environment: Mapping[str, str]) -> client.Configuration:
 
 def _document(content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content)
+        document = parsed(content)
     except (ValueError, RecursionError):
         document = None
     # What is no JSON object came from a proxy or a load balancer; its status is what counts then.

@@ -27,7 +27,7 @@ from webhook.metrics import REVERT_FAILURES, REVERTED_PODS
 from webhook.pods import pull_secrets, rewritten_by
 from webhook.pullsecrets.dockerconfig import originals_among
 from webhook.revert.causes import Cause
-from webhook.revert.failures import FailedPull, Failures, failed_pulls, held_back, patch, pulled, started_as_written
+from webhook.revert.failures import FailedPull, Failures, failed_pulls, held_back, patch, pulled, started_as_written, statuses_of
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class KeptPod(NamedTuple):
 def keep(pod: Mapping[str, Any]) -> KeptPod:
     metadata = mapping_at(pod, "metadata")
     going = bool(text_at(metadata, "deletionTimestamp"))
-    failures = Failures() if going else failed_pulls(pod)
+    statuses = statuses_of(pod)
+    failures = Failures() if going else failed_pulls(pod, statuses)
     failed = (*failures.back, *failures.stuck)
     secrets = pull_secrets(pod)
     return KeptPod(
@@ -84,14 +85,14 @@ def keep(pod: Mapping[str, Any]) -> KeptPod:
         _seconds(text_at(metadata, "creationTimestamp")),
         going,
         text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"),
-        tuple((registry, repository, _seconds(stamp)) for registry, repository, stamp in pulled(pod)),
+        tuple((registry, repository, _seconds(stamp)) for registry, repository, stamp in pulled(pod, statuses)),
         frozenset(pull.registry for pull in failed if pull.cause.registry_is_in_doubt),
         len(originals_among(secrets)) == len(secrets),
         frozenset(
             (str(pull.place), pull.registry, pull.repository) for pull in failed if pull.cause.refused and not pull.foreseen
         ),
-        started_as_written(pod),
-        held_back(pod),
+        started_as_written(pod, statuses),
+        held_back(pod, statuses),
         all(pull.cause is Cause.UNTOLD for pull in failed),
     )
 

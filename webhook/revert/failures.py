@@ -28,6 +28,10 @@ STATUSES = {
 DECISION_LENGTH_MAX = 4096
 
 
+Statuses = Mapping[str, Mapping[str, Any]]
+"""The status of each container by its place, as `kind/name`. A function that takes a pod's looks for them itself without."""
+
+
 @dataclass(frozen=True)
 class FailedPull:
     """A place whose image could not be pulled by its local name."""
@@ -51,9 +55,9 @@ class Failures:
     """These cannot: an ephemeral container, or an image volume."""
 
 
-def failed_pulls(pod: Pod) -> Failures:
+def failed_pulls(pod: Pod, statuses: Statuses | None = None) -> Failures:
     """The pulls that have failed in a pod, by its status."""
-    statuses = _statuses(pod)
+    statuses = statuses or statuses_of(pod)
     if not any(_wait(status) in FAILED_PULL for status in statuses.values()):
         return Failures()  # Nearly all pods that are ever looked at, and of these nothing more needs to be known.
     originals = original_images(pod)
@@ -78,9 +82,7 @@ def failed_pulls(pod: Pod) -> Failures:
     return Failures((*back, *_foreseen(pod, back, originals, statuses)), tuple(stuck.values()))
 
 
-def _foreseen(
-    pod: Pod, failed: Sequence[FailedPull], originals: Mapping[str, str], statuses: Mapping[str, Mapping[str, Any]]
-) -> Iterator[FailedPull]:
+def _foreseen(pod: Pod, failed: Sequence[FailedPull], originals: Mapping[str, str], statuses: Statuses) -> Iterator[FailedPull]:
     """Behind an init container whose pull has failed, those that would fail like it.
 
     They cannot have begun, so this touches no container that runs; and each would cost the pod ten seconds or more, because a
@@ -103,7 +105,7 @@ def _foreseen(
 
 def waiting(pod: Pod) -> tuple[FailedPull, ...]:
     """Every container that does not run and has a local name, whether its pull has failed or not: for when Darner leaves."""
-    originals, statuses = original_images(pod), _statuses(pod)
+    originals, statuses = original_images(pod), statuses_of(pod)
     if text_at(mapping_at(pod, "status"), "phase") in ("Succeeded", "Failed"):
         return ()
     found: list[FailedPull] = []
@@ -116,7 +118,7 @@ def waiting(pod: Pod) -> tuple[FailedPull, ...]:
 
 def stuck(pod: Pod) -> tuple[str, ...]:
     """The image volumes of a pod of which nothing has been started: it may wait for them, and nobody can change them."""
-    statuses = _statuses(pod).values()
+    statuses = statuses_of(pod).values()
     if any(state in mapping_at(status, "state") for status in statuses for state in ("running", "terminated")):
         return ()
     originals = original_images(pod)
@@ -125,7 +127,7 @@ def stuck(pod: Pod) -> tuple[str, ...]:
 
 def running(pod: Pod) -> tuple[str, ...]:
     """The containers that run under a local name, and keep it."""
-    originals, statuses = original_images(pod), _statuses(pod)
+    originals, statuses = original_images(pod), statuses_of(pod)
     return tuple(
         place.where
         for place in places(pod, MUTABLE_KINDS)
@@ -157,16 +159,17 @@ def patch(pod: Pod, pulls: Sequence[FailedPull], because: str = "") -> list[dict
     return operations
 
 
-def held_back(pod: Pod) -> frozenset[str]:
+def held_back(pod: Pod, statuses: Statuses | None = None) -> frozenset[str]:
     """The places whose pull the kubelet has not begun yet, because it begins so many a second."""
-    failing = {place: status for place, status in _statuses(pod).items() if _wait(status) in FAILED_PULL}
+    statuses = statuses or statuses_of(pod)
+    failing = {place: status for place, status in statuses.items() if _wait(status) in FAILED_PULL}
     words = {place: text_at(status["state"]["waiting"], "message") for place, status in failing.items()}
     return frozenset(place for place, said in words.items() if cause_of(said) is Cause.HELD_BACK)
 
 
-def started_as_written(pod: Pod) -> frozenset[str]:
+def started_as_written(pod: Pod, statuses: Statuses | None = None) -> frozenset[str]:
     """The places whose container was started under another name than a local one."""
-    statuses = _statuses(pod)
+    statuses = statuses or statuses_of(pod)
     return frozenset(
         str(place)
         for place in places(pod, MUTABLE_KINDS)
@@ -174,9 +177,10 @@ def started_as_written(pod: Pod) -> frozenset[str]:
     )
 
 
-def pulled(pod: Pod) -> Iterator[tuple[str, str, str]]:
+def pulled(pod: Pod, statuses: Statuses | None = None) -> Iterator[tuple[str, str, str]]:
     """Registry and repository of each image that was pulled by its local name, with the time when a container was started."""
-    started = {place: _started(status) for place, status in _statuses(pod).items() if text_at(status, "imageID")}
+    statuses = statuses or statuses_of(pod)
+    started = {place: _started(status) for place, status in statuses.items() if text_at(status, "imageID")}
     for place, original in (original_images(pod) if started else {}).items():
         # Volumes are there before the first container is started.
         if place in started or place.startswith(f"{VOLUMES}/"):
@@ -219,7 +223,6 @@ def _original(image: str | None) -> str:
         return image or ""
 
 
-def _statuses(pod: Pod) -> dict[str, Mapping[str, Any]]:
-    """The status of each container by its place, as `kind/name`."""
+def statuses_of(pod: Pod) -> Statuses:
     status = mapping_at(pod, "status")
     return {f"{kind}/{text_at(item, 'name')}": item for kind, field in STATUSES.items() for item in mappings_at(status, field)}
