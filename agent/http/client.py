@@ -26,6 +26,7 @@ from agent.http.wire import (
     HEAD_BYTES_MAX,
     Stream,
     announced_length,
+    bound_window,
     joined,
     receive_at_least,
     request_head,
@@ -40,6 +41,14 @@ HEAD_RECEIVE_BYTES = 2 << 10
 """At a time, of heads and small bodies: little of a big body comes with its head, to be copied once more."""
 FRAMED_RECEIVE_BYTES = 64 << 10
 """At a time, of a body whose length nobody knows."""
+WINDOW_SECONDS = 0.01
+"""A bounded receive window holds what its connection brings in so long: then the queue of a link is no longer, however many
+connections share it, and a shorter round trip leaves no link idle (docs/decisions/0040)."""
+WINDOW_BYTES_MAX = 4 << 20
+WINDOW_CHANGE_MIN = 1.25
+"""A smaller change of a window is not worth telling the kernel."""
+WINDOWS_MIN = 4
+"""So many times the least window must a body have been to say anything about a rate."""
 WAKE_BYTES = 16 << 10
 """A thread that waits for much is not woken for less: packets come one by one, and there are eleven in this. A quarter of the
 smallest receive window, which must not fill up meanwhile."""
@@ -122,8 +131,12 @@ def connect(
     window_bytes: int = 0,
     tunnel: Tunnel | None = None,
     fingerprint: bytes = b"",
+    fitted_bytes: int = 0,
 ) -> Connection:
-    """A connection to a server, through the proxy at `where` if a tunnel is wanted. Raises TransferError."""
+    """A connection to a server, through the proxy at `where` if a tunnel is wanted. Raises TransferError.
+
+    Its receive window holds `window_bytes` at least, and `fitted_bytes` at first; the kernel decides where both are 0.
+    """
     until = time.monotonic() + seconds
     stream: Stream
     with contextlib.ExitStack() as undo:
@@ -131,8 +144,8 @@ def connect(
             stream = sock = _connected(where, until)
             undo.callback(sock.close)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if window_bytes:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+            if fitted_bytes:
+                bound_window(sock, fitted_bytes)
             sock.setblocking(True)
             wait_to_send(sock, seconds)
             if tunnel:
@@ -150,7 +163,12 @@ def connect(
             kind = NotTriedError if isinstance(error, OSError) and error.errno in _EXHAUSTED else TransferError
             raise kind(f"{where} cannot be connected to: {error}") from None
         undo.pop_all()
-    return Connection(stream, where, server_name, tunnel, fingerprint)
+    return Connection(stream, where, server_name, tunnel, fingerprint, window_bytes, fitted_bytes)
+
+
+def window_for(bytes_per_second: float, window_bytes_min: int) -> int:
+    """Bytes of the receive window of a connection on which the last body came at that rate."""
+    return max(window_bytes_min, min(int(bytes_per_second * WINDOW_SECONDS), WINDOW_BYTES_MAX))
 
 
 def _connected(where: Address, until: float) -> socket.socket:
@@ -175,8 +193,10 @@ class Connection:
         server_name: str = "",
         tunnel: Tunnel | None = None,
         fingerprint: bytes = b"",
+        window_bytes: int = 0,
+        fitted_bytes: int = 0,
     ) -> None:
-        """On a socket that is connected, and waits no longer than it may when it sends."""
+        """On a socket that is connected, and waits no longer than it may when it sends. Of its window `connect` tells."""
         self.where = where
         self.fingerprint = fingerprint
         self.server_name = server_name
@@ -199,6 +219,11 @@ class Connection:
         """What the socket was last told of how long it may wait; 0 when it was not."""
         self._wakes_bytes = 1
         """What it was last told of how much is worth waking for."""
+        self._window_bytes_min = window_bytes
+        self.window_bytes = fitted_bytes
+        """What may have come and was not read, as the kernel was told; 0 where it decides."""
+        self._asked_at, self._body_bytes = 0.0, 0
+        """When the last body was asked for, and its length."""
 
     def pass_through(self, tunnel: Tunnel, until: float) -> None:
         """Get the proxy's yes. What goes over the socket afterwards is between us and the server."""
@@ -213,11 +238,23 @@ class Connection:
 
     def ask(self, method: str, target: str, headers: dict[str, str], limits: TimeLimits) -> Answer:
         """Ask for something. The body is then read by `read_into` or by `read_all`, to its end or not at all."""
-        self.until = time.monotonic() + limits.head
+        self._asked_at = time.monotonic()
+        self.until = self._asked_at + limits.head
         answer = self._answer_to(method, target, {"Accept-Encoding": "identity", **headers})
         self._stall_seconds = limits.stall
+        self._body_bytes = answer.length or 0
         self._body_until = time.monotonic() + limits.body
         return answer
+
+    def fit_window(self, now: float) -> None:
+        """The body was read to its end: let the next one come as fast as this one could, and wait in no long queue."""
+        if not self._window_bytes_min or self._body_bytes < WINDOWS_MIN * self._window_bytes_min:
+            return
+        wanted = window_for(self._body_bytes / (now - self._asked_at), self._window_bytes_min)
+        if max(wanted, self.window_bytes) >= WINDOW_CHANGE_MIN * min(wanted, self.window_bytes):
+            self.window_bytes = wanted
+            with contextlib.suppress(OSError):  # its end shows when it is asked again
+                bound_window(self._sock, wanted)
 
     def send(self, data: bytes) -> None:
         """All of a request, for a caller that reads its answer by `receive`; `until` says how long that may take."""
@@ -385,11 +422,13 @@ class ConnectionPool:
     ) -> None:
         """`idle_max` connections to each server are kept open when they are given back; without TLS only plain TCP is spoken.
 
-        `window_bytes` bounds what a server may have sent that was not received yet; 0 leaves that to the kernel.
+        `window_bytes` bounds what a server may have sent that was not received yet, unless more comes in WINDOW_SECONDS; 0 leaves
+        that to the kernel.
         """
         self._tls = tls
         self._idle_max = idle_max
-        self._window_bytes = window_bytes
+        self._window_bytes = self._fitted_bytes = window_bytes
+        """The least of a connection, and of a new one, which gets what the last one was found to need."""
         self._connect_seconds_max = connect_seconds_max
         self._lock = threading.Lock()
         self._busy: set[Connection] = set()
@@ -430,7 +469,14 @@ class ConnectionPool:
             try:
                 tls = (place.tls or self._tls) if place.server_name else None
                 connection = connect(
-                    address, place.server_name, tls, seconds, self._window_bytes, place.tunnel, place.fingerprint
+                    address,
+                    place.server_name,
+                    tls,
+                    seconds,
+                    self._window_bytes,
+                    place.tunnel,
+                    place.fingerprint,
+                    self._fitted_bytes,
                 )
                 connection.until = until
             except TransferError as failed:
@@ -451,6 +497,8 @@ class ConnectionPool:
             self._drop_old(connection.idle_since)
             idle = self._idle[connection.where, connection.server_name, connection.tunnel, connection.fingerprint]
             if connection.reusable and not self._closed and len(idle) < self._idle_max:
+                connection.fit_window(connection.idle_since)
+                self._fitted_bytes = connection.window_bytes
                 self._busy.discard(connection)
                 idle.append(connection)
                 return
@@ -467,6 +515,7 @@ class ConnectionPool:
     def rest(self) -> None:
         """Nobody will ask for a while: keep nothing open."""
         with self._lock:
+            self._fitted_bytes = self._window_bytes
             for idle in self._idle.values():
                 for connection in idle:
                     connection.close()

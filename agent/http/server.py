@@ -53,6 +53,8 @@ ACCEPT_WARNING_SECONDS = 10.0
 """Between two lines in the log about connections that cannot be accepted."""
 HEAD_SECONDS_MAX = 5.0
 """From the connection to the end of its first request's head, TLS included; of a later one from its first byte."""
+WAIT_CHANGE_SECONDS_MIN = 0.01
+"""How much sooner or later than it should a wait for a head may end, which its deadline is looked at again after."""
 SEND_STALL_SECONDS_MAX = 60.0
 """How long a client may take nothing before it is given up. containerd unpacks while it pulls, which is slow on slow disks."""
 SENDFILE_BYTES_MAX = 8 << 20
@@ -224,6 +226,8 @@ class Requests:
         self._until = until
         self._rest = b""
         """What came behind the last request."""
+        self._waits_seconds = 0.0
+        """What the socket was last told of how long it may wait; 0 when it was not."""
 
     def next(self, wait_seconds: float | None = None) -> Request | None:
         """The next request, or None when the client has no more. Raises RequestError when what comes is not one of HTTP/1.1.
@@ -252,7 +256,7 @@ class Requests:
         if seen:  # to h11, no bytes are the end of the connection
             protocol.receive_data(seen)
         while (event := protocol.next_event()) is h11.NEED_DATA:
-            wait_to_receive(self._stream, max(0.001, deadline - time.monotonic()))
+            self._wait_at_most(max(0.001, deadline - time.monotonic()))
             try:
                 data = self._stream.recv(HEAD_BYTES_MAX)
             except BlockingIOError:
@@ -271,6 +275,13 @@ class Requests:
                 raise NOT_HTTP
             protocol.receive_data(data)
         return event if isinstance(event, h11.Request) else None
+
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """A connection waits for each of its requests as long as for the one before; the kernel is not told that again."""
+        if abs(seconds - self._waits_seconds) > WAIT_CHANGE_SECONDS_MIN:
+            self._waits_seconds = seconds
+            wait_to_receive(self._stream, seconds)
 
 
 def refuse(sock: Stream, error: DarnerError, linger_seconds: float = LINGER_SECONDS) -> None:

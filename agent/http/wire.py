@@ -108,6 +108,11 @@ def receive_at_least(sock: Stream, count: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
+def bound_window(sock: Stream, count: int) -> None:
+    """The peer may have sent so many bytes that were not read here yet: fewer where the system allows less (net.core.rmem_max)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count)
+
+
 def do_not_pace(sock: socket.socket) -> None:
     """What a listening socket accepts sends as fast as its client takes it: for clients on this machine, where no net is spared.
 

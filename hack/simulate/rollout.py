@@ -13,6 +13,7 @@ from functools import partial
 from math import ceil, floor, inf, log2
 from random import Random
 
+from agent.http.client import window_for
 from agent.swarm.messages import CORRUPT, DELIVERED, SEED
 from agent.swarm.piece_client import CONNECT_SECONDS_MAX, RECEIVE_WINDOW_BYTES
 from agent.values.pieces import Layout
@@ -71,6 +72,8 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     round_trip_seconds: float = 0.0
     """Of a packet between nodes: a connection for pieces carries one receive window in that time. 0: what there is room for."""
+    window_bytes_max: int = 212_992
+    """Of a receive window, however fast pieces come; net.core.rmem_max is so much unless somebody says otherwise (socket(7))."""
     cores: int = 4
     """Of each node, and of the supernode."""
     taking: Work = NOTHING
@@ -81,11 +84,6 @@ class Plan:
     @property
     def size(self) -> int:
         return self.pieces * self.piece_bytes
-
-    @property
-    def piece_rate(self) -> float:
-        """What one connection between nodes carries at most."""
-        return RECEIVE_WINDOW_BYTES / self.round_trip_seconds if self.round_trip_seconds else inf
 
     @property
     def bound(self) -> float:
@@ -186,6 +184,8 @@ class Rollout:
         self._origin_pieces = 0
         self._origin_requests = 0
         self._leaves: dict[int, float] = {}
+        self._windows: dict[tuple[int, int], int] = {}
+        """Bytes of the receive window, by taker and source; at a taker's first piece from a source it is as for its last from any."""
         self._quarantined: set[int] = set()
         self._out_max = 0
 
@@ -300,8 +300,18 @@ class Rollout:
 
     def send(self, sender: Node, receiver: Node, piece: int, done: Callable[[], None]) -> Transfer:
         start, end = self.layout.span(piece)
-        sent = partial(self._sent, sender, receiver, done)
-        return self._transfers.between_nodes(sender.host, receiver.host, end - start, sent, self.plan.piece_rate)
+        size, asked_at = end - start, self.now
+        windows, pair, seconds = self._windows, (receiver.number, sender.number), self.plan.round_trip_seconds
+
+        def sent() -> None:
+            if seconds:
+                wanted = window_for(size / (self.now - asked_at + seconds), RECEIVE_WINDOW_BYTES)
+                windows[pair] = windows[receiver.number, receiver.number] = min(wanted, self.plan.window_bytes_max)
+            self._sent(sender, receiver, done)
+
+        window = windows.get(pair) or windows.get((receiver.number, receiver.number), RECEIVE_WINDOW_BYTES)
+        rate = window / seconds if seconds else inf
+        return self._transfers.between_nodes(sender.host, receiver.host, size, sent, rate)
 
     def _sent(self, sender: Node, receiver: Node, done: Callable[[], None]) -> None:
         self._seed_pieces += sender.number == SEED

@@ -9,7 +9,19 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.http.client import WAKE_BYTES, Answer, Connection, ConnectionPool, Place, StalledError, TimeLimits, TransferError
+from agent.http.client import (
+    WAKE_BYTES,
+    WINDOW_BYTES_MAX,
+    Answer,
+    Connection,
+    ConnectionPool,
+    Place,
+    StalledError,
+    TimeLimits,
+    TransferError,
+    window_for,
+)
+from agent.http.wire import bound_window
 from agent.http.wire import receive_at_least as tell
 from agent.values.address import Address
 from tests.origins import Scripted, drain, http
@@ -316,3 +328,73 @@ def test_a_body_of_any_length_is_read_to_its_end_and_the_connection_used_again(l
             assert drain(connection.read_into, len(BODY)) == expected
             pool.give_back(connection)
         pool.close()
+
+
+@pytest.fixture
+def wanted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The windows that are found right for one body after the other."""
+    windows: list[int] = []
+    monkeypatch.setattr("agent.http.client.window_for", lambda rate, least: windows.pop(0))
+    return windows
+
+
+def take(pool: ConnectionPool, server: Scripted) -> int:
+    """The window that a body came through."""
+    connection, _ = pool.ask(Place((server.address,)), "GET", "/", {"Host": "x"}, LIMITS)
+    drain(connection.read_into, len(BODY))
+    window = connection.window_bytes
+    pool.give_back(connection)
+    return window
+
+
+def test_a_bounded_window_grows_and_shrinks_with_what_comes(wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr("agent.http.client.bound_window", lambda sock, count: told.append(count))
+    wanted += [50_000, 50_000, 60_000, 16 << 10, 16 << 10]
+    pool = ConnectionPool(idle_max=1, window_bytes=16 << 10)
+    with Scripted(http(200, BODY), http(200, BODY), http(200, b"short"), http(200, BODY), keep=True) as server:
+        windows = [take(pool, server) for _ in range(6)]
+        pool.close()
+    # A short body says nothing of a rate, and a small change is not worth a call.
+    assert windows == [16 << 10, 50_000, 50_000, 50_000, 50_000, 16 << 10]
+    assert told == [16 << 10, 50_000, 16 << 10]
+    assert server.connections == 1
+
+
+def test_a_new_connection_begins_with_what_the_last_one_needed_until_there_is_a_pause(wanted: list[int]) -> None:
+    pool = ConnectionPool(idle_max=1, window_bytes=16 << 10)
+    wanted += [50_000] * 3
+    with Scripted(http(200, BODY), keep=True) as server:
+        assert take(pool, server) == 16 << 10
+        taken, _ = pool.ask(Place((server.address,)), "GET", "/", {"Host": "x"}, LIMITS)
+        assert take(pool, server) == 50_000
+        assert server.connections == 2
+        pool.give_back(taken)
+        pool.rest()
+        assert take(pool, server) == 16 << 10
+        pool.close()
+
+
+def test_a_window_that_the_kernel_decides_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.http.client.bound_window", lambda sock, count: pytest.fail("it was bounded"))
+    pool = ConnectionPool(idle_max=1)
+    with Scripted(http(200, BODY)) as server:
+        connection, _ = pool.ask(Place((server.address,)), "GET", "/", {"Host": "x"}, LIMITS)
+        assert drain(connection.read_into, len(BODY)) == BODY
+        pool.give_back(connection)
+        pool.close()
+
+
+def test_a_window_holds_ten_milliseconds_within_its_limits() -> None:
+    assert window_for(12_500_000, 64 << 10) == 125_000
+    assert window_for(6_000_000, 64 << 10) == 64 << 10  # two connections that share a link of 100 Mbit/s
+    assert window_for(1e12, 64 << 10) == WINDOW_BYTES_MAX
+
+
+def test_the_kernel_takes_another_window_of_a_connection_that_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        sizes = []
+        for count in (16 << 10, 64 << 10, 32 << 10):
+            bound_window(sock, count)
+            sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+        assert sizes == [32 << 10, 128 << 10, 64 << 10]  # twice as much, for what the kernel itself needs (socket(7))
