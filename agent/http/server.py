@@ -276,7 +276,6 @@ class Requests:
             protocol.receive_data(data)
         return event if isinstance(event, h11.Request) else None
 
-
     def _wait_at_most(self, seconds: float) -> None:
         """A connection waits for each of its requests as long as for the one before; the kernel is not told that again."""
         if abs(seconds - self._waits_seconds) > WAIT_CHANGE_SECONDS_MIN:

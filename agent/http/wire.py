@@ -109,7 +109,7 @@ def receive_at_least(sock: Stream, count: int) -> None:
 
 
 def bound_window(sock: Stream, count: int) -> None:
-    """The peer may have sent so many bytes that were not read here yet: fewer where the system allows less (net.core.rmem_max)."""
+    """The peer may have sent so many bytes that were not read here, or as many as the system allows (net.core.rmem_max)."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil, floor, inf, log2
 from random import Random
 
@@ -185,7 +184,7 @@ class Rollout:
         self._origin_requests = 0
         self._leaves: dict[int, float] = {}
         self._windows: dict[tuple[int, int], int] = {}
-        """Bytes of the receive window, by taker and source; at a taker's first piece from a source it is as for its last from any."""
+        """Bytes of the receive window, by taker and source; by the taker twice, what its last piece from any source was found to need."""
         self._quarantined: set[int] = set()
         self._out_max = 0
 
