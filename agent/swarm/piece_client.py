@@ -29,8 +29,8 @@ PIECE_BYTES_PER_SECOND_MIN = 1 << 20
 """A piece takes at most that time and, for its length, this rate: 26 s for one of 16 MiB, less than its grant is good for."""
 
 RECEIVE_WINDOW_BYTES = 64 << 10
-"""What may be under way on one connection, unless more comes (`agent.http.client.window_for`). Pieces come over several at once, and
-what exceeds the link's capacity waits in its queue, where reports and grants wait as well (docs/decisions/0008)."""
+"""What may be under way on one connection, unless more comes (`agent.http.client.window_for`). Pieces come over several at
+once, and what exceeds the link's capacity waits in its queue, where reports and grants wait as well (docs/decisions/0008)."""
 IDLE_CONNECTIONS_MAX = 8
 """Kept open to each node while pieces are fetched. In a small swarm several come from one node at a time, and a connection that
 is made anew costs a thread there, too."""

@@ -184,7 +184,7 @@ class Rollout:
         self._origin_requests = 0
         self._leaves: dict[int, float] = {}
         self._windows: dict[tuple[int, int], int] = {}
-        """Bytes of the receive window, by taker and source; by the taker twice, what its last piece from any source was found to need."""
+        """Bytes of the receive window, by taker and source; by the taker twice, what its last piece from any source needed."""
         self._quarantined: set[int] = set()
         self._out_max = 0
 
