@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from hack.bench.figures import BY_NAME, Measured
-from hack.bench.machine import GB
+from hack.bench.machine import GB, MEMORY_TIMES, find_memory
 from hack.bench.scenario import Options, Tell
 from hack.chart.helm import CHART, tool
 from hack.cluster import Cluster, ClusterError, images
@@ -125,6 +125,7 @@ class Rollouts:
         images.push(images.busybox(content), f"{self._cluster.layout.origin.address}:{OPEN}", space, "1")
         container = {"name": "app", "image": f"{NAME}/{space}:1"}
         labels = {"app": "app"}
+        find_memory(NODES * MEMORY_TIMES * size)
         began = time.monotonic()
         self._api.create(
             {
