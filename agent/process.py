@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from agent.build import announce
@@ -24,6 +23,7 @@ from agent.values.errors import UsageError
 
 log = logging.getLogger(__name__)
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
 USAGE_STATUS = 1
 DIED_STATUS = 70
 """EX_SOFTWARE of sysexits.h: the process found a mistake of its own."""
@@ -53,9 +53,7 @@ class Service(Protocol):
 def run(cls: type[Settings], program: str, build: Callable[[Settings], Service], argv: Sequence[str]) -> int:
     """The exit status: 0 after SIGTERM or SIGINT, 1 when the settings, a port, a directory or the disk cannot be used."""
     threading.excepthook = _end_the_process
-    signals: SimpleQueue[int] = SimpleQueue()  # a handler may put to it at any moment, unlike to an Event
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: signals.put(received))
+    ending = EndSignals()
     try:
         settings = load(cls, program, argv, os.environ)
         log_to_stderr(getattr(settings, "log_level", "info"), getattr(settings, "log_format", "text"))
@@ -68,9 +66,29 @@ def run(cls: type[Settings], program: str, build: Callable[[Settings], Service],
     except OSError as error:
         return _refuse(f"{program}: {error}")
     print(ready, flush=True)  # noqa: T201 (the process's own words to its operator)
-    signals.get()
+    ending.wait()
     service.stop()
     return 0
+
+
+class EndSignals:
+    """SIGTERM and SIGINT, from when this is made, by the main thread.
+
+    The system gives a signal to whichever thread comes by first. That may be a busy one, and then the main thread, which alone
+    runs Python's handlers, is not woken. So it waits for what Python writes to a pipe in any thread (signal.set_wakeup_fd).
+    """
+
+    def __init__(self) -> None:
+        self._received, written = os.pipe()
+        os.set_blocking(written, False)
+        signal.set_wakeup_fd(written)
+        for number in ENDING:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self) -> None:
+        """Until one of them has come. It may have come before."""
+        while os.read(self._received, 1)[0] not in ENDING:
+            continue
 
 
 def _refuse(words: str) -> int:

@@ -7,9 +7,8 @@ It serves the image that `pythonimage` makes, prints one line when it is ready, 
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 
+from agent.process import EndSignals
 from hack.origin.faults import Fault
 from hack.origin.image import size_of
 from hack.origin.pythonimage import python_image
@@ -29,12 +28,10 @@ def main() -> None:
     if arguments.flip_a_byte:
         layer = image.layers[0]
         origin.fail(Fault(path=f"/blobs/{layer}", flip_byte=size_of(image.blobs[layer]) // 2))
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    ending = EndSignals()
     with origin:
         print(f"origin ready: {origin.address}/{arguments.repository}:{arguments.tag}", flush=True)
-        stopped.wait()
+        ending.wait()
 
 
 if __name__ == "__main__":

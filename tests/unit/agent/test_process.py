@@ -44,6 +44,10 @@ class Service:
             threading.Thread(target=self.die, name="housekeeping").start()
         if self.how == "files":
             print(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
+        if self.how == "busy":
+            threading.Thread(target=self.catch, name="busy", daemon=True).start()
+        if self.how == "another signal":
+            signal.signal(signal.SIGUSR1, lambda *_: print("woken", flush=True))
         if self.how == "log":
             log = logging.getLogger("agent")
             log.info("a pull", extra={"fields": {"image": "nginx", "bytes": 7}})
@@ -59,6 +63,11 @@ class Service:
     def die(self):
         time.sleep(0.05)
         raise ValueError("the store is not what it was")
+
+    def catch(self):
+        time.sleep(0.5)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        time.sleep(60)
 
     def stop(self):
         print("stopped", flush=True)
@@ -85,6 +94,20 @@ def test_a_signal_ends_it_in_order_with_status_0(number: signal.Signals) -> None
     assert process.stdout
     assert process.stdout.readline() == "ready to serve\n"
     process.send_signal(number)
+    assert end(process) == (0, "stopped\n", "")
+
+
+def test_a_signal_that_the_system_gives_to_another_thread_ends_it_as_well() -> None:
+    assert end(start("--how", "busy")) == (0, "ready to serve\nstopped\n", "")
+
+
+def test_a_signal_that_means_something_else_ends_nothing() -> None:
+    process = start("--how", "another signal")
+    assert process.stdout
+    assert process.stdout.readline() == "ready to serve\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "woken\n"
+    process.send_signal(signal.SIGTERM)
     assert end(process) == (0, "stopped\n", "")
 
 
