@@ -131,11 +131,10 @@ def connect(
     window_bytes: int = 0,
     tunnel: Tunnel | None = None,
     fingerprint: bytes = b"",
-    fitted_bytes: int = 0,
 ) -> Connection:
     """A connection to a server, through the proxy at `where` if a tunnel is wanted. Raises TransferError.
 
-    Its receive window holds `window_bytes` at least, and `fitted_bytes` at first; the kernel decides where both are 0.
+    Its receive window holds `window_bytes`, until it is fitted; the kernel decides where that is 0.
     """
     until = time.monotonic() + seconds
     stream: Stream
@@ -144,8 +143,8 @@ def connect(
             stream = sock = _connected(where, until)
             undo.callback(sock.close)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if fitted_bytes:
-                bound_window(sock, fitted_bytes)
+            if window_bytes:
+                bound_window(sock, window_bytes)
             sock.setblocking(True)
             wait_to_send(sock, seconds)
             if tunnel:
@@ -163,7 +162,7 @@ def connect(
             kind = NotTriedError if isinstance(error, OSError) and error.errno in _EXHAUSTED else TransferError
             raise kind(f"{where} cannot be connected to: {error}") from None
         undo.pop_all()
-    return Connection(stream, where, server_name, tunnel, fingerprint, window_bytes, fitted_bytes)
+    return Connection(stream, where, server_name, tunnel, fingerprint, window_bytes)
 
 
 def window_for(bytes_per_second: float, window_bytes_min: int) -> int:
@@ -194,7 +193,6 @@ class Connection:
         tunnel: Tunnel | None = None,
         fingerprint: bytes = b"",
         window_bytes: int = 0,
-        fitted_bytes: int = 0,
     ) -> None:
         """On a socket that is connected, and waits no longer than it may when it sends. Of its window `connect` tells."""
         self.where = where
@@ -219,8 +217,7 @@ class Connection:
         """What the socket was last told of how long it may wait; 0 when it was not."""
         self._wakes_bytes = 1
         """What it was last told of how much is worth waking for."""
-        self._window_bytes_min = window_bytes
-        self.window_bytes = fitted_bytes
+        self.window_bytes = window_bytes
         """What may have come and was not read, as the kernel was told; 0 where it decides."""
         self._asked_at, self._body_bytes = 0.0, 0
         """When the last body was asked for, and its length."""
@@ -246,11 +243,11 @@ class Connection:
         self._body_until = time.monotonic() + limits.body
         return answer
 
-    def fit_window(self, now: float) -> None:
+    def fit_window(self, window_bytes_min: int, now: float) -> None:
         """The body was read to its end: let the next one come as fast as this one could, and wait in no long queue."""
-        if not self._window_bytes_min or self._body_bytes < WINDOWS_MIN * self._window_bytes_min:
+        if self._body_bytes < WINDOWS_MIN * window_bytes_min:
             return
-        wanted = window_for(self._body_bytes / (now - self._asked_at), self._window_bytes_min)
+        wanted = window_for(self._body_bytes / (now - self._asked_at), window_bytes_min)
         if max(wanted, self.window_bytes) >= WINDOW_CHANGE_MIN * min(wanted, self.window_bytes):
             self.window_bytes = wanted
             with contextlib.suppress(OSError):  # its end shows when it is asked again
@@ -469,14 +466,7 @@ class ConnectionPool:
             try:
                 tls = (place.tls or self._tls) if place.server_name else None
                 connection = connect(
-                    address,
-                    place.server_name,
-                    tls,
-                    seconds,
-                    self._window_bytes,
-                    place.tunnel,
-                    place.fingerprint,
-                    self._fitted_bytes,
+                    address, place.server_name, tls, seconds, self._fitted_bytes, place.tunnel, place.fingerprint
                 )
                 connection.until = until
             except TransferError as failed:
@@ -497,8 +487,9 @@ class ConnectionPool:
             self._drop_old(connection.idle_since)
             idle = self._idle[connection.where, connection.server_name, connection.tunnel, connection.fingerprint]
             if connection.reusable and not self._closed and len(idle) < self._idle_max:
-                connection.fit_window(connection.idle_since)
-                self._fitted_bytes = connection.window_bytes
+                if self._window_bytes:
+                    connection.fit_window(self._window_bytes, connection.idle_since)
+                    self._fitted_bytes = connection.window_bytes
                 self._busy.discard(connection)
                 idle.append(connection)
                 return
