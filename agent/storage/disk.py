@@ -286,6 +286,9 @@ class _Unwritten:
     """To be called when nothing is left: no more will be written."""
     is_over: threading.Event = field(default_factory=threading.Event)
     """Set when that was called, and nobody here has the file any more."""
+    is_due: bool = False
+    """Enough has come to be worth a thread, which then leaves nothing: pieces come out of order, and one taken from among them
+    would make each that follows worth a thread of its own."""
 
     @property
     def size(self) -> int:
@@ -295,6 +298,7 @@ class _Unwritten:
         if self.spans and self.spans[-1][1] == start:
             start = self.spans.pop()[0]
         self.spans.append((start, end))
+        self.is_due = self.is_due or self.size >= WRITE_BACK_BYTES
 
     def take(self) -> tuple[int, int]:
         """The next bytes that go to the disk in one go: from the beginning of the file on, whatever the order they came in."""
@@ -305,6 +309,7 @@ class _Unwritten:
         if end - start > WRITE_BACK_BYTES:
             self.spans.insert(0, (start + WRITE_BACK_BYTES, end))
             end = start + WRITE_BACK_BYTES
+        self.is_due = bool(self.spans)
         return start, end
 
 
@@ -413,7 +418,7 @@ class WriteBack:
 
 
 def _is_due(unwritten: _Unwritten) -> bool:
-    return unwritten.settle is not None or unwritten.size >= WRITE_BACK_BYTES
+    return unwritten.settle is not None or unwritten.is_due
 
 
 # Bytes that are right.

@@ -95,6 +95,20 @@ def test_no_more_than_a_step_is_under_way_however_much_has_come_in_whatever_orde
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)), "nothing twice"
 
 
+def test_pieces_that_come_out_of_order_are_worth_a_thread_for_each_step_and_not_for_each_piece(
+    write_back: WriteBack, slow: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (begun.append(thread.name), start(thread)))
+    file, piece, steps = File(), STEP // 8, 6
+    for number in range(0, 2 * 8 * steps, 2):  # none follows another
+        write_back.wrote(file, number * piece, (number + 1) * piece)
+        wait_until(idle(write_back))
+    assert len(slow.brought) == 8 * steps
+    assert len(begun) == steps
+
+
 def test_a_short_blob_does_not_wait_for_a_long_one(write_back: WriteBack, slow: SlowDisk) -> None:
     slow.free.clear()
     long, short = File("long"), File("short")
