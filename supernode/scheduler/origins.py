@@ -75,13 +75,16 @@ class OriginLink:
     def run_length(self, swarm: Swarm, missing: int, rate: float) -> int:
         """Pieces of the next run of a node to which so much comes (0: nobody knows), where `missing` are left to be fetched.
 
-        All of the last pieces wait for the slowest of those that were granted them. So whose link nobody knows is granted few.
+        All of the last pieces wait for the slowest of those that were granted them. So whose link nobody knows is granted few,
+        and one alone where that takes a run's time already.
         """
         limits = self._limits
         fair = missing // (2 * self.slots)
         quick = int(rate * limits.run_seconds / swarm.piece_bytes)
         short = limits.run_bytes_max // swarm.piece_bytes
-        return max(limits.run_pieces_min, min(fair, quick, short))
+        usual = rate or self._connection_rate
+        least = limits.run_pieces_min if not usual or usual * limits.run_seconds >= 2 * swarm.piece_bytes else 1
+        return max(least, min(fair, quick, short))
 
     def is_slow(self, rate: float) -> bool:
         """Whether a node to which so much comes is much slower than others at this registry."""

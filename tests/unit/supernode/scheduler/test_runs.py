@@ -352,15 +352,27 @@ def test_a_node_in_no_swarm_or_one_that_only_holds_may_not_fetch() -> None:
 # How long a run is.
 
 
-def run_length(rate_mib: float, pieces: int, missing: int) -> int:
-    """Of a node to which so many MiB come in a second, in pieces of one."""
-    scheduler = Scheduler(Random(1), LIMITS)
+def run_length(rate_mib: float, pieces: int, missing: int, others_mib: float = 0.0) -> int:
+    """Of a node to which so many MiB come in a second, in pieces of one; so many to others that asked the same registry."""
+    scheduler, link = Scheduler(Random(1), LIMITS), OriginLink(HUB, LIMITS)
     scheduler.handle(Made(1, pieces, 0, MIB), 0.0)
-    return OriginLink(HUB, LIMITS).run_length(scheduler.swarms[1], missing, rate_mib * MIB)
+    swarm = scheduler.swarms[1]
+    if others_mib:
+        link.came(swarm, 1, 1 / others_mib, 1, 0.0, 0.0)
+    return link.run_length(swarm, missing, rate_mib * MIB)
 
 
 def test_a_run_is_short_while_nobody_knows_how_much_comes_to_its_node() -> None:
     assert run_length(0.0, 1000, 1000) == LIMITS.run_pieces_min
+
+
+def test_a_run_is_one_piece_where_that_takes_as_long_as_a_run_should() -> None:
+    assert run_length(1.9, 1000, 1000) == run_length(0.1, 1000, 1000) == 1
+    assert run_length(2.0, 1000, 1000) == 2
+    # Of a node of which nothing is known, what came to others from there says it.
+    assert run_length(0.0, 1000, 1000, others_mib=0.5) == 1
+    assert run_length(0.0, 1000, 1000, others_mib=20.0) == LIMITS.run_pieces_min
+    assert run_length(20.0, 1000, 1000, others_mib=0.5) == 20
 
 
 def test_a_run_is_what_comes_in_a_second_or_a_share_of_what_is_left_so_that_all_end_together() -> None:
