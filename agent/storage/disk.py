@@ -286,9 +286,13 @@ class _Unwritten:
     """To be called when nothing is left: no more will be written."""
     is_over: threading.Event = field(default_factory=threading.Event)
     """Set when that was called, and nobody here has the file any more."""
-    is_due: bool = False
-    """Enough has come to be worth a thread, which then leaves nothing: pieces come out of order, and one taken from among them
-    would make each that follows worth a thread of its own."""
+    is_worth_a_thread: bool = False
+    """Enough has come, and then all of it goes: pieces come out of order, and one taken from among them would make each that
+    follows worth a thread of its own."""
+
+    @property
+    def is_due(self) -> bool:
+        return self.settle is not None or self.is_worth_a_thread
 
     @property
     def size(self) -> int:
@@ -298,7 +302,7 @@ class _Unwritten:
         if self.spans and self.spans[-1][1] == start:
             start = self.spans.pop()[0]
         self.spans.append((start, end))
-        self.is_due = self.is_due or self.size >= WRITE_BACK_BYTES
+        self.is_worth_a_thread = self.is_worth_a_thread or self.size >= WRITE_BACK_BYTES
 
     def take(self) -> tuple[int, int]:
         """The next bytes that go to the disk in one go: from the beginning of the file on, whatever the order they came in."""
@@ -309,7 +313,7 @@ class _Unwritten:
         if end - start > WRITE_BACK_BYTES:
             self.spans.insert(0, (start + WRITE_BACK_BYTES, end))
             end = start + WRITE_BACK_BYTES
-        self.is_due = bool(self.spans)
+        self.is_worth_a_thread = bool(self.spans)
         return start, end
 
 
@@ -375,7 +379,7 @@ class WriteBack:
 
     def _work(self) -> None:
         """Raises RuntimeError when there is no thread for it."""
-        if self._thread is None and any(map(_is_due, self._files.values())):
+        if self._thread is None and any(unwritten.is_due for unwritten in self._files.values()):
             thread = threading.Thread(target=self._run, name="write-back", daemon=True)
             thread.start()
             self._thread = thread
@@ -407,7 +411,7 @@ class WriteBack:
         """What is next: bytes of a file, or its end when little is left. None if nothing is, and then the thread ends."""
         with self._lock:
             for file, unwritten in list(self._files.items()):
-                if _is_due(unwritten):
+                if unwritten.is_due:
                     del self._files[file]
                     if unwritten.size <= WRITE_BACK_BYTES and unwritten.settle:
                         return file, unwritten, None
@@ -415,10 +419,6 @@ class WriteBack:
                     return file, unwritten, unwritten.take()
             self._thread = None
             return None
-
-
-def _is_due(unwritten: _Unwritten) -> bool:
-    return unwritten.settle is not None or unwritten.is_due
 
 
 # Bytes that are right.

@@ -82,7 +82,7 @@ class Limits:
     origin_slots_max: int = 8
     """And at most."""
     run_pieces_min: int = 2
-    """Of a run that takes no longer than the next."""
+    """Of a run, unless fewer are known to take as long as a run should."""
     run_seconds: float = 1.0
     """How long a run should take where more pieces than the fewest come in that time."""
     run_bytes_max: int = 64 << 20

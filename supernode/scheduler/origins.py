@@ -78,13 +78,12 @@ class OriginLink:
         All of the last pieces wait for the slowest of those that were granted them. So whose link nobody knows is granted few,
         and one alone where that takes a run's time already.
         """
-        limits = self._limits
+        limits, usual = self._limits, rate or self._connection_rate
+        in_time = limits.run_seconds / swarm.piece_bytes
+        few = min(limits.run_pieces_min, int(usual * in_time)) if usual else limits.run_pieces_min
         fair = missing // (2 * self.slots)
-        quick = int(rate * limits.run_seconds / swarm.piece_bytes)
         short = limits.run_bytes_max // swarm.piece_bytes
-        usual = rate or self._connection_rate
-        least = limits.run_pieces_min if not usual or usual * limits.run_seconds >= 2 * swarm.piece_bytes else 1
-        return max(least, min(fair, quick, short))
+        return max(1, few, min(fair, int(rate * in_time), short))
 
     def is_slow(self, rate: float) -> bool:
         """Whether a node to which so much comes is much slower than others at this registry."""
