@@ -16,7 +16,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +140,8 @@ class Node:
         self.swarm.clock = clock
         self.downloads = DownloadManager(self.store, self.swarm, self.client, swarm_key)
         self.store.on_change = self.swarm.tell
-        self._fetch, self.downloads.fetcher.fetch = self.downloads.fetcher.fetch, self._note_fetch  # type: ignore[method-assign]
+        fetcher = self.downloads.fetcher
+        self._fetch, fetcher.fetch_together = fetcher.fetch_together, self._note_fetch  # type: ignore[method-assign]
         self.swarm.start()
         if wait:
             wait_until(lambda: all(channel.up for channel in self.swarm.channels))
@@ -151,20 +152,19 @@ class Node:
     def _note_fetch(
         self,
         blob: Blob,
-        piece: int,
-        digest: bytes | None,
+        digests: Mapping[int, bytes | None],
         where: Address,
         unix_seconds: float | None = None,
         fingerprint: bytes = b"",
-    ) -> None:
-        verdict = messages.DELIVERED
+    ) -> Iterator[int]:
+        left = sorted(digests)
         try:
-            self._fetch(blob, piece, digest, where, unix_seconds, fingerprint)
+            for piece in self._fetch(blob, digests, where, unix_seconds, fingerprint):
+                self.fetched.append((left.pop(0), where, messages.DELIVERED))
+                yield piece
         except SourceError as error:
-            verdict = error.verdict
+            self.fetched.append((left[0], where, error.verdict))
             raise
-        finally:
-            self.fetched.append((piece, where, verdict))
 
     def resolve(self, reference: str, registry: str = "", repository: str = REPOSITORY) -> Manifest:
         """What a name means, as the registry endpoint asks for whoever has no credential."""

@@ -8,11 +8,12 @@ back. Pieces are fetched by threads that all downloads share, the origin's bytes
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from math import ceil
@@ -31,7 +32,7 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.channel import Channel
-from agent.swarm.piece_client import PieceFetcher, TicketRefusedError
+from agent.swarm.piece_client import TOGETHER_BYTES_MAX, PieceFetcher, TicketRefusedError
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential
@@ -48,6 +49,8 @@ IDLE_SECONDS_MIN = 1.0
 COMING_SECONDS = 0.5
 """So much later counts a fetch as begun whose piece the supernode is just getting: if its origin is silent it says so before the
 planner loses patience (`agent.swarm.piece_server`)."""
+TOGETHER_SECONDS_MAX = 0.05
+"""Pieces of one request are told together for so long: others may want what has come."""
 PAUSE_SECONDS_MAX = 0.5
 """A longer pause without any fetch ends a silence: there was nothing that could have come."""
 EARLIER_SECONDS_MAX = 2.0
@@ -269,25 +272,37 @@ class Download:
             metrics.DOWNLOADS.dec()
 
     def _turn(self) -> None:
-        """Wait for one event, and carry out the commands that the planner answers it with."""
+        """Wait for an event, take those that came with it, and carry out the commands that the planner answers them with."""
         wait_seconds = LOOK_SECONDS_MAX
         if self._planner.deadline is not None:
             wait_seconds = min(wait_seconds, max(0.0, self._planner.deadline - time.monotonic()))
         try:
-            happened = self._events.get(timeout=wait_seconds)
+            happened: list[events.Event] = [self._events.get(timeout=wait_seconds)]
         except queue.Empty:
-            happened = News.TIME_PASSED
+            happened = [News.TIME_PASSED]
+        happened += [self._events.get_nowait() for _ in range(self._events.qsize())]
         if self._blob and self._blob.error:  # the store has given it up
             self.fail(self._blob.error)
             return
-        if isinstance(happened, messages.Run):  # some of it may be here from nodes of an earlier supernode
-            self._name(happened.task, range(happened.first, happened.end))
         now = time.monotonic()
-        for event in [*self._readers_moved(), *self._idle(now), *self._prepared(happened)]:
+        for event in [*self._readers_moved(), *self._idle(now)]:
             self._do(self._planner.handle(event, now))
+        self._handle(happened, now)
         self._note_trouble(now)
         if self._is_abandoned(now):
             self.fail(RequestError(503, "UNAVAILABLE", "nobody waits for this blob any more"))
+
+    def _handle(self, happened: list[events.Event], now: float) -> None:
+        """In the order in which it happened; pieces that came one after the other are reported together."""
+        for is_done, together in itertools.groupby(happened, lambda event: isinstance(event, messages.Done)):
+            if is_done:
+                self._do(self._planner.handle_together(together, now))
+                continue
+            for news in together:
+                if isinstance(news, messages.Run):  # some of it may be here from nodes of an earlier supernode
+                    self._name(news.task, range(news.first, news.end))
+                for event in self._prepared(news):
+                    self._do(self._planner.handle(event, now))
 
     def _note_trouble(self, now: float) -> None:
         """Say once what keeps the swarm from helping, and remember it for the next blob."""
@@ -354,15 +369,15 @@ class Download:
         self._shared.pulls.ended(self.pull, str(error) if error else None)
 
     def _do(self, commands: list[events.Command]) -> None:  # noqa: C901 (a table of commands)
-        for command in commands:
+        for command in _with_fetches_together(commands):
             match command:
                 case Order.OPEN_SWARM:
                     self._open_swarm()
                 case Order.LEAVE_SWARM:
                     self._note_seeding()
                     self._leave_swarm()
-                case events.Fetch(piece, digest, source):
-                    self._begin_fetch(piece, digest, source)
+                case list():
+                    self._begin_fetches(command)
                 case events.Confirm(piece, digest):
                     if self._blob:
                         self._blob.confirm(piece, digest)
@@ -514,65 +529,100 @@ class Download:
         if self._channel:
             self._channel.tell(msgspec.structs.replace(report, window=window))
 
-    def _begin_fetch(self, piece: int, digest: bytes, source: int) -> None:
-        channel = self._channel
-        where = channel.peers.get(source) if channel else None
-        if self._blob is None or channel is None or where is None:
-            self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))
-        elif source != messages.SEED and self._shared.swarm.sources.avoids(("pieces", where), time.monotonic()):
-            self._events.put(messages.Done(piece, source, 0, messages.UNREACHABLE))  # the alternative is asked at once
-        elif digest == messages.COMING and source != messages.SEED:
-            # Only the supernode is believed which bytes a piece should have.
-            self._events.put(messages.Done(piece, source, 0, messages.MISSING))
-        elif self._blob.confirm(piece, digest):
-            self._events.put(messages.Done(piece, source, 0, messages.DELIVERED))
-        else:
-            self._fetching.add(piece)
-            self._shared.threads.submit(
-                self._fetch, self._blob, channel, self._opened, events.Fetch(piece, digest, source), where
-            )
+    def _begin_fetches(self, fetches: list[events.Fetch]) -> None:
+        due = [fetch for fetch in fetches if self._is_to_be_fetched(fetch)]
+        blob, channel = self._blob, self._channel
+        if blob is None or channel is None:
+            return
+        self._fetching.update(fetch.piece for fetch in due)
+        for together in in_requests(due, blob.layout):
+            where = channel.peers[together[0].source]
+            self._shared.threads.submit(self._fetch, blob, channel, self._opened, together, where)
 
-    def _fetch(self, blob: Blob, channel: Channel, opened: int, fetch: events.Fetch, where: Address) -> None:
-        """In a shared thread: one piece from one node."""
-        began, shared = time.monotonic(), self._shared
+    def _is_to_be_fetched(self, fetch: events.Fetch) -> bool:
+        """Whether the piece is neither here nor known not to come; else that is told as if it had been asked for."""
         piece, digest, source = fetch.piece, fetch.digest, fetch.source
+        where = self._channel.peers.get(source) if self._channel else None
+        verdict = None
+        if self._blob is None or where is None:
+            verdict = messages.UNREACHABLE
+        elif source != messages.SEED and self._shared.swarm.sources.avoids(("pieces", where), time.monotonic()):
+            verdict = messages.UNREACHABLE  # the alternative is asked at once
+        elif digest == messages.COMING and source != messages.SEED:
+            verdict = messages.MISSING  # only the supernode is believed which bytes a piece should have
+        elif self._blob.confirm(piece, digest):
+            verdict = messages.DELIVERED
+        if verdict is not None:
+            self._events.put(messages.Done(piece, source, 0, verdict))
+        return verdict is None
+
+    def _fetch(self, blob: Blob, channel: Channel, opened: int, fetches: list[events.Fetch], where: Address) -> None:
+        """In a shared thread: pieces that follow each other, in one request to one node.
+
+        Those that came are told together, unless they take long, and as if each had taken the whole time: so it would have with a
+        request of its own, beside the others. Those behind one that the node does not have, or has wrong, are asked for anew.
+        """
+        began = time.monotonic()
         is_after_pause = not self._under_way and began - self._ended_at > PAUSE_SECONDS_MAX
         if self._begun_at <= blob.written_at or is_after_pause:
-            self._begun_at = began + (COMING_SECONDS if digest == messages.COMING else 0.0)
+            self._begun_at = began + (COMING_SECONDS if fetches[0].digest == messages.COMING else 0.0)
         self._under_way.add(threading.get_ident())
-
-        def done(verdict: int) -> messages.Done:
-            return messages.Done(piece, source, ceil((time.monotonic() - began) * 1000), verdict)
-
-        event: events.Event
-        try:
-            shared.fetcher.fetch(blob, piece, digest, where, channel.unix_seconds, channel.fingerprints.get(where, b""))
-        except SourceError as error:
-            self._note_failure(error, piece, where, began)
-            event = done(error.verdict)
-        except SupersededError:
-            event = events.Superseded(piece, source)
-        except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
-            log.debug("piece %d of %s is not fetched: %s", piece, self.digest, error)
-            event = done(messages.UNREACHABLE)
-        except OSError as error:
-            event = events.Broken(StoreError(f"the store cannot be written: {error.strerror}"))
-        except Exception as error:
-            log.exception("fetching a piece failed inside")
-            event = events.Broken(DarnerError(f"fetching a piece failed inside: {type(error).__name__}"))
-        else:
-            start, end = blob.layout.span(piece)
-            self._count("supernode" if source == messages.SEED else "peer", end - start)
-            event = done(messages.DELIVERED)
-            shared.swarm.memory.worked(("swarms", channel.where))
-            shared.swarm.sources.worked(("pieces", where))
-            shared.swarm.memory.worked(("tickets", where))
-        self._fetching.discard(piece)
+        failures, left = self._take(blob, channel, fetches, where, began)
+        self._fetching.difference_update({fetch.piece for fetch in fetches} - {fetch.piece for fetch in left})
         self._under_way.discard(threading.get_ident())
         self._ended_at = time.monotonic()
-        is_failure = isinstance(event, events.Superseded) or (isinstance(event, messages.Done) and event.verdict)
-        if opened == self._opened or not is_failure:
-            self._events.put(event)
+        for failure in failures:
+            if opened == self._opened or isinstance(failure, events.Broken):
+                self._events.put(failure)
+        if left:
+            self._shared.threads.submit(self._fetch, blob, channel, opened, left, where)
+
+    def _take(
+        self, blob: Blob, channel: Channel, fetches: list[events.Fetch], where: Address, began: float
+    ) -> tuple[Sequence[events.Event], list[events.Fetch]]:
+        """Tell what comes. What is to be told of that which does not, and what is to be asked for anew."""
+        left = list(fetches)
+        try:
+            self._tell_what_comes(blob, channel, left, where, began)
+        except SourceError as error:
+            self._note_failure(error, left[0].piece, where, began)
+            lost = 1 if error.verdict in (messages.MISSING, messages.CORRUPT) else len(left)
+            return [_done(fetch, error.verdict, began) for fetch in left[:lost]], left[lost:]
+        except SupersededError:
+            return [events.Superseded(fetch.piece, fetch.source) for fetch in left], []
+        except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
+            log.debug("piece %d of %s is not fetched: %s", left[0].piece, self.digest, error)
+            return [_done(fetch, messages.UNREACHABLE, began) for fetch in left], []
+        except OSError as error:
+            return [events.Broken(StoreError(f"the store cannot be written: {error.strerror}"))], []
+        except Exception as error:
+            log.exception("fetching a piece failed inside")
+            return [events.Broken(DarnerError(f"fetching a piece failed inside: {type(error).__name__}"))], []
+        return [], left
+
+    def _tell_what_comes(self, blob: Blob, channel: Channel, left: list[events.Fetch], where: Address, began: float) -> None:
+        """Ask for what is `left`, and take from that what comes. Raises what `PieceFetcher.fetch_together` raises."""
+        came, told_at = list[events.Fetch](), began
+        digests, fingerprint = {fetch.piece: fetch.digest for fetch in left}, channel.fingerprints.get(where, b"")
+        try:
+            for _ in self._shared.fetcher.fetch_together(blob, digests, where, channel.unix_seconds, fingerprint):
+                came.append(left.pop(0))
+                if time.monotonic() - told_at >= TOGETHER_SECONDS_MAX:
+                    self._tell_arrived(blob, channel, came, where, began)
+                    came, told_at = [], time.monotonic()
+        finally:
+            self._tell_arrived(blob, channel, came, where, began)
+
+    def _tell_arrived(self, blob: Blob, channel: Channel, came: list[events.Fetch], where: Address, began: float) -> None:
+        if not came:
+            return
+        memory, size = self._shared.swarm.memory, blob.layout.span(came[-1].piece)[1] - blob.layout.span(came[0].piece)[0]
+        self._count("supernode" if came[0].source == messages.SEED else "peer", size)
+        memory.worked(("swarms", channel.where))
+        memory.worked(("tickets", where))
+        self._shared.swarm.sources.worked(("pieces", where))
+        for fetch in came:
+            self._events.put(_done(fetch, messages.DELIVERED, began))
 
     def _count(self, source: str, size: int) -> None:
         metrics.RECEIVED_BYTES.labels(source).inc(size)
@@ -613,3 +663,38 @@ class Download:
             shares=shares,
         )
         self._stream.begin(f"origin {self.digest[:19]}")
+
+
+def in_requests(fetches: Iterable[events.Fetch], layout: Layout) -> Iterator[list[events.Fetch]]:
+    """The same in lists, each for one request: of pieces that follow each other, from one node, which are not too many bytes.
+
+    What the supernode is itself still getting is asked for piece by piece: each comes in its own time.
+    """
+    most, together = TOGETHER_BYTES_MAX // layout.length, list[events.Fetch]()
+    for fetch in fetches:
+        last = together[-1] if together else None
+        follows = last and (fetch.source, fetch.piece) == (last.source, last.piece + 1) and len(together) < most
+        if last and not (follows and messages.COMING not in (fetch.digest, last.digest)):
+            yield together
+            together = []
+        together.append(fetch)
+    if together:
+        yield together
+
+
+def _with_fetches_together(commands: Iterable[events.Command]) -> Iterator[events.Command | list[events.Fetch]]:
+    fetches: list[events.Fetch] = []
+    for command in commands:
+        if isinstance(command, events.Fetch):
+            fetches.append(command)
+            continue
+        if fetches:
+            yield fetches
+            fetches = []
+        yield command
+    if fetches:
+        yield fetches
+
+
+def _done(fetch: events.Fetch, verdict: int, began: float) -> messages.Done:
+    return messages.Done(fetch.piece, fetch.source, ceil((time.monotonic() - began) * 1000), verdict)

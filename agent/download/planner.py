@@ -10,6 +10,7 @@ threads are `agent.download.download`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -200,9 +201,13 @@ class Planner:
         return self._settle(commands + (self._open(now) if swarm else []), now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
+        return self.handle_together((event,), now)
+
+    def handle_together(self, events: Iterable[Event], now: float) -> list[Command]:
+        """What was told at once: one report is made of it."""
         if self.mode is Mode.ENDED:
             return []
-        commands = self._handle(event, now)
+        commands = [command for event in events for command in self._handle(event, now)]
         if self._wanting:
             commands += self._look_at_the_clock(now)
         return self._settle(commands, now)

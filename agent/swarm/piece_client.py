@@ -7,9 +7,11 @@ held whole in memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from agent.http.client import ConnectionPool, Place, StalledError, TimeLimits, TransferError
+from agent.http.client import Answer, Connection, ConnectionPool, Place, StalledError, TimeLimits, TransferError
 from agent.http.ratelimit import Pace, slowed
 from agent.http.wire import ReadInto, chunks
 from agent.storage.blob import Blob, Claim
@@ -18,7 +20,7 @@ from agent.swarm import messages
 from agent.swarm.tickets import Encryption, SwarmKey, SwarmKeyError, issue, mark
 from agent.values.address import Address
 from agent.values.errors import DarnerError, SourceError
-from agent.values.pieces import DIGEST_BYTES
+from agent.values.pieces import DIGEST_BYTES, PIECE_BYTES_MAX
 
 PIECE_STALL_SECONDS_MAX = 3.0
 """A node that sends nothing for so long has failed; another one is asked for the piece."""
@@ -44,12 +46,38 @@ SEALED_ONLY = 426
 """Upgrade Required (RFC 9110, section 15.5.22): what is asked for is private, and the connection is not."""
 
 
+PIECES_HEADER = "Darner-Pieces"
+"""How many pieces are asked for in one request, from the one that it names on. A node gives those that it has, or knows no such
+header and gives one: the answer's length tells."""
+TOGETHER_BYTES_MAX = PIECE_BYTES_MAX
+"""Of the pieces of one request: they come in the time that a grant is good for."""
+
+
 class SealedOnlyError(DarnerError):
     """A node sends this blob inside TLS alone."""
 
 
 class TicketRefusedError(SourceError):
     """A node does not accept this node's tickets, and said why."""
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """Whom pieces are asked of, and how."""
+
+    where: Address
+    unix_seconds: float | None
+    fingerprint: bytes
+    sealed: bool
+
+
+class _Arrived(NamedTuple):
+    """A piece that is in the blob's file: the claim to it, its digest, and the one that the supernode told behind it, or b""."""
+
+    piece: int
+    claim: Claim
+    digest: bytes
+    told: bytes
 
 
 class PieceFetcher:
@@ -88,24 +116,45 @@ class PieceFetcher:
         unix_seconds: float | None = None,
         fingerprint: bytes = b"",
     ) -> None:
-        """One piece from one node into the blob, checked, or believed only with the whole blob when its digest is not known.
+        """One piece from one node into the blob: see `fetch_together`."""
+        for _ in self.fetch_together(blob, {piece: digest}, where, unix_seconds, fingerprint):
+            pass
 
-        `messages.COMING` for a digest says that `where` is the supernode, which tells the digest when it has it. If it breaks
-        off, its origin may be at fault: the piece is missing, and the supernode no worse a source than before. `unix_seconds` is
-        the time on the supernode's clock, where that may not be this node's. `fingerprint` is that of the certificate of `where`,
-        without which nothing private is fetched from there. Raises SourceError with the verdict, SupersededError when another
-        source was given the piece meanwhile, and OSError when the disk fails.
+    def fetch_together(
+        self,
+        blob: Blob,
+        digests: Mapping[int, bytes | None],
+        where: Address,
+        unix_seconds: float | None = None,
+        fingerprint: bytes = b"",
+    ) -> Iterator[int]:
+        """Pieces that follow each other, from one node into the blob, with one request; each is told when it is there.
+
+        They are checked, or believed only with the whole blob where a digest is not known. The node may have fewer of them, and
+        then these alone come: at least the first, or an error is raised, which is the next piece's.
+
+        `messages.COMING` for a digest, of a single piece, says that `where` is the supernode, which tells the digest when it has
+        it. If it breaks off, its origin may be at fault: the piece is missing, and the supernode no worse a source than before.
+        `unix_seconds` is the time on the supernode's clock, where that may not be this node's. `fingerprint` is that of the
+        certificate of `where`, without which nothing private is fetched from there. Raises SourceError with the verdict,
+        SupersededError when another source was given the piece meanwhile, and OSError when the disk fails.
         """
-        coming = digest == messages.COMING
-        sealed = self._encryption.seals(blob.private)
+        asking = _Asking(where, unix_seconds, fingerprint, sealed=self._encryption.seals(blob.private))
+        left = dict(digests)
         for resets in range(RESETS_MAX + 1):
             try:
-                claim, received, told = self._receive(blob, piece, where, coming, unix_seconds, fingerprint, sealed=sealed)
-                break
+                for arrived in self._receive(blob, left, asking):
+                    named = left.pop(arrived.piece)
+                    digest = arrived.told or named
+                    if digest is not None and arrived.digest != digest:
+                        raise SourceError(messages.CORRUPT, f"{where} sent bytes that are not piece {arrived.piece}")
+                    blob.add(arrived.piece, arrived.digest, checked=digest is not None, claim=arrived.claim)
+                    yield arrived.piece
+                return
             except SealedOnlyError as error:
-                if sealed:
+                if asking.sealed:
                     raise SourceError(messages.MISSING, str(error)) from None
-                sealed = True
+                asking = replace(asking, sealed=True)
                 blob.hide()  # from this node's own takers too, and so that it is asked for like that from now on
             except StalledError as error:
                 raise SourceError(messages.STALLED, str(error)) from None
@@ -114,68 +163,73 @@ class PieceFetcher:
             except TransferError as error:
                 if resets == RESETS_MAX:
                     raise SourceError(messages.UNREACHABLE, str(error)) from None
-        digest = told or digest
-        if digest is not None and received != digest:
-            raise SourceError(messages.CORRUPT, f"{where} sent bytes that are not piece {piece}")
-        blob.add(piece, received, checked=digest is not None, claim=claim)
 
-    def _receive(
-        self,
-        blob: Blob,
-        piece: int,
-        where: Address,
-        coming: bool,
-        unix_seconds: float | None,
-        fingerprint: bytes,
-        *,
-        sealed: bool,
-    ) -> tuple[Claim, bytes, bytes]:
-        """Write what the node sends into the piece's place: the claim to it, its digest, and of a `coming` one the right one."""
-        if sealed and not fingerprint:
-            raise SourceError(messages.UNREACHABLE, f"nobody says which certificate {where} has")
-        headers = {"Host": str(where)}
-        key = self._swarm_key()
-        if key is not None:
-            now = self._clock() if unix_seconds is None else unix_seconds
-            headers["Authorization"] = f"Ticket {issue(key, blob.digest, where, now, sealed=sealed)}"
+    def _receive(self, blob: Blob, digests: Mapping[int, bytes | None], asking: _Asking) -> Iterator[_Arrived]:
+        """Write what the node sends into the places of the pieces, one after the other."""
+        coming = messages.COMING in digests.values()
+        told, key = bytearray(DIGEST_BYTES if coming else 0), self._swarm_key()
         marks = {mark(key, entry): entry for entry in blob.provenance.wanted}
-        headers["Darner-From"] = ".".join(marks)
-        start, end = blob.layout.span(piece)
+        connection, answer = self._ask(blob, digests, asking, key, ".".join(marks))
+        try:
+            sent = _pieces_in(answer, blob, sorted(digests), len(told), asking.where)
+            shown = answer.headers.get("darner-from", "").split(".")
+            blob.provenance.keep(entry for known, entry in marks.items() if known in shown)
+            read_into = slowed(connection.read_into, self._download) if self._download else connection.read_into
+            for piece in sent:
+                claim = blob.claim(piece)  # not before there is something to write: whoever brings it meanwhile is not disturbed
+                try:
+                    digest = fill(blob, piece, claim, read_into)
+                    connection.read_into(memoryview(told))
+                except StalledError:
+                    raise
+                except (TransferError, SourceError) as error:
+                    if not coming:
+                        raise
+                    raise SourceError(messages.MISSING, str(error)) from None
+                yield _Arrived(piece, claim, digest, bytes(told))
+        finally:
+            self._pool.give_back(connection)
+
+    def _ask(
+        self, blob: Blob, digests: Mapping[int, bytes | None], asking: _Asking, key: bytes | None, marks: str
+    ) -> tuple[Connection, Answer]:
+        where, first, last = asking.where, min(digests), max(digests)
+        if asking.sealed and not asking.fingerprint:
+            raise SourceError(messages.UNREACHABLE, f"nobody says which certificate {where} has")
+        headers = {"Host": str(where), "Darner-From": marks}
+        if key is not None:
+            now = self._clock() if asking.unix_seconds is None else asking.unix_seconds
+            headers["Authorization"] = f"Ticket {issue(key, blob.digest, where, now, sealed=asking.sealed)}"
+        if last > first:
+            headers[PIECES_HEADER] = str(last - first + 1)
         limits = TimeLimits(
             head=PIECE_STALL_SECONDS_MAX,
             stall=PIECE_STALL_SECONDS_MAX,
-            body=PIECE_SECONDS_MAX + (end - start) / PIECE_BYTES_PER_SECOND_MIN,
+            body=PIECE_SECONDS_MAX + (blob.layout.span(last)[1] - blob.layout.span(first)[0]) / PIECE_BYTES_PER_SECOND_MIN,
         )
-        target = f"/pieces/{blob.digest}/{piece}{'?digest' if coming else ''}"
-        told = bytearray(DIGEST_BYTES if coming else 0)
-        place = Place((where,), fingerprint=fingerprint if sealed else b"")
-        connection, answer = self._pool.ask(place, "GET", target, headers, limits)
-        try:
-            if answer.status == 401:
-                reason = answer.headers.get("darner-refused", "it says no more")
-                raise TicketRefusedError(messages.UNREACHABLE, f"{where} refuses this node's tickets: {reason}")
-            if answer.status == SEALED_ONLY:
-                raise SealedOnlyError(f"{where} gives pieces of {blob.digest} inside TLS alone")
-            if answer.status != 200:
-                raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {piece}")
-            if answer.length != end - start + len(told):
-                raise SourceError(messages.CORRUPT, f"{where} has a piece {piece} of {answer.length} bytes")
-            shown = answer.headers.get("darner-from", "").split(".")
-            blob.provenance.keep(entry for known, entry in marks.items() if known in shown)
-            claim = blob.claim(piece)  # not before there is something to write: whoever brings it meanwhile is not disturbed
-            read_into = slowed(connection.read_into, self._download) if self._download else connection.read_into
-            try:
-                received = fill(blob, piece, claim, read_into)
-                connection.read_into(memoryview(told))
-            except StalledError:
-                raise
-            except (TransferError, SourceError) as error:
-                if not coming:
-                    raise
-                raise SourceError(messages.MISSING, str(error)) from None
-            return claim, received, bytes(told)
-        finally:
-            self._pool.give_back(connection)
+        target = f"/pieces/{blob.digest}/{first}{'?digest' if messages.COMING in digests.values() else ''}"
+        place = Place((where,), fingerprint=asking.fingerprint if asking.sealed else b"")
+        return self._pool.ask(place, "GET", target, headers, limits)
+
+
+def _pieces_in(answer: Answer, blob: Blob, asked: list[int], told_bytes: int, where: Address) -> list[int]:
+    """Those of the pieces that were asked for of which the body is made, behind which a digest is told or not.
+
+    Raises SourceError and SealedOnlyError.
+    """
+    first, start = asked[0], blob.layout.span(asked[0])[0]
+    if answer.status == 401:
+        reason = answer.headers.get("darner-refused", "it says no more")
+        raise TicketRefusedError(messages.UNREACHABLE, f"{where} refuses this node's tickets: {reason}")
+    if answer.status == SEALED_ONLY:
+        raise SealedOnlyError(f"{where} gives pieces of {blob.digest} inside TLS alone")
+    if answer.status != 200:
+        raise SourceError(messages.MISSING, f"{where} answered {answer.status} for piece {first}")
+    end = start + (answer.length or 0) - told_bytes
+    sent = [piece for piece in asked if blob.layout.span(piece)[1] <= end]
+    if not sent or blob.layout.span(sent[-1])[1] != end:
+        raise SourceError(messages.CORRUPT, f"{where} has a piece {first} of {answer.length} bytes")
+    return sent
 
 
 def fill(blob: Blob, piece: int, claim: Claim, read_into: ReadInto, came: Callable[[int], None] | None = None) -> bytes:

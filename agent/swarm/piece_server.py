@@ -7,6 +7,9 @@ private is given inside TLS alone, and 426 says so. It reads the store and nothi
 request can name a digest and a number, and neither makes this node fetch anything. In `Darner-From` the request has the marks of
 the registry and repository that the taker wants the blob from, and the answer those from which this node has it too.
 
+In `Darner-Pieces` a request says how many pieces it would take from that one on. Of these it gets, one after the other, those
+that are here and checked, at least the first; the answer's length tells how many.
+
 With `?digest` the piece's digest follows its bytes. So a supernode passes on, as it comes, what is arriving from an origin and
 has no digest yet (docs/decisions/0017).
 
@@ -29,11 +32,11 @@ from agent.http.server import Exchange, Listener
 from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import tickets
-from agent.swarm.piece_client import SEALED_ONLY
+from agent.swarm.piece_client import PIECES_HEADER, SEALED_ONLY, TOGETHER_BYTES_MAX
 from agent.swarm.tickets import Encryption, SwarmKey
 from agent.values.address import Address
 from agent.values.errors import RequestError
-from agent.values.pieces import DIGEST_BYTES
+from agent.values.pieces import DIGEST_BYTES, lowest
 
 CONNECTIONS_MAX = 512
 CONNECTIONS_PER_ADDRESS_MAX = 64
@@ -45,6 +48,7 @@ COMING_SECONDS_MAX = 2.0
 ORIGINS_CHARACTERS_MAX = 256
 
 _TARGET = re.compile(r"/pieces/(sha256:[0-9a-f]{64})/(\d{1,6})(\?digest)?")
+_COUNT = re.compile(r"[1-9]\d{0,3}")
 _NODE = re.compile(r"/node/([0-9a-f]{64})")
 
 
@@ -108,14 +112,19 @@ class PieceServer:
             return
         if number >= blob.layout.count:
             raise RequestError(416, "UNKNOWN", f"{digest} has no piece {number}")
-        self._send(exchange, blob, number, bool(match[3]), self._origins(blob, request.headers.get("darner-from", "")))
+        origins = self._origins(blob, request.headers.get("darner-from", ""))
+        last = number if match[3] else _last(blob, number, request.headers.get(PIECES_HEADER.lower(), ""))
+        self._send(exchange, blob, number, last, bool(match[3]), origins)
 
-    def _send(self, exchange: Exchange, blob: Blob, number: int, with_digest: bool, origins: str) -> None:
-        start, end = blob.layout.span(number)
+    def _send(self, exchange: Exchange, blob: Blob, number: int, last: int, with_digest: bool, origins: str) -> None:
+        """The pieces from `number` to `last`, all behind the first of which are here and checked."""
+        (start, first_end), end = blob.layout.span(number), blob.layout.span(last)[1]
         sent, length = start, end - start + (DIGEST_BYTES if with_digest else 0)
         for here in _shareable(blob, number):
-            if here < end and not with_digest:
+            if here < first_end and not with_digest:
                 continue  # whoever knows the digest is to get a checked piece, or none
+            if here == first_end:
+                here = end
             if sent == start:
                 head = {"Content-Type": "application/octet-stream", "Content-Length": str(length), "Darner-From": origins}
                 exchange.start(200, head)
@@ -152,6 +161,13 @@ class PieceServer:
         if blob is None:
             raise RequestError(404, "UNKNOWN", f"{digest} is not here")
         return blob
+
+
+def _last(blob: Blob, number: int, asked: str) -> int:
+    """Of so many pieces as are asked for, the last that can be sent at once behind the first."""
+    pieces = min(int(asked), TOGETHER_BYTES_MAX // blob.layout.length) if _COUNT.fullmatch(asked) else 1
+    behind = lowest(~(blob.checked >> number + 1))
+    return number + max(0, min(pieces - 1, behind))
 
 
 def _shareable(blob: Blob, number: int) -> Iterator[int]:

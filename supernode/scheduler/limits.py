@@ -18,6 +18,9 @@ class Limits:
     seed_slots_max: int = 16
     slots_per_turnaround: float = 3.0
     """For every piece that a source could send while messages go to and fro, so many more slots."""
+    requests_min: int = 4
+    """Where messages are slow against pieces, and a source has so many times that many slots, that many pieces are asked for in
+    one request: what it costs is then more than what its bytes cost."""
     link_share: float = 1.4
     """Of a source's link, what its pieces may use in all while messages are quick, if each taker divides its own link evenly."""
     spare_max: float = 14.0

@@ -481,7 +481,7 @@ class Scheduler:
 
     def _serve(self, member: Member, starving: bool = False) -> None:
         """Give a taker what it wants, as far as there is anybody to give it."""
-        while member.want and member.lacking:
+        while member.asks:
             match = self._matcher.for_taker(member, self._now, starving)
             if match is None:
                 break
@@ -491,7 +491,7 @@ class Scheduler:
 
     def _offer(self, source: Node, swarm: Swarm) -> None:
         """Give the free slots of a source to takers that wait in one swarm."""
-        while source.busy < source.slots and swarm.parked.count:
+        while source.is_free and swarm.parked.count:
             match = self._matcher.for_source(source, swarm, self._now)
             if match is None:
                 return
@@ -504,7 +504,7 @@ class Scheduler:
     def _refill(self, source: Node) -> None:
         """Give the free slots of a source to takers that wait in any swarm, every swarm having the same chance."""
         hungry, most = self._hungry, self._limits.swarms_max
-        while source.busy < source.slots:
+        while source.is_free:
             for swarm in hungry.some(self._random(), most):
                 match = self._matcher.for_source(source, swarm, self._now)
                 if match is not None:
@@ -516,6 +516,19 @@ class Scheduler:
                 return
 
     def _grant(self, match: Match) -> None:
+        """A piece, and of those beside it what the source gives together: the taker asks for them in one request."""
+        source, others, piece = match.source, match.others, match.piece
+        together = min(source.together, match.taker.want, source.slots - source.busy)
+        first = max(piece - piece % source.together, piece - together + 1)
+        while piece > first and others >> piece - 1 & 1:
+            piece -= 1
+        end = min(piece + together, match.piece - match.piece % source.together + source.together)
+        while piece < end and (others >> piece & 1 or piece == match.piece):
+            match.piece = piece
+            self._grant_piece(match)
+            piece += 1
+
+    def _grant_piece(self, match: Match) -> None:
         member, piece, source = match.taker, match.piece, match.source
         now = self._now
         alternative = self._matcher.alternative(match, now)

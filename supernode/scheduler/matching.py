@@ -25,14 +25,16 @@ NOBODY: Final = 2 * LAST
 class Match:
     """Who gets which piece from whom."""
 
-    __slots__ = ("holder", "piece", "source", "taker")
+    __slots__ = ("holder", "others", "piece", "source", "taker")
 
-    def __init__(self, taker: Member, piece: int, source: Node, holder: Member | None) -> None:
+    def __init__(self, taker: Member, piece: int, source: Node, holder: Member | None, others: int) -> None:
         self.taker = taker
         self.piece = piece
         self.source = source
         self.holder = holder
         """The source in the taker's swarm; None for the supernode."""
+        self.others = others
+        """The set from which the piece was chosen: those behind it may go along."""
 
 
 class Matcher:
@@ -58,12 +60,12 @@ class Matcher:
             if match is not None:
                 return match
         seed_use = seed.in_use
-        seed_free = seed.busy < seed.slots and seed_use < seed.full and not shuns(taker, SEED, now)
+        seed_free = seed.is_free and seed_use < seed.full and not shuns(taker, SEED, now)
         if self._seed_is_lost:
             seed_free = seed_free and not seed.busy
-        fresh = wanted & swarm.fresh if seed_free and not taker.node.barred else 0
+        fresh = swarm.in_blocks(taker, wanted & swarm.fresh, seed.together) if seed_free and not taker.node.barred else 0
         if fresh:
-            return Match(taker, self._piece(taker, fresh), seed, None)
+            return Match(taker, self._piece(taker, fresh), seed, None, fresh)
         match = self._among(home.holders, taker, wanted, now)
         if match is None and len(swarm.zones) > 1:
             abroad = wanted if starving else wanted & ~home.copies.present
@@ -72,7 +74,7 @@ class Matcher:
             match = self._on_trial(taker, wanted, now)
         repeats = wanted & swarm.seeded
         if match is None and repeats and seed_free and (starving or self._has_room(seed_use) or self._may_repeat(taker)):
-            return Match(taker, self._piece(taker, repeats), seed, None)
+            return Match(taker, self._piece(taker, repeats), seed, None, repeats)
         return match
 
     def for_source(self, source: Node, swarm: Swarm, now: float) -> Match | None:
@@ -115,6 +117,7 @@ class Matcher:
             useful = offered & taker.lacking
             if foreign and not fresh:
                 useful &= ~taker.zone.copies.present
+            useful = swarm.in_blocks(taker, useful, source.together) if taker.asks else 0
             if not useful or (on_trial and not self._may_try(taker)) or (taker.shunned and shuns(taker, source.number, now)):
                 continue
             if best is None or rank < best_rank or taker.held < best.held:
@@ -122,7 +125,7 @@ class Matcher:
             looks -= 1
             if not looks and best_rank < LAST:
                 break
-        return None if best is None else Match(best, self._piece(best, best_useful), source, holder)
+        return None if best is None else Match(best, self._piece(best, best_useful), source, holder, best_useful)
 
     def _for_head(self, holder: Member, offered: int, now: float) -> Match | None:
         """Who should be sent its head: of some takers that wait for it, the one whose link is shared by fewest."""
@@ -137,7 +140,7 @@ class Matcher:
                 continue
             if best is None or taker.node.taking < best.node.taking:
                 best, best_head = taker, head
-        return None if best is None else Match(best, lowest(best_head), holder.node, holder)
+        return None if best is None else Match(best, lowest(best_head), holder.node, holder, 0)
 
     def fetcher(
         self, swarm: Swarm, unclaimed: int, origins: dict[int, OriginLink], now: float, spreads_head: bool = False
@@ -266,9 +269,9 @@ class Matcher:
         first = self._first(taker, wanted)
         for holder in holders.some(self._random(), self._limits.probes_max):
             node = holder.node
-            if node.busy >= node.slots or node.is_full:
+            if not node.is_free or node.is_full:
                 continue
-            useful = holder.offered & wanted
+            useful = taker.swarm.in_blocks(taker, holder.offered & wanted, node.together)
             if not useful or (taker.shunned and shuns(taker, node.number, now)):
                 continue
             load = node.busy / node.slots
@@ -281,7 +284,7 @@ class Matcher:
             left -= 1
             if not left:
                 break
-        return None if best is None else Match(taker, self._piece(taker, best_useful), best.node, best)
+        return None if best is None else Match(taker, self._piece(taker, best_useful), best.node, best, best_useful)
 
     @staticmethod
     def _may_try(taker: Member) -> bool:
@@ -293,7 +296,7 @@ class Matcher:
         for holder in taker.swarm.on_trial.some(self._random(), self._limits.probes_max):
             useful = holder.offered & wanted
             if useful and not holder.node.busy and not (taker.shunned and shuns(taker, holder.node.number, now)):
-                return Match(taker, self._piece(taker, useful & ~taker.urgent or useful), holder.node, holder)
+                return Match(taker, self._piece(taker, useful & ~taker.urgent or useful), holder.node, holder, 0)
         return None
 
     def _piece(self, taker: Member, candidates: int) -> int:

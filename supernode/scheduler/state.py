@@ -34,6 +34,8 @@ class Node:
     """How much of its link may be in use, see `is_full`; the scheduler moves it too."""
     window: int = 1
     """Pieces that may be on their way to it in one swarm; the scheduler moves it as it moves `slots`."""
+    together: int = 1
+    """Pieces that it sends to one taker in answer to one request; the scheduler moves it as it moves `slots`."""
     busy: int = 0
     """Pieces that it is sending."""
     taking: int = 0
@@ -65,6 +67,11 @@ class Node:
     """To whom, once for each piece."""
     heads: int = 0
     """Of these pieces, those that are heads of their takers."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it has slots for what it gives together."""
+        return self.busy + self.together <= self.slots
 
     @property
     def in_use(self) -> float:
@@ -185,6 +192,14 @@ class Member(Parkable):
     told: float = 0.0
     """When it was last told to keep waiting."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether it waits for more: for as much as sources give together, while so much is on its way to it and missing."""
+        if not (self.want and self.lacking):
+            return False
+        enough = self.node.together
+        return self.want >= enough or len(self.flights) < enough or self.lacking.bit_count() < enough
+
 
 class Zone:
     """The part of a swarm that is in one zone."""
@@ -235,6 +250,8 @@ class Swarm:
         """Those of them that are taken at their word, as long as they are few."""
         self.copies = Copies(count)
         self.zones: dict[str, Zone] = {}
+        self._starts: dict[int, int] = {}
+        """By the pieces of a block, those with which blocks begin."""
         self.piece_seconds = 0.0
         """How long a piece takes from grant to arrival, smoothed; 0 while unknown."""
         self.node_pace = self.seed_pace = 0.0
@@ -275,6 +292,23 @@ class Swarm:
     def is_orphan(self) -> bool:
         """Whether the supernode has nothing of the blob, or of its rest: the nodes' own few copies are all that there is."""
         return not self.seeded or (self.is_stopped and self.seeded != self.everything)
+
+    def in_blocks(self, taker: Member, useful: int, together: int) -> int:
+        """Of these pieces those that complete what `taker` lacks of their block, and its head; all, if nothing is on its way.
+
+        A block is as many pieces as are given together: from a multiple of that on. Taken one by one as they come, each would be
+        a request of its own.
+        """
+        if together == 1 or not taker.flights or not useful:
+            return useful
+        incomplete = lacking = taker.lacking & ~useful
+        for step in range(1, together):
+            incomplete |= lacking >> step
+        block = (1 << together) - 1
+        starts = self._starts.get(together)
+        if starts is None:
+            starts = self._starts[together] = ((1 << -(-self.count // together) * together) - 1) // block
+        return useful & (taker.head | ~((incomplete & starts) * block))
 
     def zone(self, name: str) -> Zone:
         zone = self.zones.get(name)

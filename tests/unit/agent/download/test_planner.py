@@ -386,6 +386,12 @@ def test_silent_pieces_are_asked_for_anew_beside_their_connections_once_and_the_
     assert swarm.hear(Done(1, 7, 500, DELIVERED)) == [report(Done(1, 7, 500, DELIVERED))]
 
 
+def test_what_came_at_once_is_reported_at_once(swarm: Download) -> None:
+    swarm.grant(0, 1, 2)
+    done = [Done(piece, 7, 3500, DELIVERED) for piece in (0, 1, 2)]
+    assert swarm.planner.handle_together(done, swarm.now) == [report(*done)]
+
+
 def test_what_the_supernode_is_still_getting_is_not_asked_for_anew(swarm: Download) -> None:
     swarm.hear(Grant(1, [Granted(1, messages.COMING, messages.SEED, messages.SEED)]))
     assert swarm.hear(Idle(swarm.now), after=1.0) == []

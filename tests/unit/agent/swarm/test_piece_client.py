@@ -326,3 +326,127 @@ def test_chunks_come_through_one_buffer_and_end_where_they_are_told_to() -> None
         owners.add(id(chunk.obj))
     assert sum(sizes) == 700_000
     assert len(owners) == 1
+
+
+# Several in one request.
+
+
+ALL = dict(enumerate(DIGESTS))
+
+
+@contextmanager
+def counting(handle: Callable[[Exchange], None]) -> Iterator[tuple[Address, list[str]]]:
+    """Where it serves, and the targets that it was asked for."""
+    targets: list[str] = []
+
+    def noted(exchange: Exchange) -> None:
+        targets.append(exchange.request.target.rpartition("/")[2])
+        handle(exchange)
+
+    with serving(noted) as where:
+        yield where, targets
+
+
+def alone(handle: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+    """A node that does not know how to be asked for more than one."""
+
+    def without(exchange: Exchange) -> None:
+        exchange.request.headers.pop(module.PIECES_HEADER.lower(), None)
+        handle(exchange)
+
+    return without
+
+
+def test_pieces_that_follow_each_other_come_in_one_answer_and_each_is_told_when_it_is_there(blob: Blob, holder: Store) -> None:
+    with counting(PieceServer(holder, SwarmKey("")).handle) as (where, targets), fetcher() as taker:
+        held = [(piece, blob.checked) for piece in taker.fetch_together(blob, ALL, where)]
+    assert held == [(0, 0b1), (1, 0b11), (2, 0b111), (3, 0b1111)]
+    assert targets == ["0"]
+    assert blob.whole
+    assert os.pread(blob.fd, len(BODY), 0) == BODY
+
+
+def test_a_node_that_has_some_of_them_gives_these_and_no_fault_is_found(blob: Blob, tmp_path: Path) -> None:
+    store = Store(tmp_path / "part", quota=1 << 30, free=0, age=3600.0)
+    part = store.receive(DIGEST, LAYOUT, public=True)
+    for piece in (0, 1, 3):
+        part.write(LAYOUT.span(piece)[0], BODY[slice(*LAYOUT.span(piece))])
+        part.add(piece, DIGESTS[piece], checked=True)
+    with serving(PieceServer(store, SwarmKey("")).handle) as where, fetcher() as taker:
+        assert list(taker.fetch_together(blob, ALL, where)) == [0, 1]
+        with pytest.raises(SourceError) as failed:
+            list(taker.fetch_together(blob, {2: DIGESTS[2], 3: DIGESTS[3]}, where))
+        assert failed.value.verdict == messages.MISSING
+    assert blob.held == 0b11
+    part.fail(RequestError(503, "UNAVAILABLE", "the test is over"))
+    store.close()
+
+
+def test_a_node_of_an_earlier_version_gives_one(blob: Blob, holder: Store) -> None:
+    with serving(alone(PieceServer(holder, SwarmKey("")).handle)) as where, fetcher() as taker:
+        assert list(taker.fetch_together(blob, ALL, where)) == [0]
+    assert blob.held == 0b1
+
+
+@pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "two", "99999", "9999999999", "\xb2"])
+def test_what_is_no_number_of_pieces_gets_one(blob: Blob, holder: Store, asked: str) -> None:
+    def handle(exchange: Exchange) -> None:
+        exchange.request.headers[module.PIECES_HEADER.lower()] = asked
+        PieceServer(holder, SwarmKey("")).handle(exchange)
+
+    with serving(handle) as where, fetcher() as taker:
+        assert list(taker.fetch_together(blob, ALL, where)) == [0]
+
+
+def test_one_that_is_wrong_is_found_when_it_comes_and_those_before_it_are_kept(blob: Blob) -> None:
+    wrong = bytearray(BODY)
+    wrong[2 * PIECE] ^= 1
+    with serving(answering(bytes(wrong))) as where, fetcher() as taker:
+        came = taker.fetch_together(blob, ALL, where)
+        assert (next(came), next(came)) == (0, 1)
+        with pytest.raises(SourceError, match="not piece 2") as failed:
+            next(came)
+    assert failed.value.verdict == messages.CORRUPT
+    assert blob.held == 0b11
+
+
+@pytest.mark.parametrize("length", [PIECE - 1, PIECE + 1, 2 * PIECE + 5, len(BODY) + 1])
+def test_an_answer_that_is_no_whole_number_of_them_is_proof_and_none_of_it_is_read(blob: Blob, length: int) -> None:
+    with serving(answering(bytes(length))) as where, fetcher() as taker, pytest.raises(SourceError) as failed:
+        list(taker.fetch_together(blob, ALL, where))
+    assert failed.value.verdict == messages.CORRUPT
+    assert not blob.held
+
+
+def test_a_connection_that_breaks_between_them_is_made_anew_for_the_rest(blob: Blob, holder: Store) -> None:
+    whole, broken = PieceServer(holder, SwarmKey("")).handle, []
+
+    def handle(exchange: Exchange) -> None:
+        if broken:
+            whole(exchange)
+            return
+        broken.append(exchange)
+        exchange.start(200, {"Content-Length": str(len(BODY))})
+        exchange.send(BODY[: 2 * PIECE + 1000])
+        exchange.abort()
+
+    with counting(handle) as (where, targets), fetcher() as taker:
+        assert list(taker.fetch_together(blob, ALL, where)) == [0, 1, 2, 3]
+    assert targets == ["0", "2"]
+    assert blob.whole
+
+
+def test_of_long_pieces_no_more_is_given_in_one_answer_than_the_longest_has(tmp_path: Path) -> None:
+    length = module.TOGETHER_BYTES_MAX // 2
+    layout, name = Layout(4 * length, length), "sha256:" + "0" * 64
+    digests = dict.fromkeys(range(3), blake3(bytes(length)).digest())
+    stores = [Store(tmp_path / who, quota=1 << 30, free=0, age=3600.0) for who in ("has", "wants")]
+    has, wants = (store.receive(name, layout, public=True) for store in stores)
+    for piece, digest in digests.items():
+        has.write(piece * length, bytes(length))
+        has.add(piece, digest, checked=True)
+    with serving(PieceServer(stores[0], SwarmKey("")).handle) as where, fetcher() as taker:
+        assert list(taker.fetch_together(wants, digests, where)) == [0, 1]
+    for store, blob in zip(stores, (has, wants), strict=True):
+        blob.fail(RequestError(503, "UNAVAILABLE", "the test is over"))
+        store.close()

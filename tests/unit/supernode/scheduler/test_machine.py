@@ -59,6 +59,10 @@ class Swarm:
         lines = tuple((piece, source, seconds, verdict) for piece, source, verdict in done)
         return self.tell(Reported(node, TASK, lines, want, ()))
 
+    def here(self, node: int, *pieces: int, want: int = 0) -> list[Command]:
+        """These came from A, which tells nothing of how fast that is."""
+        return self.report(node, *((piece, A, DELIVERED) for piece in pieces), want=want, seconds=0.0)
+
     def tick(self, seconds: float = 1.0) -> list[Command]:
         self.now += seconds
         return self.tell(Tick())
@@ -254,6 +258,105 @@ def test_a_source_has_room_for_whoever_shares_its_own_link_among_several() -> No
     assert len(pieces_of(swarm.open(B, want=2), B)) == 2
     assert len(pieces_of(swarm.open(C, want=1), C)) == 1
     assert swarm.busy(A) == Limits().upload_slots_min
+
+
+# Several in one request.
+
+
+def beside_slow_messages(*takers: int, pieces: int = 64, together: int = 4) -> Swarm:
+    """A holds all, and messages are so slow against its pieces that it gives so many together."""
+    swarm = Swarm(A, *takers, pieces=pieces, seeded=0)
+    swarm.tell(HoldsAll(A, TASK))
+    swarm.scheduler.swarms[TASK].known = swarm.everything
+    node = swarm.scheduler.nodes[A]
+    node.slots, node.together, node.full = node.slots_max, together, float(node.slots_max)
+    for taker in takers:
+        swarm.scheduler.nodes[taker].together, swarm.scheduler.nodes[taker].window = together, Limits().in_flight_max
+    return swarm
+
+
+def blocks(pieces: list[int], together: int = 4) -> set[int]:
+    """The blocks of which all these pieces are; they have to be whole ones, each from its first piece on."""
+    firsts = pieces[::together]
+    assert pieces == [piece for first in firsts for piece in range(first, first + together)]
+    assert all(first % together == 0 for first in firsts)
+    return {first // together for first in firsts}
+
+
+@pytest.mark.parametrize(("messages_seconds", "together"), [(0.0, 1), (0.03, 1), (0.04, 2), (0.5, 4)])
+def test_where_messages_are_slow_against_pieces_a_source_gives_several_together(messages_seconds: float, together: int) -> None:
+    swarm = Swarm(A, B, pieces=256)
+    swarm.tell(HoldsAll(A, TASK))
+    (piece,) = pieces_of(swarm.open(B, want=1), B)
+    for _ in range(30):
+        swarm.now += 0.02 + messages_seconds
+        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=0.02), B)
+    assert swarm.scheduler.nodes[A].together == together
+
+
+def test_a_source_that_wills_few_slots_gives_no_more_together_than_fit() -> None:
+    swarm = Swarm(B, pieces=256)
+    swarm.tell(Joined(A, "", 1))
+    swarm.tell(HoldsAll(A, TASK))
+    (piece,) = pieces_of(swarm.open(B, want=1), B)
+    for _ in range(30):
+        swarm.now += 1.0
+        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=0.02), B)
+    assert swarm.scheduler.nodes[A].together == 1
+
+
+def test_what_is_given_together_are_pieces_that_follow_each_other() -> None:
+    swarm = beside_slow_messages(B)
+    assert len(blocks(pieces_of(swarm.open(B, want=16), B))) == 4
+    assert swarm.busy(A) == 16
+
+
+def test_a_taker_waits_for_more_until_it_takes_as_many_unless_little_is_on_its_way_or_missing() -> None:
+    swarm = beside_slow_messages(B)
+    first = pieces_of(swarm.open(B, want=8), B)
+    assert len(first) == 8
+    assert swarm.here(B, first[0], want=1) == []
+    assert swarm.view.parked == 1
+    more = pieces_of(swarm.here(B, *first[1:4], want=4), B)
+    assert len(blocks(more)) == 1
+    assert len(pieces_of(swarm.here(B, *first[4:], more[0], want=1), B)) == 1, "three are on their way"
+    assert len(pieces_of(beside_slow_messages(B, pieces=3).open(B, want=1), B)) == 1
+
+
+def test_a_source_gives_nothing_before_it_has_room_for_so_many() -> None:
+    swarm = beside_slow_messages(B, C)
+    first = pieces_of(swarm.open(B, want=16), B)
+    assert len(first) == swarm.busy(A) == 16
+    assert swarm.open(C, want=8) == []
+    assert pieces_of(swarm.here(B, *first[:3]), C) == []
+    assert len(blocks(pieces_of(swarm.here(B, first[3]), C))) == 1
+
+
+def test_part_of_a_block_is_waited_for_while_anything_is_on_its_way() -> None:
+    swarm = beside_slow_messages(B, C)
+    swarm.tell(HoldsNone(A, TASK))
+    swarm.open(A, have=0b0111_0000_1111, want=0)
+    assert blocks(pieces_of(swarm.open(B, want=16), B)) == {0}
+    assert swarm.here(B, 0, 1, 2, want=16) == []
+    assert sorted(pieces_of(swarm.here(B, 3, want=16), B)) == [8, 9, 10]
+    assert sorted(pieces_of(swarm.open(C, want=16, have=0b1000_0000_1111), C)) == [8, 9, 10], "all that it lacks of it"
+
+
+def test_a_head_is_not_waited_for_until_its_block_is_there() -> None:
+    swarm = Swarm(A, B, C, pieces=64, seeded=0)
+    swarm.scheduler.swarms[TASK].known = swarm.everything
+    swarm.open(A, have=0b1_1111_0000, want=0)
+    for node in (A, B):
+        swarm.scheduler.nodes[node].slots, swarm.scheduler.nodes[node].together = 16, 4
+    swarm.scheduler.nodes[A].full = 16.0
+    swarm.open(B, want=4)
+    swarm.open(C, have=0b1, want=0)
+    assert pieces_of(swarm.open(B, want=16, readers=(0,)), B) == []
+    assert swarm.report(B, want=16) == []
+    swarm.tell(Reported(B, TASK, ((4, A, 0.01, DELIVERED),), 16, (0,)))
+    assert {piece for piece, flight in swarm.scheduler.swarms[TASK].members[B].flights.items() if flight.source.number == C} == {
+        0
+    }
 
 
 def test_a_piece_that_came_from_elsewhere_tells_nothing_of_its_source() -> None:
