@@ -13,9 +13,11 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 import msgspec
@@ -32,7 +34,7 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.channel import Channel
-from agent.swarm.piece_client import TOGETHER_BYTES_MAX, PieceFetcher, TicketRefusedError
+from agent.swarm.piece_client import PIECE_SECONDS_MAX, TOGETHER_BYTES_MAX, PieceFetcher, TicketRefusedError
 from agent.swarm.supernodes import Supernodes
 from agent.values.address import Address
 from agent.values.credential import Credential
@@ -49,8 +51,8 @@ IDLE_SECONDS_MIN = 1.0
 COMING_SECONDS = 0.5
 """So much later counts a fetch as begun whose piece the supernode is just getting: if its origin is silent it says so before the
 planner loses patience (`agent.swarm.piece_server`)."""
-TOGETHER_SECONDS_MAX = 0.05
-"""Pieces of one request are told together for so long: others may want what has come."""
+TOGETHER_SECONDS_MAX = 0.25
+"""How often what has come of requests is told that have not ended: others may want it."""
 PAUSE_SECONDS_MAX = 0.5
 """A longer pause without any fetch ends a silence: there was nothing that could have come."""
 EARLIER_SECONDS_MAX = 2.0
@@ -144,6 +146,10 @@ class Download:
         """When the first fetch was begun since bytes came last, or since there was none for a while."""
         self._under_way: set[int] = set()
         """Threads that are fetching now."""
+        self._untold: dict[int, Callable[[], None]] = {}
+        """By thread, how to tell what has come of its request."""
+        self._told_at = 0.0
+        """When that was last done."""
         self._ended_at = 0.0
         """When the last fetch ended."""
         self._idle_since: float | None = None
@@ -280,11 +286,13 @@ class Download:
             happened: list[events.Event] = [self._events.get(timeout=wait_seconds)]
         except queue.Empty:
             happened = [News.TIME_PASSED]
+        now = time.monotonic()
+        if now - self._told_at >= TOGETHER_SECONDS_MAX:
+            self._tell_late(now)
         happened += [self._events.get_nowait() for _ in range(self._events.qsize())]
         if self._blob and self._blob.error:  # the store has given it up
             self.fail(self._blob.error)
             return
-        now = time.monotonic()
         for event in [*self._readers_moved(), *self._idle(now)]:
             self._do(self._planner.handle(event, now))
         self._handle(happened, now)
@@ -530,19 +538,19 @@ class Download:
             self._channel.tell(msgspec.structs.replace(report, window=window))
 
     def _begin_fetches(self, fetches: list[events.Fetch]) -> None:
-        due = [fetch for fetch in fetches if self._is_to_be_fetched(fetch)]
         blob, channel = self._blob, self._channel
+        peers = channel.peers if channel else {}  # of another channel soon, perhaps
+        due = [fetch for fetch in fetches if self._is_to_be_fetched(fetch, peers.get(fetch.source))]
         if blob is None or channel is None:
             return
         self._fetching.update(fetch.piece for fetch in due)
         for together in in_requests(due, blob.layout):
-            where = channel.peers[together[0].source]
+            where = peers[together[0].source]
             self._shared.threads.submit(self._fetch, blob, channel, self._opened, together, where)
 
-    def _is_to_be_fetched(self, fetch: events.Fetch) -> bool:
+    def _is_to_be_fetched(self, fetch: events.Fetch, where: Address | None) -> bool:
         """Whether the piece is neither here nor known not to come; else that is told as if it had been asked for."""
         piece, digest, source = fetch.piece, fetch.digest, fetch.source
-        where = self._channel.peers.get(source) if self._channel else None
         verdict = None
         if self._blob is None or where is None:
             verdict = messages.UNREACHABLE
@@ -556,18 +564,30 @@ class Download:
             self._events.put(messages.Done(piece, source, 0, verdict))
         return verdict is None
 
-    def _fetch(self, blob: Blob, channel: Channel, opened: int, fetches: list[events.Fetch], where: Address) -> None:
+    def _fetch(
+        self,
+        blob: Blob,
+        channel: Channel,
+        opened: int,
+        fetches: list[events.Fetch],
+        where: Address,
+        asked_at: float | None = None,
+    ) -> None:
         """In a shared thread: pieces that follow each other, in one request to one node.
 
-        Those that came are told together, unless they take long, and as if each had taken the whole time: so it would have with a
-        request of its own, beside the others. Those behind one that the node does not have, or has wrong, are asked for anew.
+        Those that came are told together, and as if each had taken the whole time: so it would have with a request of its own,
+        beside the others. Those behind one that the node does not have are asked for anew, as long as all of them would be back
+        in the time of one piece; `asked_at` is when the first was asked for.
         """
         began = time.monotonic()
+        asked_at = began if asked_at is None else asked_at
         is_after_pause = not self._under_way and began - self._ended_at > PAUSE_SECONDS_MAX
         if self._begun_at <= blob.written_at or is_after_pause:
             self._begun_at = began + (COMING_SECONDS if fetches[0].digest == messages.COMING else 0.0)
         self._under_way.add(threading.get_ident())
         failures, left = self._take(blob, channel, fetches, where, began)
+        if time.monotonic() - asked_at >= PIECE_SECONDS_MAX or opened != self._opened:
+            failures, left = [*failures, *(_done(fetch, messages.STALLED, asked_at) for fetch in left)], []
         self._fetching.difference_update({fetch.piece for fetch in fetches} - {fetch.piece for fetch in left})
         self._under_way.discard(threading.get_ident())
         self._ended_at = time.monotonic()
@@ -575,7 +595,7 @@ class Download:
             if opened == self._opened or isinstance(failure, events.Broken):
                 self._events.put(failure)
         if left:
-            self._shared.threads.submit(self._fetch, blob, channel, opened, left, where)
+            self._shared.threads.submit(self._fetch, blob, channel, opened, left, where, asked_at)
 
     def _take(
         self, blob: Blob, channel: Channel, fetches: list[events.Fetch], where: Address, began: float
@@ -586,8 +606,11 @@ class Download:
             self._tell_what_comes(blob, channel, left, where, began)
         except SourceError as error:
             self._note_failure(error, left[0].piece, where, began)
-            lost = 1 if error.verdict in (messages.MISSING, messages.CORRUPT) else len(left)
-            return [_done(fetch, error.verdict, began) for fetch in left[:lost]], left[lost:]
+            first, others = _done(left[0], error.verdict, began), left[1:]
+            if error.verdict == messages.MISSING:
+                return [first], others
+            verdict = messages.MISSING if error.verdict == messages.CORRUPT else error.verdict  # a liar is not asked again
+            return [first, *(_done(fetch, verdict, began) for fetch in others)], []
         except SupersededError:
             return [events.Superseded(fetch.piece, fetch.source) for fetch in left], []
         except DarnerError as error:  # no key to ask with, or the blob has failed meanwhile
@@ -602,27 +625,32 @@ class Download:
 
     def _tell_what_comes(self, blob: Blob, channel: Channel, left: list[events.Fetch], where: Address, began: float) -> None:
         """Ask for what is `left`, and take from that what comes. Raises what `PieceFetcher.fetch_together` raises."""
-        came, told_at = list[events.Fetch](), began
+        came: deque[events.Fetch] = deque()
         digests, fingerprint = {fetch.piece: fetch.digest for fetch in left}, channel.fingerprints.get(where, b"")
+        tell = self._untold[threading.get_ident()] = partial(self._tell_arrived, blob, channel, came, where, began)
         try:
             for _ in self._shared.fetcher.fetch_together(blob, digests, where, channel.unix_seconds, fingerprint):
                 came.append(left.pop(0))
-                if time.monotonic() - told_at >= TOGETHER_SECONDS_MAX:
-                    self._tell_arrived(blob, channel, came, where, began)
-                    came, told_at = [], time.monotonic()
         finally:
-            self._tell_arrived(blob, channel, came, where, began)
+            self._untold.pop(threading.get_ident(), None)
+            tell()
 
-    def _tell_arrived(self, blob: Blob, channel: Channel, came: list[events.Fetch], where: Address, began: float) -> None:
-        if not came:
-            return
-        memory, size = self._shared.swarm.memory, blob.layout.span(came[-1].piece)[1] - blob.layout.span(came[0].piece)[0]
-        self._count("supernode" if came[0].source == messages.SEED else "peer", size)
-        memory.worked(("swarms", channel.where))
-        memory.worked(("tickets", where))
-        self._shared.swarm.sources.worked(("pieces", where))
-        for fetch in came:
-            self._events.put(_done(fetch, messages.DELIVERED, began))
+    def _tell_late(self, now: float) -> None:
+        self._told_at = now
+        for tell in list(self._untold.values()):
+            tell()
+
+    def _tell_arrived(self, blob: Blob, channel: Channel, came: deque[events.Fetch], where: Address, began: float) -> None:
+        """Called by the thread that fetches, and by the one that decides: each piece is told by one of them."""
+        memory = self._shared.swarm.memory
+        with contextlib.suppress(IndexError):
+            while fetch := came.popleft():
+                start, end = blob.layout.span(fetch.piece)
+                self._count("supernode" if fetch.source == messages.SEED else "peer", end - start)
+                memory.worked(("swarms", channel.where))
+                memory.worked(("tickets", where))
+                self._shared.swarm.sources.worked(("pieces", where))
+                self._events.put(_done(fetch, messages.DELIVERED, began))
 
     def _count(self, source: str, size: int) -> None:
         metrics.RECEIVED_BYTES.labels(source).inc(size)
@@ -670,7 +698,7 @@ def in_requests(fetches: Iterable[events.Fetch], layout: Layout) -> Iterator[lis
 
     What the supernode is itself still getting is asked for piece by piece: each comes in its own time.
     """
-    most, together = TOGETHER_BYTES_MAX // layout.length, list[events.Fetch]()
+    most, together = max(1, TOGETHER_BYTES_MAX // layout.length), list[events.Fetch]()
     for fetch in fetches:
         last = together[-1] if together else None
         follows = last and (fetch.source, fetch.piece) == (last.source, last.piece + 1) and len(together) < most

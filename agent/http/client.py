@@ -253,6 +253,11 @@ class Connection:
             with contextlib.suppress(OSError):  # its end shows when it is asked again
                 bound_window(self._sock, wanted)
 
+    def paused(self, seconds: float) -> None:
+        """The caller was busy with what had come, in the middle of a body: that is no time of the server's."""
+        self._asked_at += seconds
+        self._body_until += seconds
+
     def send(self, data: bytes) -> None:
         """All of a request, for a caller that reads its answer by `receive`; `until` says how long that may take."""
         try:

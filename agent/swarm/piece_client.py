@@ -20,7 +20,7 @@ from agent.swarm import messages
 from agent.swarm.tickets import Encryption, SwarmKey, SwarmKeyError, issue, mark
 from agent.values.address import Address
 from agent.values.errors import DarnerError, SourceError
-from agent.values.pieces import DIGEST_BYTES, PIECE_BYTES_MAX
+from agent.values.pieces import DIGEST_BYTES
 
 PIECE_STALL_SECONDS_MAX = 3.0
 """A node that sends nothing for so long has failed; another one is asked for the piece."""
@@ -39,7 +39,8 @@ is made anew costs a thread there, too."""
 
 
 RESETS_MAX = 1
-"""A connection that breaks is made anew at once: what passes costs no more than a part of a piece."""
+"""A connection that breaks is made anew at once, if anything came since the last time: what passes costs no more than a part of a
+piece."""
 
 
 SEALED_ONLY = 426
@@ -49,8 +50,8 @@ SEALED_ONLY = 426
 PIECES_HEADER = "Darner-Pieces"
 """How many pieces are asked for in one request, from the one that it names on. A node gives those that it has, or knows no such
 header and gives one: the answer's length tells."""
-TOGETHER_BYTES_MAX = PIECE_BYTES_MAX
-"""Of the pieces of one request: they come in the time that a grant is good for."""
+TOGETHER_BYTES_MAX = 4 << 20
+"""Of the pieces of one request. A longer one costs little for its length, and a node that is slow holds up no more than that."""
 
 
 class SealedOnlyError(DarnerError):
@@ -140,11 +141,11 @@ class PieceFetcher:
         SupersededError when another source was given the piece meanwhile, and OSError when the disk fails.
         """
         asking = _Asking(where, unix_seconds, fingerprint, sealed=self._encryption.seals(blob.private))
-        left = dict(digests)
-        for resets in range(RESETS_MAX + 1):
+        left, resets = dict(digests), 0
+        while True:
             try:
                 for arrived in self._receive(blob, left, asking):
-                    named = left.pop(arrived.piece)
+                    named, resets = left.pop(arrived.piece), 0
                     digest = arrived.told or named
                     if digest is not None and arrived.digest != digest:
                         raise SourceError(messages.CORRUPT, f"{where} sent bytes that are not piece {arrived.piece}")
@@ -154,8 +155,8 @@ class PieceFetcher:
             except SealedOnlyError as error:
                 if asking.sealed:
                     raise SourceError(messages.MISSING, str(error)) from None
-                asking = replace(asking, sealed=True)
                 blob.hide()  # from this node's own takers too, and so that it is asked for like that from now on
+                asking = replace(asking, sealed=True)
             except StalledError as error:
                 raise SourceError(messages.STALLED, str(error)) from None
             except SwarmKeyError as error:
@@ -163,6 +164,8 @@ class PieceFetcher:
             except TransferError as error:
                 if resets == RESETS_MAX:
                     raise SourceError(messages.UNREACHABLE, str(error)) from None
+                resets += 1
+                asking = replace(asking, sealed=asking.sealed or self._encryption.seals(blob.private))
 
     def _receive(self, blob: Blob, digests: Mapping[int, bytes | None], asking: _Asking) -> Iterator[_Arrived]:
         """Write what the node sends into the places of the pieces, one after the other."""
@@ -186,7 +189,9 @@ class PieceFetcher:
                     if not coming:
                         raise
                     raise SourceError(messages.MISSING, str(error)) from None
+                told_at = time.monotonic()
                 yield _Arrived(piece, claim, digest, bytes(told))
+                connection.paused(time.monotonic() - told_at)
         finally:
             self._pool.give_back(connection)
 

@@ -165,7 +165,7 @@ class PieceServer:
 
 def _last(blob: Blob, number: int, asked: str) -> int:
     """Of so many pieces as are asked for, the last that can be sent at once behind the first."""
-    pieces = min(int(asked), TOGETHER_BYTES_MAX // blob.layout.length) if _COUNT.fullmatch(asked) else 1
+    pieces = min(int(asked), max(1, TOGETHER_BYTES_MAX // blob.layout.length)) if _COUNT.fullmatch(asked) else 1
     behind = lowest(~(blob.checked >> number + 1))
     return number + max(0, min(pieces - 1, behind))
 

@@ -205,7 +205,8 @@ class Accounting:
         missed = limits.slots_per_turnaround * source.turnaround_seconds / service
         source.full = limits.link_share + missed
         slots = 2 + ceil(missed)
-        source.together = 1 << (min(slots, source.slots_max) // limits.requests_min or 1).bit_length() - 1
+        together = min(limits.together_max, min(slots, source.slots_max) // limits.requests_min)
+        source.together = 1 << max(1, together).bit_length() - 1
         source.window = min(limits.in_flight_max, max(limits.window_min, 2 * slots - 1))
         pace = seconds / taker.node.taking
         if source is not self._seed:

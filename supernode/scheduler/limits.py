@@ -21,6 +21,8 @@ class Limits:
     requests_min: int = 4
     """Where messages are slow against pieces, and a source has so many times that many slots, that many pieces are asked for in
     one request: what it costs is then more than what its bytes cost."""
+    together_max: int = 4
+    """And at most: what a taker lacks of so many a source has to have, or it gives none of them."""
     link_share: float = 1.4
     """Of a source's link, what its pieces may use in all while messages are quick, if each taker divides its own link evenly."""
     spare_max: float = 14.0

@@ -471,9 +471,9 @@ class Scheduler:
         if not (member.want and member.lacking):
             swarm.parked.discard(member)
         elif member.rank >= 0:
-            swarm.parked.follow(member, member.node.taking)
+            swarm.parked.follow(member, member.wait_rank)
         else:
-            swarm.parked.add(member, member.node.taking)
+            swarm.parked.add(member, member.wait_rank)
             member.since = self._now
             self._hungry.add(swarm)
 
@@ -536,7 +536,7 @@ class Scheduler:
         member.want -= 1
         member.since = now
         if member.want and member.lacking:
-            member.swarm.parked.follow(member, member.node.taking)
+            member.swarm.parked.follow(member, member.wait_rank)
         else:
             member.swarm.parked.discard(member)
         granted = (piece, source.number, alternative)

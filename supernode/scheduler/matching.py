@@ -63,7 +63,8 @@ class Matcher:
         seed_free = seed.is_free and seed_use < seed.full and not shuns(taker, SEED, now)
         if self._seed_is_lost:
             seed_free = seed_free and not seed.busy
-        fresh = swarm.in_blocks(taker, wanted & swarm.fresh, seed.together) if seed_free and not taker.node.barred else 0
+        fresh = wanted & swarm.fresh if seed_free and not taker.node.barred else 0
+        fresh = swarm.in_blocks(taker, fresh, swarm.seeded, seed.together)
         if fresh:
             return Match(taker, self._piece(taker, fresh), seed, None, fresh)
         match = self._among(home.holders, taker, wanted, now)
@@ -98,6 +99,7 @@ class Matcher:
         offered = (fresh or self._repeats(swarm)) if seed else self._offered(holder)
         if not offered or source.is_full or (seed and source.busy and self._seed_is_lost):
             return None
+        has = swarm.seeded if holder is None else holder.offered
         on_trial = holder is not None and holder.on_trial
         zone = source.zone if len(swarm.zones) > 1 else None
         alone = not seed and swarm.is_orphan
@@ -117,7 +119,7 @@ class Matcher:
             useful = offered & taker.lacking
             if foreign and not fresh:
                 useful &= ~taker.zone.copies.present
-            useful = swarm.in_blocks(taker, useful, source.together) if taker.asks else 0
+            useful = swarm.in_blocks(taker, useful, has, source.together) if taker.asks else 0
             if not useful or (on_trial and not self._may_try(taker)) or (taker.shunned and shuns(taker, source.number, now)):
                 continue
             if best is None or rank < best_rank or taker.held < best.held:
@@ -271,7 +273,7 @@ class Matcher:
             node = holder.node
             if not node.is_free or node.is_full:
                 continue
-            useful = taker.swarm.in_blocks(taker, holder.offered & wanted, node.together)
+            useful = taker.swarm.in_blocks(taker, holder.offered & wanted, holder.offered, node.together)
             if not useful or (taker.shunned and shuns(taker, node.number, now)):
                 continue
             load = node.busy / node.slots

@@ -12,7 +12,7 @@ from math import inf
 from typing import Final
 
 from agent.values.pieces import members
-from supernode.scheduler.bag import Bag, Parkable, Parked
+from supernode.scheduler.bag import RANKS, Bag, Parkable, Parked
 from supernode.scheduler.copies import Copies
 
 BELIEVED_MAX: Final = 4
@@ -193,12 +193,25 @@ class Member(Parkable):
     """When it was last told to keep waiting."""
 
     @property
+    def coming(self) -> int:
+        """Pieces on their way to it that are waited for."""
+        coming = 0
+        for flight in self.flights.values():
+            coming += flight.slot
+        return coming
+
+    @property
     def asks(self) -> bool:
         """Whether it waits for more: for as much as sources give together, while so much is on its way to it and missing."""
         if not (self.want and self.lacking):
             return False
         enough = self.node.together
-        return self.want >= enough or len(self.flights) < enough or self.lacking.bit_count() < enough
+        return self.want >= enough or self.coming < enough or self.lacking.bit_count() < enough
+
+    @property
+    def wait_rank(self) -> int:
+        """Where it is parked: whoever does not ask, behind all that do."""
+        return self.node.taking if self.asks else RANKS
 
 
 class Zone:
@@ -293,15 +306,15 @@ class Swarm:
         """Whether the supernode has nothing of the blob, or of its rest: the nodes' own few copies are all that there is."""
         return not self.seeded or (self.is_stopped and self.seeded != self.everything)
 
-    def in_blocks(self, taker: Member, useful: int, together: int) -> int:
-        """Of these pieces those that complete what `taker` lacks of their block, and its head; all, if nothing is on its way.
+    def in_blocks(self, taker: Member, useful: int, has: int, together: int) -> int:
+        """Of these pieces those of blocks of which the source `has` all that `taker` lacks, and its head.
 
-        A block is as many pieces as are given together: from a multiple of that on. Taken one by one as they come, each would be
-        a request of its own.
+        All of them, if nothing is on its way to it. A block is as many pieces as are given together: from a multiple of that on.
+        Taken one by one as they come, each would be a request of its own.
         """
-        if together == 1 or not taker.flights or not useful:
+        if together == 1 or not useful or not taker.coming:
             return useful
-        incomplete = lacking = taker.lacking & ~useful
+        incomplete = lacking = taker.lacking & ~has
         for step in range(1, together):
             incomplete |= lacking >> step
         block = (1 << together) - 1

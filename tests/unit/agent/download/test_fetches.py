@@ -18,6 +18,7 @@ from agent.storage.blob import Blob
 from agent.storage.store import Store
 from agent.swarm import messages
 from agent.swarm.messages import COMING, CORRUPT, DELIVERED, MISSING, SEED, STALLED, UNREACHABLE, Done
+from agent.swarm.piece_client import TOGETHER_BYTES_MAX
 from agent.swarm.supernodes import Memory
 from agent.values.address import Address
 from agent.values.errors import DarnerError, SourceError, StoreError, SupersededError
@@ -55,8 +56,10 @@ def test_those_go_together_that_follow_each_other_and_are_of_one_node(asked: lis
     assert [[fetch.piece for fetch in together] for together in found] == requests
 
 
-@pytest.mark.parametrize(("length", "most"), [(PIECE_BYTES_MAX, 1), (PIECE_BYTES_MAX // 2, 2), (PIECE_BYTES_MAX // 16, 16)])
-def test_what_is_asked_for_at_once_comes_in_the_time_of_the_longest_piece(length: int, most: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "most"), [(PIECE_BYTES_MAX, 1), (TOGETHER_BYTES_MAX, 1), (TOGETHER_BYTES_MAX // 2, 2), (1 << 19, 8)]
+)
+def test_no_more_is_asked_for_at_once_than_a_slow_node_may_hold_up(length: int, most: int) -> None:
     found = in_requests(fetches(*range(40)), Layout(64 * length, length))
     assert next(found) == fetches(*range(most))
 
@@ -134,12 +137,26 @@ def test_all_that_came_are_told_together_as_if_each_had_taken_the_whole_time(blo
     assert told.download.pull.sources["peer"] == 3 * LENGTH
 
 
-def test_what_takes_long_is_told_as_it_comes(blob: Blob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TOGETHER_SECONDS_MAX", 0.0)
-    events = Told(blob, Requests(bringing(3, seconds=0.01))).fetch(3, 4, 5)
-    times = [event.milliseconds for event in events if isinstance(event, Done)]
-    assert times == sorted(times)
-    assert times[0] < times[2]
+def test_what_takes_long_is_told_before_the_next_has_come(blob: Blob) -> None:
+    def dawdling(pieces: list[int]) -> Iterator[int]:
+        yield pieces[0]
+        told.download._tell_late(time.monotonic())
+        assert verdicts([told.download._events.get_nowait()]) == [(3, DELIVERED)]
+        yield pieces[1]
+
+    told = Told(blob, Requests(dawdling))
+    assert verdicts(told.fetch(3, 4)) == [(4, DELIVERED)], "and not again"
+    assert told.download.pull.sources["peer"] == 2 * LENGTH
+    assert not told.download._untold
+
+
+def test_what_a_slow_node_gives_one_at_a_time_is_had_elsewhere_when_a_piece_would_be_late(
+    blob: Blob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE_SECONDS_MAX", 0.02)
+    requests = Requests(bringing(1, seconds=0.015), bringing(1, seconds=0.015), bringing(1))
+    assert verdicts(Told(blob, requests).fetch(3, 4, 5)) == [(3, DELIVERED), (4, DELIVERED), (5, STALLED)]
+    assert requests.asked == [[3, 4, 5], [4, 5]]
 
 
 def test_what_a_node_has_not_is_asked_for_by_itself(blob: Blob) -> None:
@@ -149,9 +166,9 @@ def test_what_a_node_has_not_is_asked_for_by_itself(blob: Blob) -> None:
     assert verdicts(events) == [(3, DELIVERED), (4, DELIVERED), (5, MISSING), (6, DELIVERED)]
 
 
-def test_a_liar_is_blamed_for_the_piece_that_is_wrong_and_asked_for_the_others(blob: Blob) -> None:
-    requests = Requests(bringing(1, SourceError(CORRUPT, "wrong")), bringing(0, SourceError(CORRUPT, "wrong")))
-    assert verdicts(Told(blob, requests).fetch(3, 4, 5)) == [(3, DELIVERED), (4, CORRUPT), (5, CORRUPT)]
+def test_a_liar_is_blamed_for_the_piece_that_is_wrong_and_not_asked_for_the_others(blob: Blob) -> None:
+    requests = Requests(bringing(1, SourceError(CORRUPT, "wrong")))
+    assert verdicts(Told(blob, requests).fetch(3, 4, 5)) == [(3, DELIVERED), (4, CORRUPT), (5, MISSING)]
 
 
 @pytest.mark.parametrize("verdict", [STALLED, UNREACHABLE])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -436,7 +437,7 @@ def test_a_connection_that_breaks_between_them_is_made_anew_for_the_rest(blob: B
     assert blob.whole
 
 
-def test_of_long_pieces_no_more_is_given_in_one_answer_than_the_longest_has(tmp_path: Path) -> None:
+def test_of_long_pieces_no_more_is_given_in_one_answer_than_a_slow_node_may_hold_up(tmp_path: Path) -> None:
     length = module.TOGETHER_BYTES_MAX // 2
     layout, name = Layout(4 * length, length), "sha256:" + "0" * 64
     digests = dict.fromkeys(range(3), blake3(bytes(length)).digest())
@@ -450,3 +451,36 @@ def test_of_long_pieces_no_more_is_given_in_one_answer_than_the_longest_has(tmp_
     for store, blob in zip(stores, (has, wants), strict=True):
         blob.fail(RequestError(503, "UNAVAILABLE", "the test is over"))
         store.close()
+
+
+def test_what_the_taker_does_with_a_piece_is_no_time_of_the_nodes(
+    blob: Blob, holder: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(module, "PIECE_BYTES_PER_SECOND_MIN", 1 << 40)
+    add = Blob.add
+
+    def slow(blob: Blob, piece: int, digest: bytes | None, **about: Any) -> None:
+        time.sleep(0.15)
+        add(blob, piece, digest, **about)
+
+    monkeypatch.setattr(Blob, "add", slow)
+    with serving(PieceServer(holder, SwarmKey("")).handle) as where, fetcher() as taker:
+        assert list(taker.fetch_together(blob, ALL, where)) == [0, 1, 2, 3]
+
+
+def test_each_piece_that_came_lets_a_connection_break_once_more(blob: Blob, holder: Store) -> None:
+    whole, asked = PieceServer(holder, SwarmKey("")).handle, []
+
+    def handle(exchange: Exchange) -> None:
+        asked.append(piece := len(asked))
+        if piece == 3:
+            whole(exchange)
+            return
+        start, end = LAYOUT.span(piece)
+        exchange.start(200, {"Content-Length": str(len(BODY) - start)})
+        exchange.send(BODY[start : end + 10])
+        exchange.abort()
+
+    with serving(handle) as where, fetcher() as taker:
+        assert list(taker.fetch_together(blob, ALL, where)) == [0, 1, 2, 3]

@@ -342,6 +342,44 @@ def test_part_of_a_block_is_waited_for_while_anything_is_on_its_way() -> None:
     assert sorted(pieces_of(swarm.open(C, want=16, have=0b1000_0000_1111), C)) == [8, 9, 10], "all that it lacks of it"
 
 
+def test_no_more_is_given_together_than_a_source_may_have_to_have_of_a_block() -> None:
+    swarm = Swarm(B, pieces=256, limits=Limits(upload_slots_max=1000))
+    swarm.tell(Joined(A, "", 1000))
+    swarm.tell(HoldsAll(A, TASK))
+    (piece,) = pieces_of(swarm.open(B, want=1), B)
+    for _ in range(30):
+        swarm.now += 0.5
+        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=0.001), B)
+    assert swarm.scheduler.nodes[A].slots > 64
+    assert swarm.scheduler.nodes[A].together == Limits().together_max
+
+
+def test_a_node_that_has_some_pieces_of_each_block_keeps_the_supernode_from_giving_none() -> None:
+    swarm = Swarm(A, B, pieces=64)
+    swarm.open(A, have=int("0001" * 16, 2), want=0)
+    seed, swarm.scheduler.nodes[B].window = swarm.scheduler.nodes[SEED], Limits().in_flight_max
+    seed.slots, seed.together, seed.full = 16, 4, 16.0
+    given = granted(swarm.open(B, want=16))
+    assert len(given) >= 12
+    assert {source for _, piece, source, _ in given if piece % 4} == {SEED}
+
+
+def test_who_does_not_ask_stands_behind_all_that_do() -> None:
+    swarm = beside_slow_messages(*range(B, B + 11))
+    source = swarm.scheduler.nodes[A]
+    source.slots = source.slots_max = 200
+    source.full = 200.0
+    for taker in range(B, B + 10):
+        first = pieces_of(swarm.open(taker, want=4), taker)
+        assert swarm.here(taker, want=1) == []
+        assert len(first) == 4
+    last = B + 10
+    source.slots = source.busy
+    assert pieces_of(swarm.open(last, want=16), last) == []
+    source.slots = 200
+    assert len(pieces_of(swarm.tell(HoldsAll(A, TASK)), last)) == 16
+
+
 def test_a_head_is_not_waited_for_until_its_block_is_there() -> None:
     swarm = Swarm(A, B, C, pieces=64, seeded=0)
     swarm.scheduler.swarms[TASK].known = swarm.everything
