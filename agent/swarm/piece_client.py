@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from agent.http.client import Answer, Connection, ConnectionPool, Place, StalledError, TimeLimits, TransferError
@@ -140,9 +140,9 @@ class PieceFetcher:
         certificate of `where`, without which nothing private is fetched from there. Raises SourceError with the verdict,
         SupersededError when another source was given the piece meanwhile, and OSError when the disk fails.
         """
-        asking = _Asking(where, unix_seconds, fingerprint, sealed=self._encryption.seals(blob.private))
-        left, resets = dict(digests), 0
+        left, resets, sealed = dict(digests), 0, False
         while True:
+            asking = _Asking(where, unix_seconds, fingerprint, sealed=sealed or self._encryption.seals(blob.private))
             try:
                 for arrived in self._receive(blob, left, asking):
                     named, resets = left.pop(arrived.piece), 0
@@ -156,7 +156,7 @@ class PieceFetcher:
                 if asking.sealed:
                     raise SourceError(messages.MISSING, str(error)) from None
                 blob.hide()  # from this node's own takers too, and so that it is asked for like that from now on
-                asking = replace(asking, sealed=True)
+                sealed = True
             except StalledError as error:
                 raise SourceError(messages.STALLED, str(error)) from None
             except SwarmKeyError as error:
@@ -165,7 +165,6 @@ class PieceFetcher:
                 if resets == RESETS_MAX:
                     raise SourceError(messages.UNREACHABLE, str(error)) from None
                 resets += 1
-                asking = replace(asking, sealed=asking.sealed or self._encryption.seals(blob.private))
 
     def _receive(self, blob: Blob, digests: Mapping[int, bytes | None], asking: _Asking) -> Iterator[_Arrived]:
         """Write what the node sends into the places of the pieces, one after the other."""

@@ -517,16 +517,17 @@ class Scheduler:
 
     def _grant(self, match: Match) -> None:
         """A piece, and of those beside it what the source gives together: the taker asks for them in one request."""
-        source, others, piece = match.source, match.others, match.piece
+        source, others, chosen = match.source, match.others | 1 << match.piece, match.piece
         together = min(source.together, match.taker.want, source.slots - source.busy)
-        first = max(piece - piece % source.together, piece - together + 1)
-        while piece > first and others >> piece - 1 & 1:
-            piece -= 1
-        end = min(piece + together, match.piece - match.piece % source.together + source.together)
-        while piece < end and (others >> piece & 1 or piece == match.piece):
+        block = chosen - chosen % source.together
+        first = chosen
+        while first > max(block, chosen - together + 1) and others >> first - 1 & 1:
+            first -= 1
+        for piece in range(first, min(first + together, block + source.together)):
+            if not others >> piece & 1:
+                return
             match.piece = piece
             self._grant_piece(match)
-            piece += 1
 
     def _grant_piece(self, match: Match) -> None:
         member, piece, source = match.taker, match.piece, match.source

@@ -34,7 +34,7 @@ class Match:
         self.holder = holder
         """The source in the taker's swarm; None for the supernode."""
         self.others = others
-        """The set from which the piece was chosen: those behind it may go along."""
+        """The set from which the piece was chosen: those beside it may go along; the empty set when it goes alone."""
 
 
 class Matcher:

@@ -92,6 +92,22 @@ def answering(body: bytes, status: int = 200, length: int | None = None) -> Call
     return handle
 
 
+def breaking(holder: Store, *answers: tuple[int, bytes]) -> Callable[[Exchange], None]:
+    """A node that breaks off: of each of these answers its length is announced and the bytes sent. Then it gives what it has."""
+    whole, left = PieceServer(holder, SwarmKey("")).handle, list(answers)
+
+    def handle(exchange: Exchange) -> None:
+        if not left:
+            whole(exchange)
+            return
+        length, sent = left.pop(0)
+        exchange.start(200, {"Content-Length": str(length)})
+        exchange.send(sent)
+        exchange.abort()
+
+    return handle
+
+
 def test_pieces_come_from_a_node_that_holds_the_blob_and_make_it_whole(blob: Blob, holder: Store) -> None:
     with serving(PieceServer(holder, SwarmKey("")).handle) as where, fetcher() as taker:
         for piece in (3, 0, 2, 1):
@@ -187,18 +203,7 @@ def test_a_ticket_is_issued_on_the_supernodes_clock_and_the_reason_of_a_refusal_
 
 def test_a_connection_that_breaks_once_is_made_anew_at_once(blob: Blob, holder: Store) -> None:
     """FAULTS 99."""
-    whole, broken = PieceServer(holder, SwarmKey("")).handle, []
-
-    def handle(exchange: Exchange) -> None:
-        if broken:
-            whole(exchange)
-            return
-        broken.append(exchange)
-        exchange.start(200, {"Content-Length": str(PIECE)})
-        exchange.send(BODY[PIECE : PIECE + 1000])
-        exchange.abort()
-
-    with serving(handle) as where, fetcher() as taker:
+    with serving(breaking(holder, (PIECE, BODY[PIECE : PIECE + 1000]))) as where, fetcher() as taker:
         taker.fetch(blob, 1, DIGESTS[1], where)
     assert blob.held == 0b10
 
@@ -420,18 +425,7 @@ def test_an_answer_that_is_no_whole_number_of_them_is_proof_and_none_of_it_is_re
 
 
 def test_a_connection_that_breaks_between_them_is_made_anew_for_the_rest(blob: Blob, holder: Store) -> None:
-    whole, broken = PieceServer(holder, SwarmKey("")).handle, []
-
-    def handle(exchange: Exchange) -> None:
-        if broken:
-            whole(exchange)
-            return
-        broken.append(exchange)
-        exchange.start(200, {"Content-Length": str(len(BODY))})
-        exchange.send(BODY[: 2 * PIECE + 1000])
-        exchange.abort()
-
-    with counting(handle) as (where, targets), fetcher() as taker:
+    with counting(breaking(holder, (len(BODY), BODY[: 2 * PIECE + 1000]))) as (where, targets), fetcher() as taker:
         assert list(taker.fetch_together(blob, ALL, where)) == [0, 1, 2, 3]
     assert targets == ["0", "2"]
     assert blob.whole
@@ -470,17 +464,7 @@ def test_what_the_taker_does_with_a_piece_is_no_time_of_the_nodes(
 
 
 def test_each_piece_that_came_lets_a_connection_break_once_more(blob: Blob, holder: Store) -> None:
-    whole, asked = PieceServer(holder, SwarmKey("")).handle, []
-
-    def handle(exchange: Exchange) -> None:
-        asked.append(piece := len(asked))
-        if piece == 3:
-            whole(exchange)
-            return
-        start, end = LAYOUT.span(piece)
-        exchange.start(200, {"Content-Length": str(len(BODY) - start)})
-        exchange.send(BODY[start : end + 10])
-        exchange.abort()
-
+    spans = [LAYOUT.span(piece) for piece in range(3)]
+    handle = breaking(holder, *((len(BODY) - start, BODY[start : end + 10]) for start, end in spans))
     with serving(handle) as where, fetcher() as taker:
         assert list(taker.fetch_together(blob, ALL, where)) == [0, 1, 2, 3]

@@ -63,6 +63,13 @@ class Swarm:
         """These came from A, which tells nothing of how fast that is."""
         return self.report(node, *((piece, A, DELIVERED) for piece in pieces), want=want, seconds=0.0)
 
+    def get_some(self, seconds: float, every: float) -> None:
+        """B gets pieces from A, one after the other: each takes so long, and one comes after such a time."""
+        (piece,) = pieces_of(self.open(B, want=1), B)
+        for _ in range(30):
+            self.now += every
+            (piece,) = pieces_of(self.report(B, (piece, A, DELIVERED), want=1, seconds=seconds), B)
+
     def tick(self, seconds: float = 1.0) -> list[Command]:
         self.now += seconds
         return self.tell(Tick())
@@ -235,10 +242,7 @@ def test_a_source_has_slots_for_what_it_could_send_while_messages_go_to_and_fro(
 ) -> None:
     swarm = Swarm(A, B, pieces=256)
     swarm.tell(HoldsAll(A, TASK))
-    (piece,) = pieces_of(swarm.open(B, want=1), B)
-    for _ in range(30):
-        swarm.now += piece_seconds + messages_seconds
-        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=piece_seconds), B)
+    swarm.get_some(seconds=piece_seconds, every=piece_seconds + messages_seconds)
     assert swarm.scheduler.nodes[A].slots == slots
 
 
@@ -287,10 +291,7 @@ def blocks(pieces: list[int], together: int = 4) -> set[int]:
 def test_where_messages_are_slow_against_pieces_a_source_gives_several_together(messages_seconds: float, together: int) -> None:
     swarm = Swarm(A, B, pieces=256)
     swarm.tell(HoldsAll(A, TASK))
-    (piece,) = pieces_of(swarm.open(B, want=1), B)
-    for _ in range(30):
-        swarm.now += 0.02 + messages_seconds
-        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=0.02), B)
+    swarm.get_some(seconds=0.02, every=0.02 + messages_seconds)
     assert swarm.scheduler.nodes[A].together == together
 
 
@@ -298,10 +299,7 @@ def test_a_source_that_wills_few_slots_gives_no_more_together_than_fit() -> None
     swarm = Swarm(B, pieces=256)
     swarm.tell(Joined(A, "", 1))
     swarm.tell(HoldsAll(A, TASK))
-    (piece,) = pieces_of(swarm.open(B, want=1), B)
-    for _ in range(30):
-        swarm.now += 1.0
-        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=0.02), B)
+    swarm.get_some(seconds=0.02, every=1.0)
     assert swarm.scheduler.nodes[A].together == 1
 
 
@@ -346,10 +344,7 @@ def test_no_more_is_given_together_than_a_source_may_have_to_have_of_a_block() -
     swarm = Swarm(B, pieces=256, limits=Limits(upload_slots_max=1000))
     swarm.tell(Joined(A, "", 1000))
     swarm.tell(HoldsAll(A, TASK))
-    (piece,) = pieces_of(swarm.open(B, want=1), B)
-    for _ in range(30):
-        swarm.now += 0.5
-        (piece,) = pieces_of(swarm.report(B, (piece, A, DELIVERED), want=1, seconds=0.001), B)
+    swarm.get_some(seconds=0.001, every=0.5)
     assert swarm.scheduler.nodes[A].slots > 64
     assert swarm.scheduler.nodes[A].together == Limits().together_max
 
@@ -392,9 +387,8 @@ def test_a_head_is_not_waited_for_until_its_block_is_there() -> None:
     assert pieces_of(swarm.open(B, want=16, readers=(0,)), B) == []
     assert swarm.report(B, want=16) == []
     swarm.tell(Reported(B, TASK, ((4, A, 0.01, DELIVERED),), 16, (0,)))
-    assert {piece for piece, flight in swarm.scheduler.swarms[TASK].members[B].flights.items() if flight.source.number == C} == {
-        0
-    }
+    flights = swarm.scheduler.swarms[TASK].members[B].flights
+    assert {piece for piece, flight in flights.items() if flight.source.number == C} == {0}
 
 
 def test_a_piece_that_came_from_elsewhere_tells_nothing_of_its_source() -> None:
