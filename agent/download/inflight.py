@@ -36,6 +36,8 @@ class Inflight:
     """Pieces that are fetched twice: the first of the two that fails is nobody's failure."""
     _were_asked_anew: set[int] = field(default_factory=set)
     """Those that are or were, since they were granted: that is done once."""
+    _doubtful: set[int] = field(default_factory=set)
+    """Pieces whose source has failed with another one since they were asked for: if they fail too, that is no news."""
     put_off: dict[int, Granted] = field(default_factory=dict)
     """Granted pieces that the origin's stream is writing."""
     stream_at: int | None = None
@@ -75,6 +77,7 @@ class Inflight:
             return []
         self.flights[piece] = granted
         self._were_asked_anew.discard(piece)
+        self._doubtful.discard(piece)
         return [Fetch(piece, granted.digest, granted.source)]
 
     def asked(self, piece: int, source: int) -> Granted | None:
@@ -102,6 +105,12 @@ class Inflight:
             self._piece_seconds += (done.milliseconds / 1000 - self._piece_seconds) / 4
             self._note(done if granted.source == done.source else Done(done.piece, granted.source, 0, DELIVERED), now)
         return self._take_up(done.piece, now)
+
+    def fails(self, source: int, piece: int) -> bool:
+        """A piece did not come from there. Whether that is news: one node is often asked for several pieces at a time."""
+        is_news = piece not in self._doubtful
+        self._doubtful.update(granted.piece for granted in self.flights.values() if granted.source == source)
+        return is_news
 
     def not_fetched(self, done: Done, now: float) -> list[Command]:
         """Turn to the alternative, once."""

@@ -442,7 +442,7 @@ class Planner:
         # A piece that did not come to the supernode in time is the origin's fault, and of two fetches the other goes on.
         is_origins_fault = granted and done.verdict == messages.MISSING and granted.digest == messages.COMING
         if granted and not is_origins_fault and done.piece not in self._inflight.asked_anew:
-            self._refusals += 1
+            self._refusals += self._inflight.fails(done.source, done.piece)
         return self._inflight.not_fetched(done, now)
 
     def _origin_piece(self, piece: int, digest: bytes | None, now: float) -> list[Command]:

@@ -343,6 +343,21 @@ def test_four_refusals_in_a_row_are_evidence_and_leave_is_asked_for(swarm: Downl
     assert swarm.planner.mode is Mode.BESIDE
 
 
+def test_a_node_that_fails_with_all_that_was_asked_of_it_is_one_source_that_failed(swarm: Download) -> None:
+    swarm.grant(*range(2 * REFUSALS_MAX), alternative=7)
+    assert not any(AskLeave(1) in swarm.hear(Done(piece, 7, 0, messages.CORRUPT)) for piece in range(2 * REFUSALS_MAX))
+    assert AskLeave(1) not in fail(swarm, REFUSALS_MAX - 2)
+    assert AskLeave(1) in fail(swarm, 1)
+
+
+def test_each_of_four_nodes_that_fail_together_is_a_source_that_failed(swarm: Download) -> None:
+    pieces = range(1, REFUSALS_MAX + 1)
+    for piece in pieces:
+        swarm.grant(piece, source=10 + piece, alternative=10 + piece)
+    said = [AskLeave(1) in swarm.hear(Done(piece, 10 + piece, 0, messages.MISSING)) for piece in pieces]
+    assert said == [False] * (REFUSALS_MAX - 1) + [True]
+
+
 def test_one_failure_is_evidence_after_3_s_without_a_piece(swarm: Download) -> None:
     swarm.hear(SEEDING, after=2.0)
     fail(swarm, 1)
