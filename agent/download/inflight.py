@@ -2,8 +2,8 @@
 
 The blob's file lets only the last that claimed a piece write it (`agent.storage.blob`). So a piece whose fetch stalls, or was
 begun for a swarm that is over, is asked for anew at once, and the origin's stream takes what it comes to. A piece that is granted
-while the stream is writing it is put off until the stream has gone on or ended: what both bring is taken once. Whom to ask, and
-when to stop asking, is decided by `agent.download.planner`.
+while the stream is writing it is put off until the stream has gone on, ended or fallen silent: what both bring is taken once.
+Whom to ask, and when to stop asking, is decided by `agent.download.planner`.
 """
 
 from __future__ import annotations
@@ -88,13 +88,17 @@ class Inflight:
     def ask_anew(self) -> list[Command]:
         """Nothing comes: ask for each piece once more, beside a connection that may be dead, which TCP would find out late.
 
-        What the supernode is itself still getting comes no sooner, and the piece that the origin's stream has come to it brings.
+        What was put off is asked for, and taken from the origin's stream, which brings nothing either. What the supernode is itself
+        still getting comes no sooner.
         """
         silent = [granted for granted in self.flights.values() if granted.digest != COMING and granted.piece != self.stream_at]
         anew = [granted for granted in silent if granted.piece not in self._were_asked_anew]
         self.asked_anew.update(granted.piece for granted in anew)
         self._were_asked_anew.update(granted.piece for granted in anew)
-        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew]
+        late = [granted for granted in self.put_off.values() if granted.digest != COMING]
+        for granted in late:
+            self.flights[granted.piece] = self.put_off.pop(granted.piece)
+        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew + late]
 
     def fetched(self, done: Done, now: float) -> list[Command]:
         """A piece came. If it was asked for anew meanwhile, that fetch finds it here."""

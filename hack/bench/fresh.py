@@ -31,7 +31,7 @@ def fresh(node: AnyNode) -> Iterator[AnyNode]:
         yield node
     finally:
         node.kill()
-        shutil.rmtree(node.host.lab.directory / f"{node.host.name}-store")
+        shutil.rmtree(node.store)
 
 
 @dataclass(frozen=True)

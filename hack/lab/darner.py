@@ -40,7 +40,7 @@ class Node:
         self.host, self._package = host, package
         self._arguments = [
             *("--node-name", host.name),
-            *("--store", str(host.lab.directory / f"{host.name}-store")),
+            *("--store", str(self.store)),
             *("--piece-listen", f"{host.address}:{host.port(PIECE_PORT)}"),
             *("--piece-address", f"{host.address}:{host.port(PIECE_PORT)}"),
             *("--http-listen", f"{host.address}:{host.port(HTTP_PORT)}"),
@@ -57,6 +57,10 @@ class Node:
 
     def kill(self) -> None:
         self.process.kill()
+
+    @property
+    def store(self) -> Path:
+        return self.host.lab.directory / f"{self.host.name}-store"
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a GET at its HTTP port."""
@@ -88,6 +92,10 @@ class Supernode(Node):
     def state(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.get("/api/v1/state")[1])
         return answer
+
+    def holds(self, digests: Sequence[str]) -> bool:
+        """Whether it has these blobs whole, of swarms that it knows."""
+        return set(digests) <= {swarm["digest"] for swarm in self.state()["swarms"] if swarm["whole"]}
 
     def is_connected_to(self, node: Node) -> bool:
         return any(known["name"] == node.host.name for known in self.state()["nodes"])

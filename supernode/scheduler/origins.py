@@ -49,7 +49,8 @@ class OriginLink:
         self.is_whole = False
         """It does not know ranges: a run goes on to the blob's end."""
         self._limits = limits
-        self._connection_rate = 0.0
+        self.connection_rate = 0.0
+        """What one connection brings, smoothed; 0 when nobody knows."""
         self._since = -inf
         """When the measuring began that is under way."""
         self._bytes = 0.0
@@ -78,7 +79,7 @@ class OriginLink:
         All of the last pieces wait for the slowest of those that were granted them. So whose link nobody knows is granted few,
         and one alone where that takes a run's time already.
         """
-        limits, usual = self._limits, rate or self._connection_rate
+        limits, usual = self._limits, rate or self.connection_rate
         in_time = limits.run_seconds / swarm.piece_bytes
         few = min(limits.run_pieces_min, int(usual * in_time)) if usual else limits.run_pieces_min
         fair = missing // (2 * self.slots)
@@ -87,7 +88,7 @@ class OriginLink:
 
     def is_slow(self, rate: float) -> bool:
         """Whether a node to which so much comes is much slower than others at this registry."""
-        return 0.0 < rate < SLOW * self._connection_rate
+        return 0.0 < rate < SLOW * self.connection_rate
 
     def came(self, swarm: Swarm, pieces: int, seconds: float, taking: int, known: float, now: float) -> float:
         """Pieces of one connection came in that time, while so many were on their way to their node.
@@ -98,8 +99,8 @@ class OriginLink:
         if seconds > 0.0:
             rate = size / seconds
             known = known + (rate - known) * RATE_WEIGHT if known else rate
-            of_all = self._connection_rate
-            self._connection_rate = of_all + (rate - of_all) * RATE_WEIGHT if of_all else rate
+            of_all = self.connection_rate
+            self.connection_rate = of_all + (rate - of_all) * RATE_WEIGHT if of_all else rate
         self._measure(swarm, size, pieces, seconds, taking, now)
         return known
 

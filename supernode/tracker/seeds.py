@@ -72,10 +72,14 @@ COPY_AGAIN_SECONDS = 10.0
 """Between two tries: a node that was too busy to give its bytes in time may not be so for long."""
 ORIGINS_MAX = 4096
 """Registries that are told apart: two with one number share their limits."""
-OVERDUE_SECONDS_MIN = 2.0
+OVERDUE_SECONDS_MIN = 3.0
 OVERDUE_SECONDS_MAX = 120.0
 OVERDUE_TIMES = 2.0
-"""Of what a blob takes between nodes: what the supernode alone has may take so much longer, and two seconds."""
+"""Of what a blob takes between nodes, or from its origin. What the supernode alone has may take so much, and three seconds."""
+ORIGIN_BYTES_PER_SECOND_MIN = 1 << 20
+"""What an origin of which nobody knows anything brings at least."""
+TAKERS_ASKED_MAX = 16
+"""Of a blob, that are looked at to know what an origin brings to them."""
 DISPUTES_MAX = 3
 """Tasks of one blob that turned out wrong: then every node is left to its own origin."""
 
@@ -263,22 +267,36 @@ class Seeds:
             return
         if session.number in task.leaves:
             task.leaves[session.number] = now + LEAVE_SECONDS
-        swarm = self._scheduler.swarms[task.number]
-        good, denied = 0, task.denied(session.name)
-        for piece, digest in message.pieces.items():
-            if piece >= task.layout.count or denied >> piece & 1:
-                continue
-            known = task.digests.get(piece)
-            if known is None or not (swarm.seeded | swarm.copies.present) >> piece & 1:
-                task.name_piece(piece, Named(digest, session.name, task.sources.get(session, task.source)))
-            if task.digests[piece] == digest:
-                good |= 1 << piece
+        good = self._named_right(task, session, task.layout, message.pieces)
         task.arrivals.pieces += good.bit_count() * (session in task.takers)  # else it had them already
         self._schedule(events.Fetched(session.number, task.number, good))
         if session.number in task.describers and task.is_named:
             task.describers.clear()
             self._hold_all(task)
             self._let_nodes_fetch(task)
+
+    def _named_right(self, task: BlobTask, session: AgentSession, layout: Layout, named: Mapping[int, bytes]) -> int:
+        """Of the pieces that a node names those, as a set, that it names as others do, or first."""
+        swarm, denied = self._scheduler.swarms[task.number], task.denied(session.name)
+        good = 0
+        for piece, digest in named.items():
+            if piece >= layout.count or denied >> piece & 1:
+                continue
+            known = task.digests.get(piece)
+            if known is None or not (swarm.seeded | swarm.copies.present) >> piece & 1:
+                task.name_piece(piece, Named(digest, session.name, task.sources.get(session, task.source)))
+            if task.digests[piece] == digest:
+                good |= 1 << piece
+            elif task.whole and session in task.takers and not task.named[piece].node:
+                self._note_misled(task, session)
+        return good
+
+    def _note_misled(self, task: BlobTask, session: AgentSession) -> None:
+        """What an origin has sent makes a node's pull wrong. When it asks again, it gets the blob from the cluster alone."""
+        if session.name not in task.misled:
+            task.misled.add(session.name)
+            log.warning("%s/%s sends %s something else than %s", *task.sources[session], session.name, task.name)
+            self._may_fetch(task, session)
 
     def run_ended(self, session: AgentSession, message: messages.RunEnded) -> None:
         """An agent asks its origin for no more of a run."""
@@ -332,6 +350,8 @@ class Seeds:
 
     def _answer(self, task: BlobTask, session: AgentSession, message: messages.Open, layout: Layout) -> None:
         session.send(messages.Task(message.request, task.number, layout.size, layout.length, task.digests, task.private))
+        if not task.takers:
+            self._begin_alone(task)
         task.takers.add(session)
         task.sources[session] = Source(message.registry, message.repository)
         session.in_flight[task.number] = {}
@@ -489,6 +509,7 @@ class Seeds:
             log.info("%s is here whole, %.1f s after it was first opened", task.name, time.monotonic() - task.begun_at)
             task.whole = True
             self._hold_all(task)
+            self._begin_alone(task)
             return
         task.blob = None
         if isinstance(error, NotHereError):
@@ -577,34 +598,7 @@ class Seeds:
     def warm_opened(self, task: BlobTask, now: float) -> None:
         """The first node has asked for it: from now on it is a blob as all others."""
         task.is_warm, task.begun_at, task.used_at = False, now, now
-        if swarm := self._scheduler.swarms.get(task.number):
-            task.warmed = swarm.seeded
-            self._schedule(events.Stopped(task.number))
-
-    def is_overdue(self, task: BlobTask, now: float) -> bool | None:
-        """Whether the supernode sends what was warmed so slowly that nodes had better ask the origin for it, too. None when that
-        need not be asked any more.
-
-        A link as a node's takes a third longer for a piece than nodes need among themselves, and one of a quarter four times as
-        long. Where no node sends anything yet, it is compared with how fast the supernode itself got the blob.
-        """
-        swarm = self._scheduler.swarms.get(task.number)
-        if swarm is None or not self.knows(task) or not task.takers:
-            return None
-        left = task.warmed
-        for member in swarm.takers.values():
-            left &= ~member.have
-        count, length = task.warmed.bit_count(), swarm.piece_bytes
-        came, seconds = count - left.bit_count(), now - task.begun_at
-        if not left or seconds > OVERDUE_SECONDS_MAX:
-            return None
-        usual = swarm.node_pace or (length / task.warm_rate if task.warm_rate else 0.0)
-        is_slow = seconds * count > came * (OVERDUE_SECONDS_MIN + OVERDUE_TIMES * usual * count)
-        return bool(usual) and seconds >= OVERDUE_SECONDS_MIN and is_slow
-
-    def warm_overdue(self, task: BlobTask) -> None:
-        log.info("%s comes slowly from here: its nodes may ask %s too", task.name, task.source.registry)
-        self._schedule(events.Overdue(task.number))
+        self._schedule(events.Stopped(task.number))
 
     def warm_ended(self, task: BlobTask, error: DarnerError | None = None) -> None:
         """The blob is here whole, or complete and wrong."""
@@ -625,7 +619,44 @@ class Seeds:
             task.arrivals.look(now)
             self._look_at_describers(task, now)
             self._rescue(task, now)
+            self._look_at_pace(task, now)
             self._look_at(task, now)
+
+    def _begin_alone(self, task: BlobTask) -> None:
+        """Nodes begin to take a blob, of which the supernode may have pieces that nobody else has."""
+        swarm = self._scheduler.swarms.get(task.number)
+        task.alone, task.alone_at = swarm.fresh if swarm else 0, time.monotonic()
+
+    def _look_at_pace(self, task: BlobTask, now: float) -> None:
+        """What the supernode alone has and sends far too slowly, nodes may get from the origin, too."""
+        if not task.alone or task.file or task.doubts:
+            return
+        is_overdue = self._is_overdue(task, now)
+        if is_overdue is not False:
+            task.alone = 0
+        if is_overdue:
+            log.info("%s comes slowly from here: its nodes may ask %s too", task.name, task.source.registry)
+            self._let_nodes_fetch(task)
+            self._schedule(events.Overdue(task.number))
+
+    def _is_overdue(self, task: BlobTask, now: float) -> bool | None:
+        """None when that need not be asked any more.
+
+        A link as a node's takes a third longer for a piece than nodes need among themselves, and one of a quarter four times as
+        long. Where no node sends anything yet, it is compared with how fast it came from its registry, or others did.
+        """
+        swarm = self._scheduler.swarms.get(task.number)
+        left = task.alone & swarm.fresh if swarm else 0
+        seconds = now - task.alone_at
+        if swarm is None or not left or not swarm.takers or seconds > OVERDUE_SECONDS_MAX:
+            return None
+        count = task.alone.bit_count()
+        link = self._scheduler.origins.get(origin_number(task.source.registry))
+        known = task.warm_rate or (link.connection_rate if link else 0.0) or ORIGIN_BYTES_PER_SECOND_MIN
+        rate = max(taker.node.origin_rate or known for taker in itertools.islice(swarm.takers.values(), TAKERS_ASKED_MAX))
+        usual = swarm.node_pace or swarm.piece_bytes / rate
+        is_slow = seconds * count > (count - left.bit_count()) * (OVERDUE_SECONDS_MIN + OVERDUE_TIMES * usual * count)
+        return seconds >= OVERDUE_SECONDS_MIN and is_slow
 
     def _look_at_describers(self, task: BlobTask, now: float) -> None:
         for number in [number for number, until in task.describers.items() if now >= until]:

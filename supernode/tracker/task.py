@@ -83,10 +83,12 @@ class BlobTask:
     """No node has asked for it yet, but a pod was admitted that will need it (`supernode.tracker.warm_blobs`)."""
     streaming: int = 0
     """Pieces that the supernode is getting of it for that reason, which nodes need not ask the origin for: a set."""
-    warmed: int = 0
-    """Pieces that the supernode had of it when the first node asked: a set."""
+    alone: int = 0
+    """Pieces that the supernode alone had when nodes began to take them, until it is seen whether they come fast: a set."""
+    alone_at: float = 0.0
+    """When that was."""
     warm_rate: float = 0.0
-    """Bytes a second with which they came."""
+    """Bytes a second with which the supernode got them, if that was before a node had asked."""
     seed_error: messages.TaskFailed | None = None
     """Why the supernode cannot get the blob from the origin itself."""
     private: bool = False
@@ -109,6 +111,8 @@ class BlobTask:
     """By session, until when it has leave to ask the origin."""
     cut_off: set[int] = field(default_factory=set)
     """Sessions that a piece of another node did not come to, and none has come to since."""
+    misled: set[str] = field(default_factory=set)
+    """Nodes, by name, to which an origin has sent something else than what the supernode has whole."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     finished: int = 0
     """Nodes that took part until they had all of it."""
@@ -162,5 +166,7 @@ class BlobTask:
 
     def denied(self, node: str) -> int:
         """The pieces that this node is not to name again: a set."""
+        if node in self.misled and self.layout:
+            return self.layout.everything
         said = (piece for doubts in self.doubts for piece, named in doubts.items() if named.node == node)
         return sum(1 << piece for piece in set(said))

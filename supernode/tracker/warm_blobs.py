@@ -93,8 +93,6 @@ class WarmBlobs:
         """Registries, and until when they are not asked."""
         self._unasked: OrderedDict[bytes, tuple[BlobTask, float]] = OrderedDict()
         """Blobs of which no more is got, and for which no node has asked yet, and since when."""
-        self._opened: list[BlobTask] = []
-        """Of which it is still to be seen whether what was warmed comes fast enough to the nodes."""
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -130,7 +128,6 @@ class WarmBlobs:
         self._unasked.pop(task.digest, None)
         if task.is_warm:
             self._seeds.warm_opened(task, time.monotonic())
-            self._opened.append(task)
             item = self._blobs.get(task.blob_id)
             if item and item not in self._busy:
                 self._drop(item, "wanted")
@@ -150,11 +147,6 @@ class WarmBlobs:
             task.is_warm = task.is_warm and now - since < READY_SECONDS
             if now - since >= UNASKED_SECONDS:
                 del self._unasked[digest]
-        for task in list(self._opened):
-            if (is_overdue := self._seeds.is_overdue(task, now)) is not False:
-                self._opened.remove(task)
-            if is_overdue:
-                self._seeds.warm_overdue(task)
         self._paused = {registry: until for registry, until in self._paused.items() if now < until}
         if self._blobs:
             self._go_on()

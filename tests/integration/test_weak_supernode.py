@@ -7,14 +7,16 @@ supernode: four times a direct pull, and ten times the bound.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from hack.bench.faults import LOST_AFTER_BOUNDS
-from hack.bench.puller import Puller
+from hack.bench.puller import Door, Puller
 from hack.bench.rollout import Disturbance, Outcome, pull_all, roll_out, seconds_of
 from hack.bench.site import MBIT, Plan, Site, bound_seconds, site
+from hack.lab.process import wait_until
 
 pytestmark = pytest.mark.needs_root
 
@@ -32,9 +34,25 @@ def is_carried_by_nodes(outcome: Outcome) -> bool:
 def directly(place: Site) -> float:
     """Seconds of the slowest of all nodes, each of which pulls from the registry itself."""
     _, tag = place.new_image()
-    pullers = [Puller(agent.host, place.origins_door(tag)) for agent in place.agents]
+    return slowest(place, place.origins_door(tag))
+
+
+def slowest(place: Site, door: Door) -> float:
+    """Seconds of the slowest of all nodes."""
+    pullers = [Puller(agent.host, door) for agent in place.agents]
     pull_all(pullers)
     return max(map(seconds_of, pullers))
+
+
+def come_back_empty(place: Site) -> None:
+    """The nodes have gone, and as many have come."""
+    for agent in place.agents:
+        agent.kill()
+    wait_until(lambda: not place.supernode.connected_nodes())
+    for agent in place.agents:
+        shutil.rmtree(agent.store)
+        agent.start()
+    place.wait_until_connected()
 
 
 def test_a_supernode_with_a_quarter_of_a_nodes_link_makes_no_rollout_slower() -> None:
@@ -51,3 +69,15 @@ def test_a_supernode_that_slows_to_a_twentieth_in_the_middle_of_a_rollout_holds_
         outcome = roll_out(place, slows)
         assert is_carried_by_nodes(outcome)
         assert outcome.ratio < TIMES_MAX
+
+
+def test_what_it_alone_has_of_an_image_when_the_nodes_have_gone_holds_up_no_later_rollout() -> None:
+    with site(replace(PLAN, origin_times=10)) as place:
+        image, tag = place.new_image()
+        slowest(place, place.agents_door(tag))
+        wait_until(lambda: place.supernode.holds(image.layers))
+        come_back_empty(place)
+        place.supernode.host.shape(PLAN.mbit * MBIT // 10)
+        sent = place.supernode.host.sent_bytes()
+        assert slowest(place, place.agents_door(tag)) < TIMES_MAX * directly(place)
+        assert place.supernode.host.sent_bytes() > sent + image.size // 16, "it has sent some of it, too"

@@ -761,6 +761,21 @@ def test_a_granted_piece_that_the_run_is_writing_is_put_off_until_it_is_here(swa
     assert swarm.hear(came(4))[0] == Confirm(4, bytes([4]) * 32)
 
 
+def test_a_granted_piece_that_a_silent_run_is_writing_is_taken_from_it(swarm: Download) -> None:
+    """FAULTS 101, 102: else it waits for as long as a registry may be silent, though somebody has it."""
+    swarm.hear(Run(1, 4, 6))
+    assert swarm.grant(4) == []
+    assert swarm.hear(Idle(swarm.now), after=1.0) == [fetch(4)]
+    assert swarm.hear(Idle(swarm.now), after=1.0) == [], "once"
+    assert report(Done(4, 7, FAST, DELIVERED)) in swarm.hear(Done(4, 7, FAST, DELIVERED))
+
+
+def test_a_silent_run_keeps_the_piece_that_the_supernode_is_itself_getting(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 6))
+    swarm.hear(Grant(1, [Granted(4, messages.COMING, messages.SEED, messages.SEED)]))
+    assert swarm.hear(Idle(swarm.now), after=1.0) == []
+
+
 def test_what_many_pieces_brought_is_named_in_batches() -> None:
     many = 2 * BATCH_MAX + 1
     download = Download(swarm=False, pieces=2 * many)
