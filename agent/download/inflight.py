@@ -88,8 +88,8 @@ class Inflight:
     def ask_anew(self) -> list[Command]:
         """Nothing comes: ask for each piece once more, beside a connection that may be dead, which TCP would find out late.
 
-        What was put off is asked for, and taken from the origin's stream, which brings nothing either. What the supernode is itself
-        still getting comes no sooner.
+        What was put off is asked for, and taken from the origin's stream, which brings nothing either. What the supernode is
+        itself still getting comes no sooner.
         """
         silent = [granted for granted in self.flights.values() if granted.digest != COMING and granted.piece != self.stream_at]
         anew = [granted for granted in silent if granted.piece not in self._were_asked_anew]
