@@ -24,6 +24,8 @@ FAST_PIECE_SECONDS = 0.05
 REPORT_EVERY = 4
 REPORT_SECONDS_MAX = 0.005
 """A slot stands empty for as long as an outcome is not reported."""
+PUT_OFF_SECONDS_MAX = 5.0
+"""How long a granted piece is left to the origin's stream of which still something comes."""
 
 
 @dataclass
@@ -40,6 +42,9 @@ class Inflight:
     """Pieces whose source has failed with another one since they were asked for: if they fail too, that is no news."""
     put_off: dict[int, Granted] = field(default_factory=dict)
     """Granted pieces that the origin's stream is writing."""
+    _put_off_at: float = 0.0
+    _taken: set[int] = field(default_factory=set)
+    """Pieces that were taken from the stream since they were granted: that is done once."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
     streamed: dict[int, bytes] = field(default_factory=dict)
@@ -74,10 +79,12 @@ class Inflight:
             return []
         if piece == self.stream_at:
             self.put_off[piece] = granted
+            self._put_off_at = now
             return []
         self.flights[piece] = granted
         self._were_asked_anew.discard(piece)
         self._doubtful.discard(piece)
+        self._taken.discard(piece)
         return [Fetch(piece, granted.digest, granted.source)]
 
     def asked(self, piece: int, source: int) -> Granted | None:
@@ -95,10 +102,29 @@ class Inflight:
         anew = [granted for granted in silent if granted.piece not in self._were_asked_anew]
         self.asked_anew.update(granted.piece for granted in anew)
         self._were_asked_anew.update(granted.piece for granted in anew)
-        late = [granted for granted in self.put_off.values() if granted.digest != COMING]
+        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew] + self._take_from_stream()
+
+    @property
+    def _leaves_stream(self) -> list[Granted]:
+        return [granted for granted in self.put_off.values() if granted.digest != COMING and granted.piece not in self._taken]
+
+    def _take_from_stream(self) -> list[Command]:
+        """Whoever was granted is asked for what was put off: the stream ends with its next bytes of it."""
+        late = self._leaves_stream
         for granted in late:
             self.flights[granted.piece] = self.put_off.pop(granted.piece)
-        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew + late]
+            self._taken.add(granted.piece)
+            self._doubtful.discard(granted.piece)
+        return [Fetch(granted.piece, granted.digest, granted.source) for granted in late]
+
+    def take_late(self, now: float) -> list[Command]:
+        """What was put off for too long: a registry that sends a byte now and then is not silent."""
+        late_at = self.late_at()
+        return self._take_from_stream() if late_at is not None and now >= late_at else []
+
+    def late_at(self) -> float | None:
+        """When that is; None when nothing is put off that may be taken."""
+        return self._put_off_at + PUT_OFF_SECONDS_MAX if self._leaves_stream else None
 
     def fetched(self, done: Done, now: float) -> list[Command]:
         """A piece came. If it was asked for anew meanwhile, that fetch finds it here."""
@@ -123,6 +149,7 @@ class Inflight:
             return []
         self._note(done, now)
         del self.flights[done.piece]
+        self._taken.discard(done.piece)
         return self.begin(replace(granted, source=granted.alternative), now) if done.source != granted.alternative else []
 
     def superseded(self, piece: int, source: int, now: float) -> list[Command]:
@@ -157,18 +184,22 @@ class Inflight:
 
     def stream(self, readers: Iterable[int]) -> list[Command]:
         """Ask for the pieces that are not here, beginning with the piece that a reader comes to first."""
-        free = self.missing
+        free = self._not_coming() or self.missing
         ahead = (reader + lowest(free >> reader) for reader in readers if free >> reader)
         first = self.stream_at = next(ahead, lowest(free))
         after = self.layout.everything & ~free if self.layout else 0
         return [FetchOrigin(first, first + lowest(after >> first) if after >> first and not self.is_whole else None)]
+
+    def _not_coming(self) -> int:
+        """The pieces that are not here, without those that were taken from a stream, and come from elsewhere."""
+        return self.missing & ~sum(1 << piece for piece in self._taken if piece in self.flights)
 
     def begin_run(self) -> list[Command]:
         """Ask for the first of the pieces that the supernode wants from the origin, if nothing else is asked for there."""
         commands: list[Command] = []
         while self.runs and self.stream_at is None:
             run = self.runs.pop(0)
-            free = self.missing & ((1 << run.end) - (1 << run.first))
+            free = self._not_coming() & ((1 << run.end) - (1 << run.first))
             if free:
                 first = self.stream_at = lowest(free)
                 self.run, self._run_moved = run, False
@@ -176,8 +207,11 @@ class Inflight:
                 is_last = self.layout is not None and run.end == self.layout.count  # all of it, for registries without ranges
                 commands.append(FetchOrigin(first, None if is_last else end))
             else:
-                commands.append(RunEnded(run.task, run.first, RUN_WHOLE))
+                commands.append(RunEnded(run.task, run.first, RUN_FAILED if self._lacks(run) else RUN_WHOLE))
         return commands
+
+    def _lacks(self, run: Run) -> bool:
+        return bool(self.missing & ((1 << run.end) - (1 << run.first)))
 
     def run_ended(self, outcome: int, retry_after: int) -> list[Command]:
         """The stream has ended. What broke off in the middle of a run is asked for anew, from there on."""
@@ -187,6 +221,8 @@ class Inflight:
         if self._run_moved and outcome in (RUN_WHOLE, RUN_FAILED):
             self.runs.insert(0, run)
             return []
+        if outcome == RUN_WHOLE and self._lacks(run):  # its first piece was taken from it
+            outcome = RUN_FAILED
         return [RunEnded(run.task, run.first, outcome, retry_after)]
 
     def stream_came(self, piece: int, digest: bytes | None, now: float) -> list[Command]:

@@ -525,6 +525,8 @@ class Planner:
         """Report outcomes that are due, begin the origin's stream, end when all pieces are here; and say when to look again."""
         if self.mode in (Mode.SWARM, Mode.BESIDE) and self._inflight.report_is_due(now):
             commands.append(self._report(now))
+        if self._wanting:
+            commands += self._inflight.take_late(now)
         if self.mode is Mode.SWARM and self._wanting:
             commands += self._inflight.begin_run()
         if self.mode in (Mode.ORIGIN, Mode.BESIDE) and self._wanting and self._inflight.stream_at is None:
@@ -536,6 +538,6 @@ class Planner:
                 self._enter(Mode.ENDED, now)
             self.deadline = None
             return commands
-        due = (self._time_is_up_at(), self._inflight.report_due_at())
+        due = (self._time_is_up_at(), self._inflight.report_due_at(), self._inflight.late_at())
         self.deadline = min((at for at in due if at is not None), default=None)
         return commands

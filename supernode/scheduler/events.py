@@ -225,7 +225,7 @@ COMMANDS_AFTER: Final[dict[type[Event], tuple[type[Command], ...]]] = {
     **dict.fromkeys(get_args(Event), (GrantPieces, GrantRun)),
     **dict.fromkeys((Joined, Made, Moved, Stopped), ()),
     **dict.fromkeys((Seeded, Opened, Quarantined, Released, Located), (GrantPieces,)),
-    **dict.fromkeys((MayFetch, Overdue, RunOver, HeadTime), (GrantRun,)),
+    **dict.fromkeys((MayFetch, Overdue, HeadTime), (GrantRun,)),
     Tick: (GrantPieces, GrantRun, KeepWaiting),
 }
 """What may follow an event: grants wherever a piece, a source or a slot has become free for a taker that waits."""

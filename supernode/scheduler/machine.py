@@ -170,6 +170,17 @@ class Scheduler:
             swarm.is_overdue = True
             self._fetch(swarm)
 
+    def _brings_nothing(self, swarm: Swarm) -> None:
+        """An origin has brought nothing of a run: what the supernode has is not sought there for ever."""
+        if swarm.is_overdue:
+            swarm.fruitless += 1
+            swarm.is_overdue = swarm.fruitless < self._limits.overdue_runs_max
+
+    def _offer_overdue(self, swarm: Swarm) -> None:
+        """What an origin did not bring the supernode may send, before another node is granted it there."""
+        if swarm.is_overdue or swarm.fruitless:
+            self._offer(self._seed, swarm)
+
     def _head_time(self, event: events.HeadTime) -> None:
         swarm = self.swarms.get(event.task)
         if swarm is not None:
@@ -273,7 +284,7 @@ class Scheduler:
         for run in member.runs:
             came = (pieces & run.left).bit_count()
             if came:
-                member.run_failures = 0
+                member.run_failures = swarm.fruitless = 0
                 run.left &= ~pieces
                 if run.stalled:
                     run.left &= ~swarm.claimed  # which others were granted meanwhile
@@ -314,6 +325,9 @@ class Scheduler:
             if event.outcome == RUN_REFUSED or member.run_failures >= self._limits.run_failures_max:
                 member.swarm.fetchers.discard(member)
         self._end_run(run)
+        if event.outcome != RUN_WHOLE and not run.moved:
+            self._brings_nothing(member.swarm)
+        self._offer_overdue(member.swarm)
         self._fetch(member.swarm)
         self._fetch_all(run.origin)
 
@@ -335,6 +349,7 @@ class Scheduler:
                 origins.add(run.origin)
                 self._end_run(run)
         for swarm in dict.fromkeys([member.swarm for member in members]):
+            self._offer_overdue(swarm)
             self._fetch(swarm)
         for origin in origins:
             self._fetch_all(origin)
@@ -407,15 +422,18 @@ class Scheduler:
     def _tick_runs(self, swarm: Swarm) -> None:
         """What does not come in time may be granted to others."""
         limits, now = self._limits, self._now
-        least = limits.run_patience * swarm.piece_seconds
+        least = 0.0 if swarm.is_overdue else limits.run_patience * swarm.piece_seconds
         for member in dict.fromkeys([run.member for run in swarm.runs]):
             silent = now - member.runs[0].since
             most = limits.run_patience_seconds if member.runs[0].moved else limits.run_begin_seconds
             if member.node.barred or silent >= max(most, least) or self._holds_up(member, silent):
+                if not member.runs[0].moved and not member.runs[0].stalled:
+                    self._brings_nothing(swarm)
                 for run in member.runs:
                     run.stalled = True
             for run in member.runs[1:]:
                 run.since = now  # it has not begun
+        self._offer_overdue(swarm)
         self._fetch(swarm)
 
     def _holds_up(self, member: Member, silent: float) -> bool:

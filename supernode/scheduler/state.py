@@ -257,6 +257,8 @@ class Swarm:
         """The supernode gets no more of it."""
         self.is_overdue = False
         """What the supernode alone has it sends too slowly: nodes may get that from their origins, too."""
+        self.fruitless = 0
+        """Runs in a row that have brought nothing since then."""
         self.claims = 0
         """How many said so without having shown it."""
         self.believed: list[Member] = []

@@ -13,6 +13,9 @@ BLOBS_MAX = 256
 LYING_SECONDS = 300.0
 """How long a node is left to its own origin that sent something else than a blob that other nodes have from elsewhere."""
 
+MISLED_SECONDS = 3600.0
+"""How long a node does not get pieces of a blob from its origin to which that has sent something else."""
+
 BlobId = tuple[bytes, int]
 """Digest and size."""
 
@@ -24,6 +27,8 @@ class Doubts:
         """By blob, the nodes that have said that it was wrong: each of them is heard once."""
         self._lying: dict[BlobId, dict[Source, float]] = {}
         """By blob, origins, and until when that is remembered."""
+        self._misled: dict[tuple[BlobId, str], float] = {}
+        """By blob and node, the same."""
 
     def of(self, blob: BlobId) -> list[dict[int, Named]]:
         """What tasks of the blob have said of its pieces, in their order."""
@@ -48,3 +53,12 @@ class Doubts:
         self._lying.setdefault(blob, {})[source] = now + LYING_SECONDS
         if len(self._lying) > BLOBS_MAX:
             self._lying.pop(next(iter(self._lying)))
+
+    def is_misled(self, blob: BlobId, node: str, now: float) -> bool:
+        """Whether a node's origin sent it something else lately, which nobody else has to have from there."""
+        return now < self._misled.get((blob, node), 0.0)
+
+    def note_misled(self, blob: BlobId, node: str, now: float) -> None:
+        self._misled[blob, node] = now + MISLED_SECONDS
+        if len(self._misled) > BLOBS_MAX:
+            self._misled.pop(next(iter(self._misled)))

@@ -293,8 +293,9 @@ class Seeds:
 
     def _note_misled(self, task: BlobTask, session: AgentSession) -> None:
         """What an origin has sent makes a node's pull wrong. When it asks again, it gets the blob from the cluster alone."""
-        if session.name not in task.misled:
-            task.misled.add(session.name)
+        now = time.monotonic()
+        if not self._doubts.is_misled(task.blob_id, session.name, now):
+            self._doubts.note_misled(task.blob_id, session.name, now)
             log.warning("%s/%s sends %s something else than %s", *task.sources[session], session.name, task.name)
             self._may_fetch(task, session)
 
@@ -363,8 +364,10 @@ class Seeds:
             self._may_fetch(task, session)
 
     def _may_fetch(self, task: BlobTask, session: AgentSession) -> None:
-        origin = origin_number(task.sources[session].registry)
-        self._schedule(events.MayFetch(session.number, task.number, origin, task.denied(session.name) | task.streaming))
+        origin, denied = origin_number(task.sources[session].registry), task.denied(session.name) | task.streaming
+        if task.layout and self._doubts.is_misled(task.blob_id, session.name, time.monotonic()):
+            denied = task.layout.everything
+        self._schedule(events.MayFetch(session.number, task.number, origin, denied))
 
     @staticmethod
     def _hide(task: BlobTask) -> None:
@@ -613,13 +616,14 @@ class Seeds:
 
     def look_at_all(self, now: float) -> None:
         """Forget the blobs in which nobody takes part any more, and help those that do not come."""
+        alone = sum(bool(task.alone and task.takers) for task in self.tasks.values())
         for task in list(self.tasks.values()):
             for session, message in task.waiting.items():
                 session.send(messages.Seeding(0, message.request))
             task.arrivals.look(now)
             self._look_at_describers(task, now)
             self._rescue(task, now)
-            self._look_at_pace(task, now)
+            self._look_at_pace(task, alone, now)
             self._look_at(task, now)
 
     def _begin_alone(self, task: BlobTask) -> None:
@@ -627,11 +631,11 @@ class Seeds:
         swarm = self._scheduler.swarms.get(task.number)
         task.alone, task.alone_at = swarm.fresh if swarm else 0, time.monotonic()
 
-    def _look_at_pace(self, task: BlobTask, now: float) -> None:
+    def _look_at_pace(self, task: BlobTask, at_once: int, now: float) -> None:
         """What the supernode alone has and sends far too slowly, nodes may get from the origin, too."""
         if not task.alone or task.file or task.doubts:
             return
-        is_overdue = self._is_overdue(task, now)
+        is_overdue = self._is_overdue(task, at_once, now)
         if is_overdue is not False:
             task.alone = 0
         if is_overdue:
@@ -639,22 +643,28 @@ class Seeds:
             self._let_nodes_fetch(task)
             self._schedule(events.Overdue(task.number))
 
-    def _is_overdue(self, task: BlobTask, now: float) -> bool | None:
+    def _is_overdue(self, task: BlobTask, at_once: int, now: float) -> bool | None:
         """None when that need not be asked any more.
 
         A link as a node's takes a third longer for a piece than nodes need among themselves, and one of a quarter four times as
-        long. Where no node sends anything yet, it is compared with how fast it came from its registry, or others did.
+        long. Where no node sends anything yet, it is compared with how fast it came from its registry, or others did. `at_once`
+        blobs come at the same time, and share links.
         """
         swarm = self._scheduler.swarms.get(task.number)
-        left = task.alone & swarm.fresh if swarm else 0
         seconds = now - task.alone_at
-        if swarm is None or not left or not swarm.takers or seconds > OVERDUE_SECONDS_MAX:
+        if swarm is None or not swarm.takers or seconds > OVERDUE_SECONDS_MAX:
             return None
+        left = task.alone & swarm.fresh
+        if not left:  # all of it is on its way at least, and may be so in vain
+            missing = task.alone
+            for member in swarm.members.values():
+                missing &= ~member.have
+            return False if missing else None
         count = task.alone.bit_count()
         link = self._scheduler.origins.get(origin_number(task.source.registry))
         known = task.warm_rate or (link.connection_rate if link else 0.0) or ORIGIN_BYTES_PER_SECOND_MIN
         rate = max(taker.node.origin_rate or known for taker in itertools.islice(swarm.takers.values(), TAKERS_ASKED_MAX))
-        usual = swarm.node_pace or swarm.piece_bytes / rate
+        usual = at_once * (swarm.node_pace or swarm.piece_bytes / rate)
         is_slow = seconds * count > (count - left.bit_count()) * (OVERDUE_SECONDS_MIN + OVERDUE_TIMES * usual * count)
         return seconds >= OVERDUE_SECONDS_MIN and is_slow
 

@@ -111,8 +111,6 @@ class BlobTask:
     """By session, until when it has leave to ask the origin."""
     cut_off: set[int] = field(default_factory=set)
     """Sessions that a piece of another node did not come to, and none has come to since."""
-    misled: set[str] = field(default_factory=set)
-    """Nodes, by name, to which an origin has sent something else than what the supernode has whole."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     finished: int = 0
     """Nodes that took part until they had all of it."""
@@ -166,7 +164,5 @@ class BlobTask:
 
     def denied(self, node: str) -> int:
         """The pieces that this node is not to name again: a set."""
-        if node in self.misled and self.layout:
-            return self.layout.everything
         said = (piece for doubts in self.doubts for piece, named in doubts.items() if named.node == node)
         return sum(1 << piece for piece in set(said))

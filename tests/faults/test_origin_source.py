@@ -123,9 +123,7 @@ def test_a_signed_url_that_runs_out_in_a_run_is_asked_for_anew(lab: Lab, other: 
     other.behave(Fault(path="/blobs/", runs_out=True))
     other.fail(Fault(path="/blobs/", methods=GET, bytes_per_second=PIECE, cut_after=PIECE + PIECE // 2), times=2)
     digest = lab.push(BODY).layers[0]
-    for _ in range(4):
-        lab.node()
-    assert set(lab.pull_everywhere(digest)) == {BODY}
+    assert lab.node().pull(digest) == BODY, "alone, for others may be granted what a slow run still has to bring"
     wait_until(lambda: not other._under_way)
     assert len(BODY) <= other.blob_bytes_sent <= len(BODY) + 2 * PIECE, "no more than what broke off is sent twice"
 

@@ -52,8 +52,9 @@ def as_a_runtime(node: Node, digest: str) -> bytes:
         replace(BLOBS, flip_byte=8 * PIECE),
         replace(BLOBS, ignores_range=True),
         replace(BLOBS, bytes_per_second=PIECE // 8),
+        replace(BLOBS, bytes_per_second=4096),
     ],
-    ids=["gone", "too many", "broken", "silent", "stalls", "lies", "no ranges", "slower"],
+    ids=["gone", "too many", "broken", "silent", "stalls", "lies", "no ranges", "slower", "trickles"],
 )
 def test_a_registry_that_is_no_help_keeps_nobody_from_what_the_supernode_has(lab: Lab, fault: Fault) -> None:
     digest = lab.distribute(BODY)

@@ -91,7 +91,11 @@ class World:
         self._runs: list[tuple[int, int]] = []
         """What it is to get from the origin for the swarm that it is in, as first and end."""
         self._stream: tuple[int, int] | None = None
-        self._stream_left = False
+        self._stream_left = self._is_stream_superseded = False
+        self._taken: set[int] = set()
+        """Pieces that were taken from the stream."""
+        self._stream_at: int | None = None
+        """The piece that the planner takes the stream to be writing: it may have ended since."""
         self._unreported: dict[tuple[int, int], float] = {}
 
     def run(self) -> None:
@@ -135,6 +139,8 @@ class World:
         if event is not News.TIME_PASSED and not isinstance(event, events.ReadersMoved):
             readers = tuple(sorted(self._some(self.sources.pieces + 1, 2)))
             self._do(self.planner.handle(events.ReadersMoved(readers), self.now))
+        if isinstance(event, events.OriginPiece | events.OriginEnded):
+            self._stream_at = event.piece + 1 if isinstance(event, events.OriginPiece) else None
         self._do(self.planner.handle(event, self.now))
         for noted in self._unreported.values():
             assert self.planner.mode is Mode.ENDED or self.now <= noted + REPORT_SECONDS_MAX, "a report is late"
@@ -300,7 +306,12 @@ class World:
         elif earlier:
             assert earlier.is_superseded or earlier.task != self._task, "nothing is fetched twice at once unless it is silent"
             earlier.is_superseded = True
-        assert not self._stream or piece != self._stream[0], "the origin's stream is not written over"
+        if piece == self._stream_at:
+            assert piece not in self._taken, "the origin's stream is written over once"
+            self._taken.add(piece)
+            self._is_stream_superseded = self._stream is not None and piece == self._stream[0]
+        elif not flight.twin:
+            self._taken.discard(piece)
         self._moved_at = self.now
         self._flights[piece] = flight
         answer, task = self._one_of(self.sources.fetch), self._task
@@ -317,6 +328,8 @@ class World:
             del self._flights[piece]
             if flight.twin:
                 self._flights[piece] = flight.twin
+        if verdict:
+            self._taken.discard(piece)
         is_one_of_two = flight.twin and (flight.is_superseded or verdict)
         if flight.twin:
             flight.twin.twin = None
@@ -345,9 +358,11 @@ class World:
             assert any(run <= first and end <= run_end for run, run_end in self._runs), "it asks for what it was granted"
         elif self.planner.layout:
             free = self.layout.everything & ~self.planner.held
+            taken = sum(1 << piece for piece in self._taken & self._flights.keys())
+            free = free & ~taken or free
             wanted = next((free >> reader << reader for reader in self.planner.readers if free >> reader), free)
             assert first == lowest(wanted), "the stream begins where a reader comes first"
-        self._stream, self._stream_left = (first, end), False
+        self._stream, self._stream_at, self._stream_left, self._is_stream_superseded = (first, end), first, False, False
         self._overtake(first)
         self._after_a_while(self._go_on)
 
@@ -362,7 +377,7 @@ class World:
         piece, end = self._stream
         if self.planner.layout is None:
             self._happened(events.SizeKnown(self.layout, 0))
-        what = self._one_of(self.sources.origin)
+        what = "superseded" if self._is_stream_superseded else self._one_of(self.sources.origin)
         if what == "piece" and piece < end:
             self._stream = piece + 1, end
             self._happened(events.OriginPiece(piece, _digest(piece)))

@@ -21,7 +21,7 @@ from agent.download.events import (
     SizeKnown,
     Superseded,
 )
-from agent.download.inflight import REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
+from agent.download.inflight import PUT_OFF_SECONDS_MAX, REPORT_EVERY, REPORT_SECONDS_MAX, WINDOW
 from agent.download.planner import (
     CARRIED_MIN,
     EVIDENCE_SECONDS,
@@ -671,7 +671,7 @@ def test_a_run_that_breaks_off_is_asked_for_anew_from_there_on(swarm: Download) 
         (OriginError(429, "too many", retry_after=7), RUN_TOO_MANY, 7),
         (OriginError(429, "too many"), RUN_TOO_MANY, 0),
         (RangesError(502, "sends no part of a blob"), RUN_NO_RANGES, 0),
-        (None, RUN_WHOLE, 0),
+        (None, RUN_FAILED, 0),
     ],
     ids=str,
 )
@@ -767,7 +767,33 @@ def test_a_granted_piece_that_a_silent_run_is_writing_is_taken_from_it(swarm: Do
     assert swarm.grant(4) == []
     assert swarm.hear(Idle(swarm.now), after=1.0) == [fetch(4)]
     assert swarm.hear(Idle(swarm.now), after=1.0) == [], "once"
+    assert swarm.hear(OriginEnded(None)) == [RunEnded(1, 4, RUN_FAILED)], "the stream has found that out"
     assert report(Done(4, 7, FAST, DELIVERED)) in swarm.hear(Done(4, 7, FAST, DELIVERED))
+
+
+def test_a_granted_piece_that_a_run_hardly_brings_is_taken_from_it(swarm: Download) -> None:
+    swarm.hear(Run(1, 4, 6))
+    swarm.grant(4)
+    swarm.hear(SEEDING, after=PUT_OFF_SECONDS_MAX / 2)
+    assert fetch(4) in swarm.hear(SEEDING, after=PUT_OFF_SECONDS_MAX / 2)
+
+
+def test_a_piece_that_was_taken_from_the_stream_and_given_back_to_it_stays_there(swarm: Download) -> None:
+    """Else both would begin it again and again, and none would end it."""
+    swarm.hear(Run(1, 4, 6))
+    swarm.grant(4)
+    swarm.hear(Idle(swarm.now), after=1.0)
+    assert swarm.hear(Superseded(4, 7)) == []
+    assert swarm.hear(Idle(swarm.now), after=1.0) == []
+    assert fetch(4) not in swarm.hear(SEEDING, after=PUT_OFF_SECONDS_MAX)
+    assert swarm.hear(came(4))[0] == Confirm(4, bytes([4]) * 32)
+
+
+def test_no_stream_begins_with_a_piece_that_was_taken_from_one(beside: Download) -> None:
+    beside.hear(came(0))
+    beside.grant(1)
+    assert beside.hear(Idle(beside.now), after=1.0) == [fetch(1)]
+    assert beside.hear(OriginEnded(None)) == [FetchOrigin(2, None)]
 
 
 def test_a_silent_run_keeps_the_piece_that_the_supernode_is_itself_getting(swarm: Download) -> None:
