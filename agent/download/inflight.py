@@ -44,7 +44,7 @@ class Inflight:
     """Granted pieces that the origin's stream is writing."""
     _put_off_at: float = 0.0
     _taken: set[int] = field(default_factory=set)
-    """Pieces that were taken from the stream since they were granted: that is done once."""
+    """Pieces that were taken from a run since they were granted: that is done once."""
     stream_at: int | None = None
     """The piece that the origin's stream is writing; None when there is no stream."""
     streamed: dict[int, bytes] = field(default_factory=dict)
@@ -95,22 +95,25 @@ class Inflight:
     def ask_anew(self) -> list[Command]:
         """Nothing comes: ask for each piece once more, beside a connection that may be dead, which TCP would find out late.
 
-        What was put off is asked for, and taken from the origin's stream, which brings nothing either. What the supernode is
-        itself still getting comes no sooner.
+        What was put off is asked for, and taken from the run that brings nothing either. What the supernode is itself still
+        getting comes no sooner.
         """
         silent = [granted for granted in self.flights.values() if granted.digest != COMING and granted.piece != self.stream_at]
         anew = [granted for granted in silent if granted.piece not in self._were_asked_anew]
         self.asked_anew.update(granted.piece for granted in anew)
         self._were_asked_anew.update(granted.piece for granted in anew)
-        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew] + self._take_from_stream()
+        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew] + self._take_from_run()
 
     @property
-    def _leaves_stream(self) -> list[Granted]:
+    def _takeable(self) -> list[Granted]:
+        """Of what was put off: a stream beside the swarm is there because that brings nothing, and is left alone."""
+        if self.run is None:
+            return []
         return [granted for granted in self.put_off.values() if granted.digest != COMING and granted.piece not in self._taken]
 
-    def _take_from_stream(self) -> list[Command]:
-        """Whoever was granted is asked for what was put off: the stream ends with its next bytes of it."""
-        late = self._leaves_stream
+    def _take_from_run(self) -> list[Command]:
+        """Whoever was granted is asked for what was put off: the run's stream ends with the first bytes that come from there."""
+        late = self._takeable
         for granted in late:
             self.flights[granted.piece] = self.put_off.pop(granted.piece)
             self._taken.add(granted.piece)
@@ -120,11 +123,11 @@ class Inflight:
     def take_late(self, now: float) -> list[Command]:
         """What was put off for too long: a registry that sends a byte now and then is not silent."""
         late_at = self.late_at()
-        return self._take_from_stream() if late_at is not None and now >= late_at else []
+        return self._take_from_run() if late_at is not None and now >= late_at else []
 
     def late_at(self) -> float | None:
         """When that is; None when nothing is put off that may be taken."""
-        return self._put_off_at + PUT_OFF_SECONDS_MAX if self._leaves_stream else None
+        return self._put_off_at + PUT_OFF_SECONDS_MAX if self._takeable else None
 
     def fetched(self, done: Done, now: float) -> list[Command]:
         """A piece came. If it was asked for anew meanwhile, that fetch finds it here."""
@@ -191,7 +194,7 @@ class Inflight:
         return [FetchOrigin(first, first + lowest(after >> first) if after >> first and not self.is_whole else None)]
 
     def _not_coming(self) -> int:
-        """The pieces that are not here, without those that were taken from a stream, and come from elsewhere."""
+        """The pieces that are not here, without those that were taken from a run, and come from elsewhere."""
         return self.missing & ~sum(1 << piece for piece in self._taken if piece in self.flights)
 
     def begin_run(self) -> list[Command]:
