@@ -103,6 +103,8 @@ class Limits:
     """The same between two pieces of a run."""
     run_patience: float = 8.0
     """But not before so many times what its pieces take."""
+    overdue_patience: float = 2.0
+    """The same, of what its origin takes for a piece, where the supernode has all of it and sends it slowly."""
     overdue_runs_max: int = 3
     """Runs in a row that bring nothing of what the supernode has too: then it is the source again."""
     origin_pause_seconds: float = 1.0

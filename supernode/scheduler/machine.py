@@ -422,10 +422,10 @@ class Scheduler:
     def _tick_runs(self, swarm: Swarm) -> None:
         """What does not come in time may be granted to others."""
         limits, now = self._limits, self._now
-        least = 0.0 if swarm.is_overdue else limits.run_patience * swarm.piece_seconds
         for member in dict.fromkeys([run.member for run in swarm.runs]):
             silent = now - member.runs[0].since
             most = limits.run_patience_seconds if member.runs[0].moved else limits.run_begin_seconds
+            least = self._run_patience(swarm, member.runs[0])
             if member.node.barred or silent >= max(most, least) or self._holds_up(member, silent):
                 if not member.runs[0].moved and not member.runs[0].stalled:
                     self._brings_nothing(swarm)
@@ -435,6 +435,13 @@ class Scheduler:
                 run.since = now  # it has not begun
         self._offer_overdue(swarm)
         self._fetch(swarm)
+
+    def _run_patience(self, swarm: Swarm, run: OriginRun) -> float:
+        """Seconds for which a run may bring nothing at the least. Of what is overdue, pieces tell of a slow supernode alone."""
+        if not swarm.is_overdue:
+            return self._limits.run_patience * swarm.piece_seconds
+        rate = self.origins[run.origin].connection_rate
+        return self._limits.overdue_patience * swarm.piece_bytes / rate if rate else 0.0
 
     def _holds_up(self, member: Member, silent: float) -> bool:
         """Whether all wait at the end for a node to which little comes: not for one that merely stands still for a moment."""
