@@ -117,6 +117,7 @@ class Inflight:
         for granted in late:
             self.flights[granted.piece] = self.put_off.pop(granted.piece)
             self._taken.add(granted.piece)
+            self._were_asked_anew.discard(granted.piece)
             self._doubtful.discard(granted.piece)
         return [Fetch(granted.piece, granted.digest, granted.source) for granted in late]
 
@@ -174,6 +175,7 @@ class Inflight:
         self.flights.clear()
         self.asked_anew.clear()
         self.put_off.clear()
+        self._taken.clear()
         self._unreported.clear()
         self.runs.clear()
         self.run = None

@@ -525,9 +525,10 @@ class Planner:
         """Report outcomes that are due, begin the origin's stream, end when all pieces are here; and say when to look again."""
         if self.mode in (Mode.SWARM, Mode.BESIDE) and self._inflight.report_is_due(now):
             commands.append(self._report(now))
-        if self._wanting:
-            commands += self._inflight.take_late(now)
         if self.mode is Mode.SWARM and self._wanting:
+            commands += self._inflight.take_late(now)
+            if self._granted_at is None and self._inflight.flights:
+                self._granted_at = now
             commands += self._inflight.begin_run()
         if self.mode in (Mode.ORIGIN, Mode.BESIDE) and self._wanting and self._inflight.stream_at is None:
             begun = self._inflight.stream(self.readers)
@@ -538,6 +539,7 @@ class Planner:
                 self._enter(Mode.ENDED, now)
             self.deadline = None
             return commands
-        due = (self._time_is_up_at(), self._inflight.report_due_at(), self._inflight.late_at())
+        late_at = self._inflight.late_at() if self.mode is Mode.SWARM else None
+        due = (self._time_is_up_at(), self._inflight.report_due_at(), late_at)
         self.deadline = min((at for at in due if at is not None), default=None)
         return commands

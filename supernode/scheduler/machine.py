@@ -171,7 +171,7 @@ class Scheduler:
             self._fetch(swarm)
 
     def _brings_nothing(self, swarm: Swarm) -> None:
-        """An origin has brought nothing of a run: what the supernode has is not sought there for ever."""
+        """An origin has brought nothing of a run: what the supernode has is not sought there, until a piece comes after all."""
         if swarm.is_overdue:
             swarm.fruitless += 1
             swarm.is_overdue = swarm.fruitless < self._limits.overdue_runs_max
@@ -269,7 +269,10 @@ class Scheduler:
             for run in list(member.runs):
                 self._end_run(run)
         member.origin, member.denied = event.origin, event.denied
-        member.swarm.fetchers.add(member)
+        if event.denied == member.swarm.everything:
+            member.swarm.fetchers.discard(member)
+        else:
+            member.swarm.fetchers.add(member)
         self._fetch(member.swarm)
 
     def _brought(self, event: events.Fetched) -> None:
@@ -284,7 +287,9 @@ class Scheduler:
         for run in member.runs:
             came = (pieces & run.left).bit_count()
             if came:
-                member.run_failures = swarm.fruitless = 0
+                member.run_failures = 0
+                if swarm.fruitless:
+                    swarm.fruitless, swarm.is_overdue = 0, True
                 run.left &= ~pieces
                 if run.stalled:
                     run.left &= ~swarm.claimed  # which others were granted meanwhile
@@ -325,7 +330,7 @@ class Scheduler:
             if event.outcome == RUN_REFUSED or member.run_failures >= self._limits.run_failures_max:
                 member.swarm.fetchers.discard(member)
         self._end_run(run)
-        if event.outcome != RUN_WHOLE and not run.moved:
+        if event.outcome not in (RUN_WHOLE, RUN_TOO_MANY, RUN_NO_RANGES) and not run.moved and not run.stalled:
             self._brings_nothing(member.swarm)
         self._offer_overdue(member.swarm)
         self._fetch(member.swarm)

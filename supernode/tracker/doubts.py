@@ -59,6 +59,7 @@ class Doubts:
         return now < self._misled.get((blob, node), 0.0)
 
     def note_misled(self, blob: BlobId, node: str, now: float) -> None:
+        self._misled.pop((blob, node), None)
         self._misled[blob, node] = now + MISLED_SECONDS
         if len(self._misled) > BLOBS_MAX:
             self._misled.pop(next(iter(self._misled)))
