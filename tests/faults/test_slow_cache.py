@@ -32,7 +32,7 @@ def test_the_registry_is_asked_too(lab: Lab) -> None:
     nodes = [lab.node() for _ in range(3)]
     assert set(lab.pull_everywhere(digest, nodes)) == {BODY}
     extra = lab.settled() - sent
-    assert PIECE <= extra <= 2 * len(BODY), "what had not come in time, once; twice where a node leaves the swarm, on a busy machine"
+    assert PIECE <= extra <= 2 * len(BODY), "what had not come in time, and again where a node leaves the swarm"
 
 
 def as_a_runtime(node: Node, digest: str) -> bytes:
