@@ -39,7 +39,7 @@ from agent.swarm.supernodes import Supernodes
 from agent.swarm.tickets import SwarmKey
 from agent.values.address import Address
 from agent.values.credential import Credential
-from agent.values.errors import SourceError
+from agent.values.errors import DigestError, SourceError
 from agent.values.manifest import Manifest
 from agent.values.pieces import PIECE_BYTES_CUT_MIN
 from agent.values.reference import raw_digest
@@ -252,6 +252,13 @@ def piece_listener(handle: Callable[[Exchange], None]) -> Listener:
     )
     listener.start()
     return listener
+
+
+def as_a_runtime(node: Node, digest: str, registry: str = "", credential: Credential | None = None) -> bytes:
+    """It asks again when the first answer was wrong, or broke off."""
+    with contextlib.suppress(DigestError):
+        return node.pull(digest, registry=registry, credential=credential)
+    return node.pull(digest, registry=registry, credential=credential)
 
 
 class Lab:

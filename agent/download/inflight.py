@@ -81,11 +81,14 @@ class Inflight:
             self.put_off[piece] = granted
             self._put_off_at = now
             return []
-        self.flights[piece] = granted
-        self._were_asked_anew.discard(piece)
-        self._doubtful.discard(piece)
         self._taken.discard(piece)
-        return [Fetch(piece, granted.digest, granted.source)]
+        return [self._take_off(granted)]
+
+    def _take_off(self, granted: Granted) -> Command:
+        self.flights[granted.piece] = granted
+        self._were_asked_anew.discard(granted.piece)
+        self._doubtful.discard(granted.piece)
+        return _fetch(granted)
 
     def asked(self, piece: int, source: int) -> Granted | None:
         """The grant that a fetch of `piece` from `source` is for; None when it is for a swarm that is over, or was taken over."""
@@ -102,7 +105,7 @@ class Inflight:
         anew = [granted for granted in silent if granted.piece not in self._were_asked_anew]
         self.asked_anew.update(granted.piece for granted in anew)
         self._were_asked_anew.update(granted.piece for granted in anew)
-        return [Fetch(granted.piece, granted.digest, granted.source) for granted in anew] + self._take_from_run()
+        return [_fetch(granted) for granted in anew] + self._take_from_run()
 
     @property
     def _takeable(self) -> list[Granted]:
@@ -115,11 +118,9 @@ class Inflight:
         """Whoever was granted is asked for what was put off: the run's stream ends with the first bytes that come from there."""
         late = self._takeable
         for granted in late:
-            self.flights[granted.piece] = self.put_off.pop(granted.piece)
+            del self.put_off[granted.piece]
             self._taken.add(granted.piece)
-            self._were_asked_anew.discard(granted.piece)
-            self._doubtful.discard(granted.piece)
-        return [Fetch(granted.piece, granted.digest, granted.source) for granted in late]
+        return [self._take_off(granted) for granted in late]
 
     def take_late(self, now: float) -> list[Command]:
         """What was put off for too long: a registry that sends a byte now and then is not silent."""
@@ -204,7 +205,7 @@ class Inflight:
         commands: list[Command] = []
         while self.runs and self.stream_at is None:
             run = self.runs.pop(0)
-            free = self._not_coming() & ((1 << run.end) - (1 << run.first))
+            free = self._not_coming() & _pieces_of(run)
             if free:
                 first = self.stream_at = lowest(free)
                 self.run, self._run_moved = run, False
@@ -212,11 +213,8 @@ class Inflight:
                 is_last = self.layout is not None and run.end == self.layout.count  # all of it, for registries without ranges
                 commands.append(FetchOrigin(first, None if is_last else end))
             else:
-                commands.append(RunEnded(run.task, run.first, RUN_FAILED if self._lacks(run) else RUN_WHOLE))
+                commands.append(RunEnded(run.task, run.first, RUN_FAILED if self.missing & _pieces_of(run) else RUN_WHOLE))
         return commands
-
-    def _lacks(self, run: Run) -> bool:
-        return bool(self.missing & ((1 << run.end) - (1 << run.first)))
 
     def run_ended(self, outcome: int, retry_after: int) -> list[Command]:
         """The stream has ended. What broke off in the middle of a run is asked for anew, from there on."""
@@ -226,7 +224,7 @@ class Inflight:
         if self._run_moved and outcome in (RUN_WHOLE, RUN_FAILED):
             self.runs.insert(0, run)
             return []
-        if outcome == RUN_WHOLE and self._lacks(run):  # its first piece was taken from it
+        if outcome == RUN_WHOLE and self.missing & _pieces_of(run):  # its first piece was taken from it
             outcome = RUN_FAILED
         return [RunEnded(run.task, run.first, outcome, retry_after)]
 
@@ -261,3 +259,11 @@ class Inflight:
     def report_due_at(self) -> float | None:
         """When the next report is due at the latest; None when there is nothing to report."""
         return self._report_at if self._unreported else None
+
+
+def _fetch(granted: Granted) -> Fetch:
+    return Fetch(granted.piece, granted.digest, granted.source)
+
+
+def _pieces_of(run: Run) -> int:
+    return (1 << run.end) - (1 << run.first)

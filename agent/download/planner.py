@@ -418,10 +418,7 @@ class Planner:
         if self.mode not in (Mode.SWARM, Mode.BESIDE):
             return []
         self._quiet_at = now
-        commands = [command for grant in granted for command in self._inflight.begin(grant, now)]
-        if self._granted_at is None and self._inflight.flights:
-            self._granted_at = now
-        return commands
+        return [command for grant in granted for command in self._inflight.begin(grant, now)]
 
     def _fetched(self, done: Done, now: float) -> list[Command]:
         is_asked = self._inflight.asked(done.piece, done.source) is not None
@@ -526,10 +523,9 @@ class Planner:
         if self.mode in (Mode.SWARM, Mode.BESIDE) and self._inflight.report_is_due(now):
             commands.append(self._report(now))
         if self.mode is Mode.SWARM and self._wanting:
-            commands += self._inflight.take_late(now)
-            if self._granted_at is None and self._inflight.flights:
-                self._granted_at = now
-            commands += self._inflight.begin_run()
+            commands += self._inflight.take_late(now) + self._inflight.begin_run()
+        if self.mode in (Mode.SWARM, Mode.BESIDE) and self._granted_at is None and self._inflight.flights:
+            self._granted_at = now
         if self.mode in (Mode.ORIGIN, Mode.BESIDE) and self._wanting and self._inflight.stream_at is None:
             begun = self._inflight.stream(self.readers)
             self._origin_tries += len(begun)

@@ -329,9 +329,9 @@ class Scheduler:
             member.run_failures += 1
             if event.outcome == RUN_REFUSED or member.run_failures >= self._limits.run_failures_max:
                 member.swarm.fetchers.discard(member)
+            if event.outcome != RUN_NO_RANGES and not run.moved and not run.stalled:
+                self._brings_nothing(member.swarm)
         self._end_run(run)
-        if event.outcome not in (RUN_WHOLE, RUN_TOO_MANY, RUN_NO_RANGES) and not run.moved and not run.stalled:
-            self._brings_nothing(member.swarm)
         self._offer_overdue(member.swarm)
         self._fetch(member.swarm)
         self._fetch_all(run.origin)
@@ -428,15 +428,15 @@ class Scheduler:
         """What does not come in time may be granted to others."""
         limits, now = self._limits, self._now
         for member in dict.fromkeys([run.member for run in swarm.runs]):
-            silent = now - member.runs[0].since
-            most = limits.run_patience_seconds if member.runs[0].moved else limits.run_begin_seconds
-            least = self._run_patience(swarm, member.runs[0])
-            if member.node.barred or silent >= max(most, least) or self._holds_up(member, silent):
-                if not member.runs[0].moved and not member.runs[0].stalled:
+            first, *others = member.runs
+            silent = now - first.since
+            most = limits.run_patience_seconds if first.moved else limits.run_begin_seconds
+            if member.node.barred or silent >= max(most, self._run_patience(swarm, first)) or self._holds_up(member, silent):
+                if not first.moved and not first.stalled:
                     self._brings_nothing(swarm)
                 for run in member.runs:
                     run.stalled = True
-            for run in member.runs[1:]:
+            for run in others:
                 run.since = now  # it has not begun
         self._offer_overdue(swarm)
         self._fetch(swarm)

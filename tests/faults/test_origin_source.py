@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ import pytest
 
 from agent.values.errors import DigestError
 from hack.origin import Fault, Image, Origin
-from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, noise, wait_until
+from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, as_a_runtime, noise, wait_until
 
 BODY = noise(16 * PIECE + 99)
 SLOW = 4 * PIECE
@@ -35,13 +34,6 @@ def lab(tmp_path: Path, other: Origin) -> Iterator[Lab]:
     lab.insecure.append(other.address)
     with lab:
         yield lab
-
-
-def as_a_runtime(node: Node, digest: str, registry: str = "") -> bytes:
-    """It asks again when the first answer was wrong."""
-    with contextlib.suppress(DigestError):
-        return node.pull(digest, registry=registry)
-    return node.pull(digest, registry=registry)
 
 
 def refusals(origin: Origin) -> int:

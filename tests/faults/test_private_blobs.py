@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +13,11 @@ from blake3 import blake3
 from agent.http.server import Exchange
 from agent.swarm import messages
 from agent.values.credential import Credential
-from agent.values.errors import DigestError
 from agent.values.reference import raw_digest
 from hack.origin import Fault
 from hack.origin.access import Access
 from tests.forwarder import Forwarder
-from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, RawAgent, noise, piece_listener, wait_until
+from tests.swarm import PIECE, REPOSITORY, SECONDS, Lab, Node, RawAgent, as_a_runtime, noise, piece_listener, wait_until
 
 BODY = noise(12 * PIECE + 99)
 ALICE = Credential("alice-3f9c", "0a1b2c3d4e5f60718293a4b5c6d7e8f9")
@@ -44,13 +42,6 @@ def pushed(lab: Lab, nodes: list[Node]) -> str:
     for node in nodes:
         node.client.sizes.learn(lab.origin.address, REPOSITORY, {digest: len(BODY)})
     return digest
-
-
-def as_a_runtime(node: Node, digest: str, credential: Credential) -> bytes:
-    """It asks again when the first answer was wrong, or broke off."""
-    with contextlib.suppress(DigestError):
-        return node.pull(digest, credential=credential)
-    return node.pull(digest, credential=credential)
 
 
 def test_eight_nodes_with_one_credential_share_one_fetch_of_each_byte(lab: Lab) -> None:
@@ -150,7 +141,7 @@ def test_a_node_that_names_a_private_blob_wrongly_is_found_out_and_the_others_en
             names = dict.fromkeys(range(run.first, run.end), blake3(wrong).digest())
             liar.say(messages.Brought(run.task, names), messages.RunEnded(run.task, run.first, messages.RUN_WHOLE))
             with ThreadPoolExecutor(len(nodes)) as pool:
-                assert set(pool.map(lambda node: as_a_runtime(node, digest, ALICE), nodes)) == {BODY}
+                assert set(pool.map(lambda node: as_a_runtime(node, digest, credential=ALICE), nodes)) == {BODY}
             # A node that sent what is right may be blamed until the supernode has its own copy from them, and compares.
             wait_until(lambda: [item["name"] for item in lab.state()["quarantines"]] == ["liar"], said=lambda: str(lab.state()))
     finally:

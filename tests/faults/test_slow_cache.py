@@ -5,16 +5,14 @@ Nodes have gone, or have dropped what they had, and the supernode's cache has it
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.values.errors import DigestError
 from hack.origin import Fault
-from tests.swarm import PIECE, Lab, Node, noise, wait_until
+from tests.swarm import PIECE, Lab, as_a_runtime, noise, wait_until
 
 BODY = noise(12 * PIECE + 99)
 BLOBS = Fault(path="/blobs/", methods=frozenset({"GET"}))
@@ -33,13 +31,6 @@ def test_the_registry_is_asked_too(lab: Lab) -> None:
     assert set(lab.pull_everywhere(digest, nodes)) == {BODY}
     extra = lab.settled() - sent
     assert PIECE <= extra <= 2 * len(BODY), "what had not come in time, and again where a node leaves the swarm"
-
-
-def as_a_runtime(node: Node, digest: str) -> bytes:
-    """It asks again when the answer was wrong."""
-    with contextlib.suppress(DigestError):
-        return node.pull(digest)
-    return node.pull(digest)
 
 
 @pytest.mark.parametrize(
